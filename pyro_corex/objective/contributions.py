@@ -1,0 +1,535 @@
+"""From a pair of traces to the terms of the bound, one tensor a site.
+
+This is the only place where a term is computed: the loss that is trained is the sum of the tensors
+made here, and :class:`~pyro_corex.objective.terms.CorExTerms` reports the very same tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from opt_einsum import shared_intermediates
+from pyro.infer.traceenum_elbo import _compute_model_factors
+from pyro.infer.util import is_validation_enabled
+from pyro.ops import packed
+from pyro.ops.contract import contract_tensor_tree
+from pyro.ops.rings import SampleRing
+from torch import Tensor
+
+from pyro_corex.objective import sites
+from pyro_corex.objective.enumeration import Expectation, Ordinal, ordinal
+from pyro_corex.objective.sites import Factored, Site, is_sample
+from pyro_corex.objective.terms import CorExTerms
+
+PARTICLE_PLATE = "num_particles_vectorized"
+
+Kind = Literal["reconstruction", "kl"]
+Axis = str | int  # the name of a plate, or the place of a batch dimension outside of all plates
+
+
+@dataclass
+class Sums:
+    """The terms of one or more traces, summed over the data and the particles.
+
+    ``value`` is what is reported, ``weighted`` what is trained; both map a kind of term and a site
+    to a tensor with one entry per latent or input dimension.
+    """
+
+    value: dict[tuple[Kind, str], Tensor] = field(default_factory=dict)
+    weighted: dict[tuple[Kind, str], Tensor] = field(default_factory=dict)
+    weight: dict[str, Tensor | float] = field(default_factory=dict)
+    num_data: float = 1.0
+    shares_graph: bool = False
+    """Whether other traces of the same particle share tensors with this one."""
+
+    def add(self, kind: Kind, name: str, value: Tensor, weighted: Tensor) -> None:
+        """Adds to a term what is reported, and what is trained with its graph."""
+        _accumulate(self.value, (kind, name), value.detach())
+        _accumulate(self.weighted, (kind, name), weighted)
+
+    def merge(self, other: Sums) -> None:
+        """Adds the terms of another trace of the same programs, without their graph."""
+        for key, value in other.value.items():
+            self.add(*key, value, other.weighted[key].detach())
+        self.weight.update(other.weight)
+        self.num_data = other.num_data
+
+    def elbo(self) -> Tensor | float:
+        """The sum of all weighted terms in nats: what is to be maximised."""
+        total: Tensor | float = 0.0
+        for (kind, _), weighted in self.weighted.items():
+            total = total + weighted.sum() if kind == "reconstruction" else total - weighted.sum()
+        return total
+
+    def terms(self, num_particles: int, tc_weight: float) -> CorExTerms:
+        """The terms per datum."""
+        scale = 1.0 / (num_particles * self.num_data)
+        kl = {name: value * scale for (kind, name), value in self.value.items() if kind == "kl"}
+        return CorExTerms(
+            reconstruction={
+                name: value * scale
+                for (kind, name), value in self.value.items()
+                if kind == "reconstruction"
+            },
+            kl=kl,
+            kl_weight={
+                name: torch.as_tensor(self.weight[name], dtype=v.dtype, device=v.device).expand(
+                    v.shape
+                )
+                for name, v in kl.items()
+            },
+            num_data=self.num_data,
+            tc_weight=tc_weight,
+        )
+
+    def describe_non_finite(self) -> str:
+        """Which terms are NaN or infinite, as a sentence."""
+        found = []
+        for (kind, name), value in self.value.items():
+            for what, bad in (("NaN", value.isnan()), ("infinite", value.isinf())):
+                count = int(bad.sum())
+                if count:
+                    where = (
+                        f" in {count} of {value.numel()} dimensions" if value.numel() > 1 else ""
+                    )
+                    term = "reconstruction" if kind == "reconstruction" else "KL"
+                    found.append(f"the {term} of site {name!r} is {what}{where}")
+        return (
+            "The loss is not finite: "
+            + ("; ".join(found) or "the sum of its terms overflows")
+            + ". "
+            "Check the data and the parameters for NaN and for values outside a support, or lower "
+            "the learning rate."
+        )
+
+
+def _accumulate(into: dict[Any, Tensor], key: Any, value: Tensor) -> None:
+    if key not in into:
+        into[key] = value
+    elif into[key].shape == value.shape:
+        into[key] = into[key] + value
+    else:  # one part does not factorise: keep the sum
+        into[key] = into[key].sum() + value.sum()
+
+
+class Contributions:
+    """The terms of one pair of traces.
+
+    :param analytic: the sites whose KL may be taken in closed form.
+    :param data_plates: the plates that index data, or ``None`` to find them from the traces.
+    """
+
+    def __init__(
+        self,
+        model_trace: Any,
+        guide_trace: Any,
+        *,
+        analytic: Collection[str],
+        max_plate_nesting: float,
+        data_plates: Collection[str] | None,
+    ) -> None:
+        self.model = {n: s for n, s in model_trace.nodes.items() if is_sample(s)}
+        self.guide = {n: s for n, s in guide_trace.nodes.items() if is_sample(s)}
+        self.max_plate_nesting = max_plate_nesting
+        self.analytic = analytic
+        sequential = any("_enum_total" in site["infer"] for site in self.guide.values())
+        self.sums = Sums(shares_graph=sequential)
+        self._totals: list[tuple[Ordinal, Tensor, str]] = []  # costs, for the baselines
+        self._axes = {
+            (role, name): self._site_axes(site)
+            for role, nodes in (("model", self.model), ("guide", self.guide))
+            for name, site in nodes.items()
+        }
+        self.data_axes = self._find_data_axes(data_plates)
+        self.sums.num_data = self._count_data()
+        self._fill(model_trace, guide_trace)
+
+    # ------------------------------------------------------------------ the terms
+
+    def _fill(self, model_trace: Any, guide_trace: Any) -> None:
+        marginalised = {
+            name
+            for name, site in self.model.items()
+            if name not in self.guide and site["infer"].get("_enumerate_dim") is not None
+        }
+        weighted = [
+            name
+            for name, site in self.guide.items()
+            if marginalised or sites.needs_weight(site) or name not in self.analytic
+        ]
+        log_q = {name: sites.log_prob_at(name, self.guide[name]) for name in weighted}
+        for name in weighted:
+            site = self.guide[name]
+            if marginalised or sites.needs_weight(site):
+                site["score_parts"] = sites.score_parts(site, log_q[name].total())
+        self.expectation: Expectation | None = None
+        self.plate_to_symbol: dict[str, str] = {}
+        if marginalised or any(sites.needs_weight(s) for s in self.guide.values()):
+            guide_trace.symbolize_dims()
+            model_trace.symbolize_dims(guide_trace.plate_to_symbol)
+            self.plate_to_symbol = guide_trace.plate_to_symbol
+            self.expectation = Expectation(guide_trace)
+
+        absorbed = self._marginalise(model_trace, guide_trace) if marginalised else set()
+        for name, site in self.model.items():
+            q = self.guide.get(name)
+            if name in absorbed:
+                if q is not None:
+                    self._add("kl", name, q, log_q[name], role="guide")
+            elif site["is_observed"]:
+                log_p = sites.log_prob_at(name, site)
+                self._add("reconstruction", name, site, log_p)
+            elif q is None:
+                log_p = sites.log_prob_at(name, site)
+                self._add("kl", name, site, Factored(-log_p.value, log_p.n_dims))
+            else:
+                _check_same_scale(name, site, q)
+                self._add("kl", name, q, self._kl(name, q, site, log_q), role="guide")
+        for name, site in self.guide.items():
+            if name not in self.model:  # an auxiliary site
+                self._add("kl", name, site, log_q[name], role="guide")
+        if self.expectation is not None:
+            self._add_baselines(self.expectation)
+
+    def _kl(self, name: str, q: Site, p: Site, log_q: dict[str, Factored]) -> Factored:
+        """KL per latent dimension: in closed form, or the log-ratio at the guide's sample."""
+        if name in self.analytic:
+            kl = sites.analytic_kl(q["fn"], p["fn"])
+            if kl is not None:
+                return kl
+        if name not in log_q:
+            log_q[name] = sites.log_prob_at(name, q)
+        log_p = sites.log_prob_at(name, p)
+        if log_q[name].n_dims == log_p.n_dims:
+            return Factored(log_q[name].value - log_p.value, log_p.n_dims)
+        return Factored(log_q[name].total() - log_p.total(), 0)
+
+    def _marginalise(self, model_trace: Any, guide_trace: Any) -> set[str]:
+        """Sums out the sites that are enumerated in the model; returns the sites that went in.
+
+        What is left is the log of a sum over several sites, so it has no value per dimension.  It
+        counts as the reconstruction of the observed sites that went in.
+        """
+        for name, site in self.model.items():
+            log_p = sites.log_prob_at(name, site).total()
+            site["unscaled_log_prob"] = log_p
+            site["log_prob"] = _scale_and_mask(log_p, site)
+        for site in self.guide.values():
+            parts = site["score_parts"]
+            site["unscaled_log_prob"] = parts.log_prob
+            site["score_parts"] = parts.scale_and_mask(site["scale"], site["mask"])
+            site["log_prob"] = site["score_parts"].log_prob
+        guide_trace.pack_tensors()
+        model_trace.pack_tensors(guide_trace.plate_to_symbol)
+        _, log_factors, _, sum_dims, scale = _compute_model_factors(model_trace, guide_trace)
+        absorbed = {
+            name
+            for name, site in self.model.items()
+            if not sum_dims.isdisjoint(site["packed"]["log_prob"]._pyro_dims)
+        }
+        sizes = {
+            dim: size
+            for terms in log_factors.values()
+            for term in terms
+            for dim, size in zip(term._pyro_dims, term.shape, strict=True)
+        }
+        observed = [n for n in self.model if n in absorbed and self.model[n]["is_observed"]]
+        kind: Kind = "reconstruction" if observed else "kl"
+        label = "+".join(observed or [n for n in self.model if n in absorbed])
+        with shared_intermediates() as cache:
+            ring = SampleRing(cache=cache, dim_to_size=sizes)
+            marginals = contract_tensor_tree(log_factors, sum_dims, ring=ring)
+        for where, terms in marginals.items():
+            for term in terms:
+                cost = packed.scale_and_mask(term, scale=scale)
+                self._add_packed(kind, label, where, cost if observed else -cost, term._pyro_dims)
+        return absorbed
+
+    # ------------------------------------------------------------------ adding up
+
+    def _add(
+        self, kind: Kind, name: str, site: Site, detail: Factored, role: str = "model"
+    ) -> None:
+        """Adds ``detail``, of shape ``batch + dims``, as the site's (share of a) term."""
+        axes = self._axes[role, name]
+        keep = sorted(dim for axis, dim in axes.items() if axis not in self.data_axes)
+        detail = _mask(detail, site["mask"])
+        weight, dims = self._weight(site, detail)
+        keep = [dim for dim in keep if dim >= detail.n_dims - detail.value.dim()]
+        value = _reduce(detail, weight, keep)
+        plates = sites.plate_scale(site)
+        if plates != 1.0:
+            value = value * plates
+        scale = (
+            site["scale"] / plates
+            if isinstance(site["scale"], Tensor) or plates != 1.0
+            else (site["scale"])
+        )
+        anchor: Tensor | float | None = scale
+        if isinstance(scale, Tensor) and scale.dim():
+            anchor = _as_kept(scale, keep, detail.n_dims)
+            if anchor is None:  # the weight differs between data
+                scaled = scale.reshape(scale.shape + (1,) * detail.n_dims) * detail.value
+                weighted = _reduce(Factored(scaled, detail.n_dims), weight, keep) * plates
+            else:
+                weighted = value * anchor
+        else:
+            weighted = value if _is_one(scale) else value * scale
+        event_weight = sites.event_weight(site["fn"]) if kind == "kl" else None
+        if event_weight is not None and detail.n_dims:
+            weighted = weighted * event_weight
+            anchor = event_weight * (1.0 if anchor is None else anchor)
+        if kind == "reconstruction":
+            value = weighted
+        else:
+            if anchor is None:
+                anchor = _ratio(weighted.detach(), value.detach())
+            self.sums.weight.setdefault(name, anchor)
+        self.sums.add(kind, name, value, weighted)
+        if self.expectation is not None and self.expectation.score_factors():
+            self._remember(kind, site, detail, weight, dims)
+
+    def _add_packed(self, kind: Kind, name: str, where: Ordinal, cost: Tensor, dims: str) -> None:
+        assert self.expectation is not None
+        weight, weight_dims = self.expectation.weight(where, dims)
+        if isinstance(weight, Tensor):
+            out = "".join(sorted(set(dims) | set(weight_dims)))
+            cost, weight = (
+                _to_axes(cost, dims, out),
+                _to_axes(weight, weight_dims, out),
+            )
+            cost = cost.masked_fill(weight == 0, 0.0) * weight
+        elif weight != 1.0:
+            cost = cost * weight
+        self.sums.weight.setdefault(name, 1.0) if kind == "kl" else None
+        self.sums.add(kind, name, cost.sum(), cost.sum())
+
+    def _weight(self, site: Site, detail: Factored) -> tuple[Tensor | float, str]:
+        """The guide's weight for a cost, shaped to multiply its batch dimensions."""
+        if self.expectation is None:
+            return 1.0, ""
+        symbols = site["infer"]["_dim_to_symbol"]
+        rank = detail.value.dim() - detail.n_dims
+        shape = detail.value.shape[:rank]
+        try:
+            dims = "".join(symbols[i - rank] for i, size in enumerate(shape) if size > 1)
+        except KeyError:
+            raise ValueError(
+                f"Site {site['name']!r} has the batch shape {tuple(shape)}, and not all of its "
+                f"dimensions are in a plate. Enumerated and score-function sites need every "
+                f"batch dimension in a pyro.plate, or declared with .to_event()."
+            ) from None
+        weight, weight_dims = self.expectation.weight(ordinal(site, self.plate_to_symbol), dims)
+        if not isinstance(weight, Tensor):
+            return weight, ""
+        position = {symbol: dim for dim, symbol in symbols.items()}
+        order = sorted(weight_dims, key=lambda s: position[s])
+        weight = weight.permute([weight_dims.index(s) for s in order])
+        full = [1] * max([rank, *(-position[s] for s in order)])
+        for symbol, size in zip(order, weight.shape, strict=True):
+            full[position[symbol]] = size
+        return weight.reshape(full), dims
+
+    # ------------------------------------------------------------------ baselines
+
+    def _remember(
+        self, kind: Kind, site: Site, detail: Factored, weight: Tensor | float, dims: str
+    ) -> None:
+        """Keeps what a cost adds to the bound, per element of its plates."""
+        with torch.no_grad():
+            where = ordinal(site, self.plate_to_symbol)
+            cost = _scale_and_mask(detail.total(), site) * weight
+            symbols = site["infer"]["_dim_to_symbol"]
+            names = [symbols.get(d) for d in range(-cost.dim(), 0)]
+            kept = [i for i, s in enumerate(names) if s in where and cost.shape[i] > 1]
+            drop = [i for i in range(cost.dim()) if i not in kept]
+            cost = cost.sum(drop) if drop else cost
+            sign = 1.0 if kind == "reconstruction" else -1.0
+            self._totals.append((where, sign * cost, "".join(names[i] or "" for i in kept)))
+
+    def _add_baselines(self, expectation: Expectation) -> None:
+        r"""Control variates for the score-function sites.
+
+        The score of a site is multiplied with the downstream cost less a baseline: the mean of the
+        same cost over the *other* elements of the site's plates (over the other particles, where
+        particles are vectorised), on which this element's value has no influence.
+        """
+        particles = self.plate_to_symbol.get(PARTICLE_PLATE, "")
+        for factor in expectation.score_factors():
+            assert isinstance(factor.log_weight, Tensor)
+            plates = "".join(sorted(s for s in factor.dims if s in factor.ordinal))
+            if not plates:
+                continue
+            downstream: Tensor | None = None
+            for where, cost, dims in self._totals:
+                if factor.ordinal <= where and set(plates) <= set(dims):
+                    drop = [i for i, s in enumerate(dims) if s not in plates]
+                    cost = cost.sum(drop) if drop else cost
+                    cost = _to_axes(cost, "".join(s for s in dims if s in plates), plates)
+                    downstream = cost if downstream is None else downstream + cost
+            if downstream is None:
+                continue
+            over = [i for i, s in enumerate(plates) if not particles or s == particles]
+            if particles and particles not in plates:
+                over = list(range(len(plates)))
+            n = math.prod(downstream.shape[i] for i in over)
+            if n < 2:
+                continue
+            baseline = (downstream.sum(over, keepdim=True) - downstream) / (n - 1)
+            weight, weight_dims = expectation.weight(factor.ordinal, factor.dims)
+            out = "".join(sorted(set(factor.dims) | set(weight_dims)))
+            term = _to_axes(baseline, plates, out) * _to_axes(factor.log_weight, factor.dims, out)
+            if isinstance(weight, Tensor):
+                term = term * _to_axes(weight, weight_dims, out)
+            zero = term.sum()  # of value 0: it changes the gradient only
+            self.sums.weighted["kl", factor.name] = _plus(
+                self.sums.weighted.get(("kl", factor.name)), zero
+            )
+
+    # ------------------------------------------------------------------ axes
+
+    def _site_axes(self, site: Site) -> dict[Axis, int]:
+        """The batch axes of a site that are neither enumeration's nor the particles'."""
+        axes: dict[Axis, int] = {}
+        particle_dim = None
+        for frame in site["cond_indep_stack"]:
+            if frame.name == PARTICLE_PLATE:
+                particle_dim = frame.dim
+            elif frame.vectorized:
+                axes[frame.name] = frame.dim
+        shape = sites.batch_shape(site)
+        for dim in range(-int(min(len(shape), self.max_plate_nesting)), 0):
+            if shape[dim] > 1 and dim not in axes.values() and dim != particle_dim:
+                axes[dim] = dim
+        return axes
+
+    def _find_data_axes(self, told: Collection[str] | None) -> set[Axis]:
+        if told is not None:
+            known = {axis for axes in self._axes.values() for axis in axes}
+            missing = set(told) - known
+            if missing:
+                raise ValueError(
+                    f"data_plates names {sorted(missing)}, but the programs have the plates "
+                    f"{sorted(str(a) for a in known)}. Give the names of plates that index data."
+                )
+            return set(told)
+        observed: set[Axis] = set()
+        latent: set[Axis] = set()
+        for (_, name), axes in self._axes.items():
+            seen = name in self.model and self.model[name]["is_observed"]
+            (observed if seen else latent).update(axes)
+        return (observed & latent) or observed
+
+    def _count_data(self) -> float:
+        size: dict[Axis, float] = {}
+        for (role, name), axes in self._axes.items():
+            site = (self.model if role == "model" else self.guide)[name]
+            frames = {f.name: f for f in site["cond_indep_stack"]}
+            for axis, dim in axes.items():
+                if axis not in self.data_axes:
+                    continue
+                frame = frames.get(axis)
+                full = frame.full_size if frame is not None else None
+                if full is None or full == -1:
+                    full = sites.batch_shape(site)[dim]
+                size[axis] = max(size.get(axis, 1), full)
+        return float(math.prod(size.values()))
+
+
+def _mask(detail: Factored, mask: Tensor | bool | None) -> Factored:
+    if mask is None or mask is True:
+        return detail
+    if mask is False:
+        return Factored(torch.zeros_like(detail.value), detail.n_dims)
+    mask = mask.reshape(mask.shape + (1,) * detail.n_dims)
+    return Factored(torch.where(mask, detail.value, detail.value.new_zeros(())), detail.n_dims)
+
+
+def _scale_and_mask(value: Tensor, site: Site) -> Tensor:
+    value = _mask(Factored(value, 0), site["mask"]).value
+    return value if _is_one(site["scale"]) else value * site["scale"]
+
+
+def _reduce(detail: Factored, weight: Tensor | float, keep: list[int]) -> Tensor:
+    """Sums the weighted batch dimensions but those to keep."""
+    value, n = detail
+    if isinstance(weight, Tensor):
+        weight = weight.reshape(weight.shape + (1,) * n)
+        value, weight = torch.broadcast_tensors(value, weight)
+        value = value.masked_fill(weight == 0, 0.0) * weight  # 0 * inf is 0 here
+    elif weight != 1.0:
+        value = value * weight
+    drop = [d - n for d in range(n - value.dim(), 0) if d not in keep]
+    return value.sum(drop) if drop else value
+
+
+def _as_kept(scale: Tensor, keep: list[int], n_dims: int) -> Tensor | None:
+    """A batch-shaped scale in the shape of the kept axes, or None if it varies along others."""
+    varying = [d for d in range(-scale.dim(), 0) if scale.shape[d] > 1]
+    if not set(varying) <= set(keep):
+        return None
+    shape = [scale.shape[d] if d >= -scale.dim() else 1 for d in keep]
+    return scale.reshape(shape + [1] * n_dims)
+
+
+def _to_axes(value: Tensor, dims: str, out: str) -> Tensor:
+    """Permutes a packed tensor to the axes ``out``, with size 1 where it has none."""
+    order = [s for s in out if s in dims]
+    value = value.permute([dims.index(s) for s in order])
+    sizes = iter(value.shape)
+    return value.reshape([next(sizes) if s in dims else 1 for s in out])
+
+
+def _plus(value: Tensor | None, scalar: Tensor) -> Tensor:
+    if value is None:
+        return scalar
+    return value + scalar / value.numel()
+
+
+def _is_one(scale: Any) -> bool:
+    return not isinstance(scale, Tensor) and scale == 1.0
+
+
+def _ratio(weighted: Tensor, value: Tensor) -> Tensor:
+    return torch.where(value == 0, torch.ones_like(value), weighted / value)
+
+
+def _check_same_scale(name: str, model_site: Site, guide_site: Site) -> None:
+    pairs = [("scale", model_site["scale"], guide_site["scale"])]
+    wp, wq = sites.event_weight(model_site["fn"]), sites.event_weight(guide_site["fn"])
+    if wp is not None or wq is not None:
+        one = 1.0
+        pairs.append(("per-dimension weight", one if wp is None else wp, one if wq is None else wq))
+    for what, p, q in pairs:
+        for scale in (p, q):
+            if _holds(lambda s: s < 0, scale):
+                raise ValueError(
+                    f"Site {name!r} has the negative {what} {scale}. A KL weight must be >= 0: "
+                    "1 is the bound itself, less than 1 lets the latent carry more, 0 takes the "
+                    "pressure off."
+                )
+        if p is not q and _holds(lambda a, b: a != b, p, q):
+            raise ValueError(
+                f"Site {name!r} has the {what} {p} in the model but {q} in the guide. "
+                "A KL term has one weight: wrap both programs with the same weights, "
+                "anchor(model, weights) and anchor(guide, weights)."
+            )
+
+
+def _holds(condition: Any, *values: Tensor | float) -> bool:
+    """Whether a condition holds anywhere, asked only where the answer costs no synchronisation.
+
+    Values on an accelerator are looked at when Pyro's validation is on, which synchronises anyway.
+    """
+    tensors = [v for v in values if isinstance(v, Tensor)]
+    for tensor in tensors:
+        if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.device.type == "meta":
+            return False
+        if tensor.device.type != "cpu" and not is_validation_enabled():
+            return False
+    result = condition(*values)
+    return bool(result.any()) if isinstance(result, Tensor) else bool(result)

@@ -1,0 +1,104 @@
+"""Where an analytic KL is right: the mean-field condition, decided from the programs.
+
+A closed-form KL(q(z | parents) ‖ p(z | parents)) may stand for the log-ratio at site z only if no
+parent of z in the model is a descendant of z in the guide (see the docstring of
+``pyro.infer.TraceMeanField_ELBO``).  In a stack, z¹ has the parent z² in the model, and the guide
+draws z² from z¹: there the log-ratio has to be sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.ops.provenance import ProvenanceTensor, detach_provenance, get_provenance
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+
+from pyro_corex.objective.sites import Site, is_sample
+
+
+def suspects(model_order: list[str], guide_order: list[str]) -> set[str]:
+    """The sites that the order of the two programs does not clear.
+
+    A site is cleared when nothing that precedes it in the model follows it in the guide.
+    """
+    position = {name: i for i, name in enumerate(guide_order)}
+    found, latest = set(), -1
+    for name in (name for name in model_order if name in position):
+        if latest > position[name]:
+            found.add(name)
+        latest = max(latest, position[name])
+    return found
+
+
+def violations(
+    names: Collection[str],
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> set[str]:
+    """Those of ``names`` whose analytic KL would be wrong.
+
+    Runs both programs once, with values that remember which sites they came from, and leaves the
+    random state as it was.  A program that cannot be followed this way is not trusted: all of
+    ``names`` are returned.
+    """
+    try:
+        with (
+            torch.random.fork_rng(),
+            torch.no_grad(),
+            pyro.validation_enabled(False),
+            poutine.block(),
+        ):
+            guide_trace = poutine.trace(_Track()(guide)).get_trace(*args, **kwargs)
+            values = poutine.trace(guide).get_trace(*args, **kwargs)
+            model_trace = poutine.trace(_Track()(poutine.replay(model, values))).get_trace(
+                *args, **kwargs
+            )
+            guide_parents = _parents(guide_trace.nodes)
+            model_parents = _parents(model_trace.nodes)
+    except Exception:  # any operation may lack support for tracked tensors; be conservative
+        return set(names)
+    return {
+        name
+        for name in names
+        if any(
+            name in _ancestors(parent, guide_parents)
+            for parent in model_parents.get(name, ())
+            if parent != name
+        )
+    }
+
+
+class _Track(Messenger):
+    """Labels every sampled value with the name of its site."""
+
+    def _pyro_post_sample(self, msg: Site) -> None:
+        if not site_is_subsample(msg) and isinstance(msg["value"], torch.Tensor):
+            value = detach_provenance(msg["value"])
+            msg["value"] = ProvenanceTensor(value, frozenset({msg["name"]}))
+
+
+def _parents(nodes: dict[str, Site]) -> dict[str, frozenset[str]]:
+    parents = {}
+    for name, site in nodes.items():
+        if is_sample(site) and not site_is_subsample(site):
+            log_prob = site["fn"].log_prob(detach_provenance(site["value"]))
+            parents[name] = frozenset(get_provenance(log_prob)) - {name}
+    return parents
+
+
+def _ancestors(name: str, parents: dict[str, frozenset[str]]) -> set[str]:
+    found: set[str] = set()
+    stack = [name]
+    while stack:
+        for parent in parents.get(stack.pop(), ()):
+            if parent not in found:
+                found.add(parent)
+                stack.append(parent)
+    return found

@@ -1,0 +1,396 @@
+"""CorExELBO: the CorEx bound as a Pyro objective."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Literal
+
+import torch
+from pyro import poutine
+from pyro.infer import TraceEnum_ELBO
+from pyro.infer.elbo import ELBO
+from pyro.infer.util import is_validation_enabled
+from pyro.util import (
+    check_model_guide_match,
+    check_site_shape,
+    check_traceenum_requirements,
+)
+from torch import Tensor
+
+from pyro_corex.objective import dependencies, sites
+from pyro_corex.objective.contributions import Contributions, Sums
+from pyro_corex.objective.terms import CorExTerms
+
+Program = Callable[..., Any]
+
+
+class CorExELBO(TraceEnum_ELBO):
+    r"""The variational lower bound of the CorEx objective (Gao et al. 2018, Eq. 10 and 21).
+
+    .. math::
+
+        \sum_i \langle \ln q_\phi(x_i|z) \rangle
+        - \sum_j w_j\, D_{KL}(p_\theta(z_j|x) \,\|\, r_\alpha(z_j))
+
+    which, with all weights :math:`w_j` at 1 and the constant :math:`\sum_i H(x_i)` added, bounds
+    the total correlation TC(x) that the latents explain.  It stands wherever
+    :class:`~pyro.infer.Trace_ELBO`, :class:`~pyro.infer.TraceMeanField_ELBO` or
+    :class:`~pyro.infer.TraceEnum_ELBO` may stand, and chooses the estimator site by site:
+
+    - a KL is taken in closed form where torch or Pyro registers one and no parent of the site in
+      the model is its descendant in the guide; elsewhere the log-ratio is sampled.  A guide site
+      with ``infer={"analytic_kl": False}`` is always sampled;
+    - guide sites marked ``infer={"enumerate": "parallel"}`` or ``"sequential"`` are summed over
+      exactly, in the same program in which other sites have a closed form;
+    - guide sites that are neither enumerated nor reparameterised get a score-function estimator
+      whose baseline is the mean cost of the *other* elements of the site's plates (of the other
+      particles, if ``vectorize_particles``).
+
+    The weights :math:`w_j` are those of :func:`~pyro_corex.anchor`, or of any
+    :func:`pyro.poutine.scale` that is the same on model and guide.
+
+    Example::
+
+        svi = SVI(model, guide, optim, CorExELBO())
+        loss = svi.step(x)
+        terms = svi.loss.__self__.last_terms  # what this step was made of
+
+    :param num_particles: samples of the guide for one estimate.
+    :param vectorize_particles: draw them in one pass, in an outermost plate.
+    :param max_plate_nesting: the number of plate dimensions; found from the programs by default.
+        Needed only where sites are enumerated or particles vectorised.
+    :param tc_weight: the weight of a penalty on TC(z), beta - 1 in Sec. 7.
+    :param data_plates: the names of the plates that index data.  By default they are the plates
+        that observed and latent sites share.  The other plates of a site index its dimensions.
+    :param strict_enumeration_warning: ``"auto"`` warns where nothing is enumerated though a
+        discrete guide site could be; ``True`` wherever nothing is enumerated, as
+        :class:`~pyro.infer.TraceEnum_ELBO` does; ``False`` never.
+    :param retain_graph: keep the graph after ``loss_and_grads``.
+    """
+
+    def __init__(
+        self,
+        num_particles: int = 1,
+        vectorize_particles: bool = False,
+        max_plate_nesting: float = float("inf"),
+        *,
+        tc_weight: float = 0.0,
+        data_plates: Collection[str] | None = None,
+        strict_enumeration_warning: bool | Literal["auto"] = "auto",
+        ignore_jit_warnings: bool = False,
+        retain_graph: bool | None = None,
+    ) -> None:
+        if not isinstance(num_particles, int) or num_particles < 1:
+            raise ValueError(f"num_particles must be an integer >= 1, but got {num_particles!r}")
+        if not tc_weight >= 0:
+            raise ValueError(f"tc_weight must be a number >= 0, but got {tc_weight!r}")
+        if isinstance(data_plates, str):
+            raise TypeError(
+                f"data_plates must be a collection of names, e.g. [{data_plates!r}], "
+                f"but got the string {data_plates!r}"
+            )
+        super().__init__(
+            num_particles=num_particles,
+            max_plate_nesting=max_plate_nesting,
+            vectorize_particles=vectorize_particles,
+            strict_enumeration_warning=strict_enumeration_warning is True,
+            ignore_jit_warnings=ignore_jit_warnings,
+            retain_graph=retain_graph,
+        )
+        self.max_plate_nesting: float
+        self.tc_weight = tc_weight
+        self.data_plates = None if data_plates is None else frozenset(data_plates)
+        self._warn_unenumerated = bool(strict_enumeration_warning)
+        self._pair: _Pair | None = None
+        self._last: Sums | None = None
+
+    def __repr__(self) -> str:
+        given = {
+            "num_particles": (self.num_particles, 1),
+            "vectorize_particles": (self.vectorize_particles, False),
+            "tc_weight": (self.tc_weight, 0.0),
+            "data_plates": (self.data_plates and sorted(self.data_plates), None),
+        }
+        shown = ", ".join(f"{k}={v!r}" for k, (v, default) in given.items() if v != default)
+        return f"{type(self).__name__}({shown})"
+
+    # ------------------------------------------------------------------ what Pyro calls
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """Minus the objective, in nats summed over the data, without a gradient.
+
+        :raises ValueError: if it is NaN, naming the site and the term.
+        """
+        with torch.no_grad():
+            sums = Sums()
+            for particle in self._particles(model, guide, args, kwargs):
+                sums.merge(particle)
+        return self._finish(sums)
+
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Minus the objective as a 0-dim tensor to differentiate.
+
+        Nothing is read back from the device; the value is not checked.
+        """
+        total: Tensor | float = 0.0
+        sums = Sums()
+        for particle in self._particles(model, guide, args, kwargs):
+            total = total + particle.elbo()
+            sums.merge(particle)
+        self._last = sums
+        loss = -total / self.num_particles
+        return loss if isinstance(loss, Tensor) else torch.tensor(loss)
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """Computes the loss, adds its gradients to the parameters, and returns it as a float.
+
+        :raises ValueError: if it is NaN, naming the site and the term; the gradients are then left
+            as they were.
+        """
+        at_once = self.num_particles == 1 or self.vectorize_particles
+        sums = Sums()
+        losses = []
+        for particle in self._particles(model, guide, args, kwargs):
+            sums.merge(particle)
+            loss = -particle.elbo() / self.num_particles
+            if not isinstance(loss, Tensor) or not loss.requires_grad:
+                continue
+            if at_once or particle.shares_graph:
+                losses.append(loss)
+            else:  # one particle's graph at a time
+                self._check(loss, sums)
+                loss.backward(retain_graph=self.retain_graph)
+        value = self._finish(sums)
+        if losses:
+            torch.stack(losses).sum().backward(retain_graph=self.retain_graph)
+        return value
+
+    # ------------------------------------------------------------------ the terms
+
+    def terms(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> CorExTerms:
+        """The terms of the bound at these arguments, in nats per datum.
+
+        Runs the programs without a gradient and steps no optimiser; parameters are left alone.
+        """
+        self.loss(model, guide, *args, **kwargs)
+        return self.last_terms
+
+    @property
+    def last_terms(self) -> CorExTerms:
+        """The terms of the last call, from the tensors that were computed then.
+
+        :raises RuntimeError: before the first call.
+        """
+        if self._last is None:
+            raise RuntimeError(
+                "CorExELBO has no terms yet: they are kept by a training step or an evaluation. "
+                "Call elbo.terms(model, guide, *args), or take a step first."
+            )
+        return self._last.terms(self.num_particles, self.tc_weight)
+
+    def _finish(self, sums: Sums) -> float:
+        self._last = sums
+        elbo = sums.elbo()
+        loss = -float(elbo) / self.num_particles
+        self._check(loss, sums)
+        return loss
+
+    def _check(self, loss: Tensor | float, sums: Sums) -> None:
+        if math.isfinite(loss):
+            return
+        message = sums.describe_non_finite()
+        if math.isnan(loss):
+            raise ValueError(message)
+        warnings.warn(message, stacklevel=3)
+
+    # ------------------------------------------------------------------ traces
+
+    def _particles(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[Sums]:
+        for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
+            pair = self._pair
+            assert pair is not None
+            yield Contributions(
+                model_trace,
+                guide_trace,
+                analytic=pair.analytic(model_trace, guide_trace, args, kwargs),
+                max_plate_nesting=self.max_plate_nesting,
+                data_plates=self.data_plates,
+            ).sums
+
+    def _get_traces(
+        self, model: Program, guide: Program, args: Any, kwargs: Any
+    ) -> Iterator[tuple[Any, Any]]:
+        """Yields the traces of each particle.
+
+        Enumeration needs ``max_plate_nesting``.  Where it is not known, the programs are run as
+        they are; if that run meets a site marked for enumeration, it gives the nesting and its
+        traces are dropped, as :class:`~pyro.infer.TraceEnum_ELBO` does.  The draws are therefore
+        those of the Pyro objective that this one replaces.
+        """
+        if self._pair is None or (self._pair.model, self._pair.guide) != (model, guide):
+            self._pair = _Pair(model, guide)
+        if isinstance(poutine.unwrap(guide), poutine.messenger.Messenger):
+            yield from self._validated(ELBO._get_traces(self, model, guide, args, kwargs))
+            return
+        if self.max_plate_nesting == float("inf") and self.vectorize_particles:
+            self._guess_max_plate_nesting(model, guide, args, kwargs)
+        if self.max_plate_nesting == float("inf"):
+            for _ in range(self.num_particles):
+                traces = self._get_trace(model, guide, args, kwargs)
+                self._validate(*traces)
+                if _enumerates(*traces):
+                    self.max_plate_nesting = _plate_nesting(*traces)
+                    break
+                yield traces
+            else:
+                return
+        yield from self._validated(super()._get_traces(model, guide, args, kwargs))
+
+    def _validated(self, pairs: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+        for traces in pairs:
+            self._validate(*traces)
+            yield traces
+
+    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        unwrapped = poutine.unwrap(guide)
+        if isinstance(unwrapped, poutine.messenger.Messenger):  # a guide that runs the model
+            guide(*args, **kwargs)
+            model_trace, guide_trace = unwrapped.get_traces()
+        else:
+            guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+            replayed = poutine.replay(model, trace=guide_trace)
+            model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
+        return model_trace, guide_trace
+
+    def _validate(self, model_trace: Any, guide_trace: Any) -> None:
+        checked = is_validation_enabled()
+        if checked:
+            check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
+        for trace in (model_trace, guide_trace):
+            for name in [n for n, s in trace.nodes.items() if sites.is_subsample(s)]:
+                trace.remove_node(name)
+            if checked:
+                _check_shapes(trace, self.max_plate_nesting)
+        if checked:
+            check_traceenum_requirements(model_trace, guide_trace)
+            self._check_enumeration(model_trace, guide_trace)
+
+    def _check_enumeration(self, model_trace: Any, guide_trace: Any) -> None:
+        if not self._warn_unenumerated or _enumerates(model_trace, guide_trace):
+            return
+        could_be = [
+            name
+            for name, site in guide_trace.nodes.items()
+            if sites.is_sample(site)
+            and sites.needs_weight(site)
+            and getattr(site["fn"], "has_enumerate_support", False)
+        ]
+        if could_be:
+            warnings.warn(
+                f"The guide sites {could_be} are discrete and not enumerated: their gradients are "
+                'estimated with the score function, which is noisy. Mark them infer={"enumerate": '
+                '"parallel"} to sum over them exactly, or pass strict_enumeration_warning=False.',
+                stacklevel=2,
+            )
+        elif self.strict_enumeration_warning:
+            warnings.warn(
+                "CorExELBO found no sample sites configured for enumeration, and "
+                "strict_enumeration_warning=True asks to be told.",
+                stacklevel=2,
+            )
+
+    # ------------------------------------------------------------------ Pyro's own extras
+
+    def compute_marginals(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`pyro.infer.TraceEnum_ELBO.compute_marginals`."""
+        return self._traceenum().compute_marginals(model, guide, *args, **kwargs)
+
+    def sample_posterior(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`pyro.infer.TraceEnum_ELBO.sample_posterior`."""
+        return self._traceenum().sample_posterior(model, guide, *args, **kwargs)
+
+    def _traceenum(self) -> TraceEnum_ELBO:
+        return TraceEnum_ELBO(
+            num_particles=self.num_particles,
+            max_plate_nesting=self.max_plate_nesting,
+            strict_enumeration_warning=False,
+        )
+
+
+class _Pair:
+    """What is found out once about a model and a guide."""
+
+    def __init__(self, model: Program, guide: Program) -> None:
+        self.model = model
+        self.guide = guide
+        self._cleared: dict[tuple[tuple[str, ...], tuple[str, ...]], frozenset[str]] = {}
+
+    def analytic(
+        self, model_trace: Any, guide_trace: Any, args: Any, kwargs: Any
+    ) -> frozenset[str]:
+        """The sites whose KL may be taken in closed form."""
+        model = tuple(n for n, s in model_trace.nodes.items() if sites.is_sample(s))
+        guide = tuple(n for n, s in guide_trace.nodes.items() if sites.is_sample(s))
+        if (model, guide) not in self._cleared:
+            both = {
+                name
+                for name in set(model) & set(guide)
+                if not guide_trace.nodes[name]["infer"].get("enumerate")
+                and guide_trace.nodes[name]["infer"].get("analytic_kl", True)
+            }
+            doubtful = {
+                name
+                for name in both & dependencies.suspects(list(model), list(guide))
+                if sites.analytic_kl(guide_trace.nodes[name]["fn"], model_trace.nodes[name]["fn"])
+                is not None
+            }
+            wrong: set[str] = set()
+            if doubtful:
+                wrong = dependencies.violations(doubtful, self.model, self.guide, args, kwargs)
+            if wrong and is_validation_enabled():
+                warnings.warn(
+                    f"The KL of {sorted(wrong)} is estimated from a sample: the model draws "
+                    "it given a site that the guide draws from it, where a closed form would be "
+                    'wrong. Mark the guide site infer={"analytic_kl": False} to say that this '
+                    "is meant.",
+                    stacklevel=2,
+                )
+            self._cleared[model, guide] = frozenset(both - wrong)
+        return self._cleared[model, guide]
+
+
+def _enumerates(model_trace: Any, guide_trace: Any) -> bool:
+    """Whether enumeration would do something for these traces."""
+    guide_sites = (s for s in guide_trace.nodes.values() if sites.is_sample(s))
+    if any(sites.enumerated(s) for s in guide_sites):
+        return True
+    return any(
+        sites.is_sample(s)
+        and sites.enumerated(s)
+        and s["infer"]["enumerate"] == "parallel"
+        and name not in guide_trace.nodes
+        for name, s in model_trace.nodes.items()
+    )
+
+
+def _check_shapes(trace: Any, max_plate_nesting: float) -> None:
+    for site in trace.nodes.values():
+        if sites.is_sample(site):
+            placeholder = site["value"].new_empty(()).expand(sites.batch_shape(site))
+            check_site_shape({**site, "log_prob": placeholder}, max_plate_nesting)
+
+
+def _plate_nesting(*traces: Any) -> int:
+    dims = [
+        frame.dim
+        for trace in traces
+        for site in trace.nodes.values()
+        if sites.is_sample(site)
+        for frame in site["cond_indep_stack"]
+        if frame.vectorized
+    ]
+    return -min(dims, default=0)

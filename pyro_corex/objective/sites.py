@@ -1,0 +1,157 @@
+"""What one sample site contributes: log densities and KL divergences, per dimension.
+
+Pyro sums a site's log density over its event dimensions.  The CorEx bound (Eq. 10) is a sum over
+input dimensions :math:`x_i` and latent dimensions :math:`z_j`, so the functions here keep those
+dimensions apart for as long as the distribution factorises over them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.distribution import Distribution as PyroDistribution
+from pyro.distributions.score_parts import ScoreParts
+from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import Distribution, Independent, kl_divergence
+
+Site = dict[str, Any]
+
+
+class Factored(NamedTuple):
+    """A log density or divergence of shape ``batch_shape + dims``.
+
+    ``n_dims`` counts the trailing axes that are event dimensions over which the distribution
+    factorises; it is 0 where the distribution does not say that it does.
+    """
+
+    value: Tensor
+    n_dims: int
+
+    def total(self) -> Tensor:
+        """Sums the event dimensions, as ``fn.log_prob`` would: shape ``batch_shape``."""
+        if not self.n_dims:
+            return self.value
+        return self.value.sum(tuple(range(-self.n_dims, 0)))
+
+
+def log_prob(fn: Distribution, value: Tensor) -> Factored:
+    """``fn.log_prob(value)`` in nats, with the factorising event dimensions kept apart."""
+    if isinstance(fn, Independent):
+        base, n = log_prob(fn.base_dist, value)
+        return Factored(base, n + fn.reinterpreted_batch_ndims)
+    if isinstance(fn, MaskedDistribution) and isinstance(fn._mask, Tensor):
+        base, n = log_prob(fn.base_dist, value)
+        mask = fn._mask.reshape(fn._mask.shape + (1,) * n)
+        return Factored(torch.where(mask, base, base.new_zeros(())), n)
+    return Factored(fn.log_prob(value), 0)
+
+
+def log_prob_at(name: str, site: Site) -> Factored:
+    """The site's log density at its value, with errors that name the site."""
+    try:
+        if site["args"] or site["kwargs"]:
+            return Factored(site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]), 0)
+        return log_prob(site["fn"], site["value"])
+    except ValueError as error:
+        raise ValueError(f"Error while computing log_prob at site {name!r}:\n{error}") from error
+
+
+def needs_weight(site: Site) -> bool:
+    """Whether a guide site is summed over, or is drawn without a full reparameterisation."""
+    if site["is_observed"]:
+        return False
+    if site["infer"].get("enumerate") in ("parallel", "sequential"):
+        return True
+    return not getattr(site["fn"], "has_rsample", False) or _has_own_score(site["fn"])
+
+
+def score_parts(site: Site, total: Tensor) -> ScoreParts:
+    """The site's log density (given as ``total``), score function and entropy term."""
+    fn = site["fn"]
+    if _has_own_score(fn):
+        return fn.score_parts(site["value"])
+    if getattr(fn, "has_rsample", False):
+        return ScoreParts(total, 0.0, total)
+    return ScoreParts(total, total, 0.0)
+
+
+def _has_own_score(fn: Any) -> bool:
+    """Whether ``fn`` defines its gradient estimator, as rejection samplers do."""
+    while isinstance(fn, (MaskedDistribution, ExpandedDistribution)):
+        fn = fn.base_dist
+    own = getattr(type(fn), "score_parts", PyroDistribution.score_parts)
+    return own is not PyroDistribution.score_parts
+
+
+def analytic_kl(q: Distribution, p: Distribution) -> Factored | None:
+    """KL(q ‖ p) in nats, per event dimension, or ``None`` where no closed form is registered.
+
+    ``Delta`` guides are left to the sampled log-ratio: the registered closed form ignores their
+    ``log_density``, which an autoguide uses for the Jacobian of its transform.
+    """
+    if (
+        isinstance(q, Independent)
+        and isinstance(p, Independent)
+        and q.reinterpreted_batch_ndims == p.reinterpreted_batch_ndims
+    ):
+        inner = analytic_kl(q.base_dist, p.base_dist)
+        if inner is None:
+            return None
+        return Factored(inner.value, inner.n_dims + q.reinterpreted_batch_ndims)
+    if _is_delta(q):
+        return None
+    try:
+        kl = kl_divergence(q, p)
+    except NotImplementedError:
+        return None
+    if not isinstance(kl, Tensor):  # a fully masked distribution answers with the number 0
+        return None
+    return Factored(kl, 0)
+
+
+def _is_delta(fn: Distribution) -> bool:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return isinstance(fn, dist.Delta)
+
+
+def event_weight(fn: Distribution) -> Tensor | None:
+    """The per-event-dimension weights that ``anchor`` put on ``fn``, if any."""
+    return getattr(fn, "event_weight", None)
+
+
+def batch_shape(site: Site) -> torch.Size:
+    """The shape of the site's log density, without computing it."""
+    fn, value = site["fn"], site["value"]
+    shape = getattr(fn, "batch_shape", torch.Size())
+    event_dim = len(getattr(fn, "event_shape", ()))
+    return torch.broadcast_shapes(shape, value.shape[: value.dim() - event_dim])
+
+
+def is_sample(site: Site) -> bool:
+    """Whether the site is a ``pyro.sample`` statement."""
+    return bool(site["type"] == "sample")
+
+
+def is_subsample(site: Site) -> bool:
+    """Whether the site is a plate's choice of indices."""
+    return bool(site_is_subsample(site))
+
+
+def enumerated(site: Site) -> bool:
+    """Whether the site is marked for enumeration and is free to be enumerated."""
+    return not site["is_observed"] and site["infer"].get("enumerate") in ("parallel", "sequential")
+
+
+def plate_scale(site: Site) -> float:
+    """The factor by which subsampled plates scale the site's log density."""
+    scale = 1.0
+    for frame in site["cond_indep_stack"]:
+        full = frame.full_size
+        if full is not None and frame.size not in (full, -1):
+            scale *= full / frame.size
+    return scale

@@ -1,0 +1,37 @@
+"""Pyro programs: what is written with ``pyro.sample``."""
+
+from pyro_corex.programs.anchoring import Warmup, anchor, latent_plate
+from pyro_corex.programs.likelihoods import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    LearnedNormal,
+    Likelihood,
+    Normal,
+)
+from pyro_corex.programs.networks import conv_decoder, conv_encoder, mlp, mlp_decoder, mlp_encoder
+from pyro_corex.programs.priors import Prior
+from pyro_corex.programs.stacked import Layer, StackedCorEx
+from pyro_corex.programs.vae import AnchorVAE, CorExVAE
+
+__all__ = [
+    "AnchorVAE",
+    "Bernoulli",
+    "Categorical",
+    "ContinuousBernoulli",
+    "CorExVAE",
+    "Layer",
+    "LearnedNormal",
+    "Likelihood",
+    "Normal",
+    "Prior",
+    "StackedCorEx",
+    "Warmup",
+    "anchor",
+    "conv_decoder",
+    "conv_encoder",
+    "latent_plate",
+    "mlp",
+    "mlp_decoder",
+    "mlp_encoder",
+]

@@ -1,0 +1,210 @@
+"""Anchoring: weights on the KL of chosen latents (Eq. 20 and 21)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions.util import sum_rightmost
+from pyro.nn import PyroModule
+from pyro.poutine.scale_messenger import ScaleMessenger
+from torch import Tensor
+from torch.distributions import Independent, kl_divergence, register_kl
+
+Weight = float | Tensor | Callable[[], float | Tensor]
+"""A KL weight, or a function that returns the weight in force (a schedule)."""
+
+
+def anchor(fn: Callable[..., Any], weights: Mapping[str, Weight]) -> Callable[..., Any]:
+    r"""Weights the KL term of chosen latents: Eq. 21, with weight :math:`1 - \\lambda`.
+
+    A weight below 1 lets a latent carry more information about the data, a weight above 1 less;
+    0 takes the pressure off altogether.  With one weight :math:`\\beta` for every latent this is
+    the beta-VAE.  Wrap the model and the guide with the *same* weights::
+
+        weights = {"z": torch.tensor([0.5, 0.5, 1.0, 1.0])}
+        svi = SVI(anchor(model, weights), anchor(guide, weights), optim, CorExELBO())
+
+    The mapping is read whenever the program runs, so a weight can change with training without
+    rebuilding anything: replace it in the mapping, write into its tensor, or give a function such
+    as :class:`Warmup`.
+
+    :param fn: a model or a guide: a function, or an ``nn.Module``, which then stays one (with its
+        parameters).
+    :param weights: latent site -> weight: a number for the whole site, or a tensor with one weight
+        per latent dimension.  For a site whose latents are event dimensions (``.to_event``) the
+        tensor has the event's shape; for one whose latents are a plate it broadcasts against the
+        batch shape, so its last axes are the plates', counted from the right.
+    :returns: the wrapped program.
+    :raises ValueError: for a weight that is negative or NaN (where that can be told without
+        synchronising with a device), or whose shape does not fit its site.
+    :raises TypeError: for ``weights`` that are not a mapping from names to weights.
+    """
+    if not isinstance(weights, Mapping):
+        raise TypeError(
+            f"weights must map site names to KL weights, e.g. {{'z': 0.5}}, but got {weights!r}"
+        )
+    if not callable(fn):
+        raise TypeError(f"anchor wraps a model or a guide, but got {fn!r}, which is not callable")
+    for name, weight in weights.items():
+        if not callable(weight):
+            check_weight(name, weight)
+    if isinstance(fn, torch.nn.Module):
+        return _AnchoredModule(fn, weights)
+
+    def anchored(*args: Any, **kwargs: Any) -> Any:
+        with AnchorMessenger(weights):
+            return fn(*args, **kwargs)
+
+    return anchored
+
+
+class _AnchoredModule(PyroModule):
+    def __init__(self, module: torch.nn.Module, weights: Mapping[str, Weight]) -> None:
+        super().__init__()
+        self.module = module
+        self.weights = weights
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with AnchorMessenger(self.weights):
+            return self.module(*args, **kwargs)
+
+
+class AnchorMessenger(ScaleMessenger):
+    """:func:`pyro.poutine.scale` with a weight for each site, 0 allowed."""
+
+    def __init__(self, weights: Mapping[str, Weight]) -> None:
+        super().__init__(1.0)
+        self.weights = weights
+
+    def _process_message(self, msg: Any) -> None:
+        if msg["type"] != "sample" or msg["is_observed"] or msg["name"] not in self.weights:
+            return
+        name, fn = msg["name"], msg["fn"]
+        weight = self.weights[name]
+        if callable(weight):
+            weight = weight()
+        check_weight(name, weight)
+        if isinstance(weight, Tensor) and weight.dim() and getattr(fn, "event_dim", 0):
+            msg["fn"] = _weight_events(name, fn, weight)
+            return
+        if isinstance(weight, Tensor) and weight.dim():
+            plates = sorted(f.dim for f in msg["cond_indep_stack"] if f.vectorized)
+            _check_batch_weight(name, weight, plates, getattr(fn, "batch_shape", ()))
+        self.scale = weight
+        super()._process_message(msg)
+
+
+def check_weight(name: str, weight: float | Tensor) -> None:
+    """Raises unless ``weight`` can be a KL weight; a tensor on a device is not looked at."""
+    if isinstance(weight, Tensor):
+        if type(weight) is not Tensor or weight.device.type != "cpu":
+            return
+        valid = bool((weight >= 0).all())
+    elif isinstance(weight, (int, float)):
+        valid = weight >= 0
+    else:
+        raise TypeError(
+            f"The KL weight of {name!r} must be a number, a tensor or a function that returns "
+            f"one, but got {type(weight).__name__}"
+        )
+    if not valid:
+        raise ValueError(
+            f"The KL weight of {name!r} must be >= 0, but got {weight}. 1 is the bound itself, "
+            "less than 1 lets a latent carry more, 0 takes the pressure off."
+        )
+
+
+def _check_batch_weight(name: str, weight: Tensor, plates: list[int], batch: Any) -> None:
+    """A weight per latent has to lie on plates, never on dimensions that index data."""
+    try:
+        fits = torch.broadcast_shapes(weight.shape, batch)
+    except RuntimeError:
+        fits = None
+    inside = all(dim in plates for dim in range(-weight.dim(), 0) if weight.shape[dim] > 1)
+    if fits is None or not inside:
+        raise ValueError(
+            f"The KL weights of {name!r} have the shape {tuple(weight.shape)}, which does not fit "
+            f"the site's batch shape {tuple(batch)} with plates at dimensions {plates}. Give one "
+            "weight for the site, or one for each element of the plate of latents."
+        )
+
+
+class _WeightedEvents(dist.Independent):
+    """An ``Independent`` whose log density weights each event dimension."""
+
+    def __init__(self, base: Any, ndims: int, event_weight: Tensor) -> None:
+        super().__init__(base, ndims, validate_args=False)
+        self.event_weight = event_weight
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _WeightedEvents:
+        ndims = self.reinterpreted_batch_ndims
+        shape = torch.Size(batch_shape) + self.event_shape[:ndims]
+        return _WeightedEvents(self.base_dist.expand(shape), ndims, self.event_weight)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        weighted = self.event_weight * self.base_dist.log_prob(value)
+        return sum_rightmost(weighted, self.reinterpreted_batch_ndims)
+
+
+@register_kl(_WeightedEvents, _WeightedEvents)
+def _kl_weighted(p: _WeightedEvents, q: _WeightedEvents) -> Tensor:
+    kl = p.event_weight * kl_divergence(p.base_dist, q.base_dist)
+    return sum_rightmost(kl, p.reinterpreted_batch_ndims)
+
+
+def _weight_events(name: str, fn: Any, weight: Tensor) -> _WeightedEvents:
+    ndims = getattr(fn, "reinterpreted_batch_ndims", 0)
+    if not isinstance(fn, Independent) or ndims != fn.event_dim:
+        raise ValueError(
+            f"Site {name!r} does not factorise over its event dimensions ({fn}), so they cannot "
+            "have a weight each. Give one weight for the whole site."
+        )
+    if weight.shape != fn.event_shape:
+        raise ValueError(
+            f"The KL weights of {name!r} have the shape {tuple(weight.shape)}, but its latents are "
+            f"event dimensions of shape {tuple(fn.event_shape)}. Give one weight for the site, or "
+            "one for each event dimension."
+        )
+    return _WeightedEvents(fn.base_dist, ndims, weight)
+
+
+class Warmup:
+    """A KL weight that moves linearly from ``start`` to ``stop`` in ``steps`` training steps.
+
+    Give it to :func:`anchor` as a weight and call :meth:`step` after each training step::
+
+        weight = Warmup(0.0, 1.0, steps=1000)
+        model, guide = anchor(model, {"z": weight}), anchor(guide, {"z": weight})
+    """
+
+    def __init__(self, start: float, stop: float, steps: int) -> None:
+        check_weight("start", start)
+        check_weight("stop", stop)
+        if steps < 1:
+            raise ValueError(f"steps must be >= 1, but got {steps}")
+        self.start, self.stop, self.steps = start, stop, steps
+        self.taken = 0
+
+    def __call__(self) -> float:
+        """The weight in force."""
+        done = min(self.taken / self.steps, 1.0)
+        return self.start + done * (self.stop - self.start)
+
+    def step(self) -> None:
+        """Counts one training step."""
+        self.taken += 1
+
+    def __repr__(self) -> str:
+        return f"Warmup({self.start:g} -> {self.stop:g} in {self.steps} steps, now {self():g})"
+
+
+def latent_plate(name: str, size: int, device: torch.device | str | None = None) -> Any:
+    """The plate of latent dimensions of a ready-made program: dimension -1, the data's is -2.
+
+    Being in a plate, each latent has a KL term, and a weight, of its own.
+    """
+    return pyro.plate(name, size, dim=-1, device=device)

@@ -1,0 +1,140 @@
+"""What the ready-made programs share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from pyro.poutine.runtime import am_i_wrapped
+from torch import Tensor, nn
+
+from pyro_corex.programs.anchoring import latent_plate
+from pyro_corex.programs.likelihoods import Likelihood, make_likelihood
+
+_counter = itertools.count()
+
+
+class CorExProgram(PyroModule):
+    """A model and a guide over one observed site ``"x"``.
+
+    The data are the plate ``"data"`` (dimension -2); input dimensions and latents are plates of
+    their own (dimension -1), which is how Eq. 10's factorised decoder and encoder are written in
+    Pyro, and what gives each of them a term.
+    """
+
+    likelihood: Likelihood
+
+    def __init__(self, likelihood: str | Likelihood) -> None:
+        super().__init__()
+        self.likelihood = make_likelihood(likelihood)
+        self._store_name = self._new_name()
+
+    def model(self, x: Tensor) -> Any:
+        """The generative program; ``x`` of shape ``(B, ...)`` is observed."""
+        raise NotImplementedError
+
+    def guide(self, x: Tensor) -> Any:
+        """The inference program, which draws the latents given ``x``."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Any:
+        """Encodes ``x``, as a network would."""
+        return self.encode(x)
+
+    def encode(self, x: Tensor) -> Any:
+        """The distribution of the latents given ``x``."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ for subclasses
+
+    def _observe(self, x: Tensor, params: Tensor) -> Tensor:
+        """The observed site, in the plates of the data and of the input dimensions."""
+        self.likelihood.check(x)
+        flat = x.reshape(len(x), -1)
+        tail = (-1,) if self.likelihood.n_params == 1 else (-1, self.likelihood.n_params)
+        lead = params.dim() - x.dim() + 1 - (len(tail) - 1)
+        expected = (*x.shape[1:], *tail[1:])
+        if params.shape[lead:] != torch.Size(expected):
+            raise ValueError(
+                f"The decoder gives the shape {tuple(params.shape[lead:])} for each datum, but x "
+                f"has the shape {tuple(x.shape[1:])} and {type(self.likelihood).__name__} needs "
+                f"{expected}: {self.likelihood.n_params} parameter(s) for each input dimension."
+            )
+        fn = self.likelihood(params.reshape(params.shape[:lead] + tail))
+        with latent_plate("inputs", flat.shape[1]):
+            return pyro.sample("x", fn, obs=flat)
+
+    def _check_batch(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a tensor of shape (B, ...), but got {type(x).__name__}")
+        if x.dim() < 2 or not x.numel():
+            raise ValueError(
+                f"x must be a non-empty batch of shape (B, ...), but got {tuple(x.shape)}. "
+                "A single datum is a batch of one: x.unsqueeze(0)."
+            )
+
+    def _register(self, modules: Iterable[nn.Module]) -> None:
+        """Lets ``SVI`` see the parameters, under a name that no other instance has."""
+        if not am_i_wrapped():
+            return
+        for module in modules:
+            for name, parameter in module.named_parameters():
+                if not parameter.requires_grad:
+                    continue
+                full = f"{self._store_name}.{id(module)}.{name}"
+                if pyro.param(full, parameter) is not parameter:  # a copy of another instance
+                    self._store_name = self._new_name()
+                    self._register(modules)
+                    return
+
+    def _new_name(self) -> str:
+        return f"{type(self).__name__}_{next(_counter)}"
+
+
+def apply_network(network: nn.Module, z: Tensor) -> Any:
+    """Runs a network over the last axis of ``z``, whatever axes stand before it."""
+    if z.dim() <= 2:
+        return network(z)
+    out = network(z.reshape(-1, z.shape[-1]))
+    if isinstance(out, tuple):
+        return tuple(o.reshape(z.shape[:-1] + o.shape[1:]) for o in out)
+    return out.reshape(z.shape[:-1] + out.shape[1:])
+
+
+def normal_from(output: Any, dim: int, name: str) -> dist.Normal:
+    """The normal that a network's output describes.
+
+    :param output: a tensor whose last axis holds ``dim`` locations and ``dim`` log-scales, or a
+        pair of locations and scales.
+    """
+    if isinstance(output, tuple):
+        if len(output) != 2:
+            raise ValueError(f"{name} must give (loc, scale), but gave {len(output)} tensors")
+        loc, scale = output
+    else:
+        if output.shape[-1] != 2 * dim:
+            raise ValueError(
+                f"{name} gives {output.shape[-1]} numbers for each datum, but a Gaussian over "
+                f"{dim} dimensions needs {2 * dim}: locations and log-scales. It may also return "
+                "the pair (loc, scale)."
+            )
+        loc, log_scale = output.chunk(2, dim=-1)
+        scale = log_scale.exp()
+    if loc.shape[-1] != dim or scale.shape != loc.shape:
+        raise ValueError(
+            f"{name} gives locations of shape {tuple(loc.shape)} and scales of shape "
+            f"{tuple(scale.shape)}, but both must end in {dim}"
+        )
+    return dist.Normal(loc, scale, validate_args=False)
+
+
+def check_dim(name: str, value: Any) -> int:
+    """``value`` as a number of latents."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
+    return value

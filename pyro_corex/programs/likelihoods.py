@@ -1,0 +1,182 @@
+r"""Likelihoods :math:`q_\phi(x_i|z)`: from a decoder's output to a distribution over each input.
+
+Eq. 8 and 10 need a decoder that factorises over the input dimensions and a proper likelihood: one
+under which the data can occur.  So every likelihood says which values it is for, and refuses others.
+
+To add one, subclass :class:`Likelihood` and list it in ``_LIKELIHOODS``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+
+class Likelihood(PyroModule):
+    """A family of distributions for one input dimension, the same for all of them.
+
+    A decoder has ``n_params`` outputs for each input dimension; :meth:`forward` takes them as the
+    last axis if there are several.
+    """
+
+    n_params: int = 1
+    support: str = "real numbers"
+
+    def forward(self, params: Tensor) -> Distribution:
+        """The distribution of ``x``, of the batch shape of ``x`` and empty event shape.
+
+        :param params: shape ``x.shape`` for one parameter, ``x.shape + (n_params,)`` for more.
+        """
+        raise NotImplementedError
+
+    def check(self, x: Tensor) -> None:
+        """Raises ``ValueError`` where ``x`` is outside of the support.
+
+        Values on an accelerator are not looked at, since that would synchronise with it; the
+        training loop checks the data once, before it is moved there.
+        """
+        if type(x) is not Tensor or x.device.type != "cpu":
+            return
+        valid = self._valid(x)
+        if bool(valid.all()):
+            return
+        bad = x[~valid]
+        if bool(bad.isnan().any()):
+            raise ValueError(
+                f"The data hold {int(x.isnan().sum())} NaN. Drop or impute missing values, or mask "
+                "them with poutine.mask in a model of your own."
+            )
+        raise ValueError(
+            f"{type(self).__name__} is a likelihood for {self.support}, but the data hold "
+            f"{float(bad[0]):g} ({len(bad)} of {x.numel()} values are outside). {self.mend}"
+        )
+
+    mend: ClassVar[str] = "Choose a likelihood that fits the data, or transform them."
+
+    def _valid(self, x: Tensor) -> Tensor:
+        return x.isfinite()
+
+
+class Bernoulli(Likelihood):
+    """Binary data; the decoder gives logits."""
+
+    support = "binary data (0 and 1)"
+    mend = (
+        "Binarise them (x > 0.5, or torch.bernoulli(x) anew in each epoch), or use the "
+        "'continuous_bernoulli' or 'normal' likelihood: cross-entropy on grey values is the "
+        "log-likelihood of nothing, so no bound on TC(x) could be stated."
+    )
+
+    def forward(self, params: Tensor) -> Distribution:
+        """See :meth:`Likelihood.forward`."""
+        return dist.Bernoulli(logits=params, validate_args=False)
+
+    def _valid(self, x: Tensor) -> Tensor:
+        return (x == 0) | (x == 1)
+
+
+class ContinuousBernoulli(Likelihood):
+    """Data in [0, 1], such as grey values; the decoder gives logits."""
+
+    support = "data in [0, 1]"
+    mend = "Scale them to [0, 1], or use the 'normal' likelihood."
+
+    def forward(self, params: Tensor) -> Distribution:
+        """See :meth:`Likelihood.forward`."""
+        return dist.ContinuousBernoulli(logits=params, validate_args=False)
+
+    def _valid(self, x: Tensor) -> Tensor:
+        return (x >= 0) & (x <= 1)
+
+
+class Categorical(Likelihood):
+    """Data with ``n_states`` states, coded 0 to ``n_states - 1``; the decoder gives logits."""
+
+    def __init__(self, n_states: int) -> None:
+        super().__init__()
+        if not isinstance(n_states, int) or n_states < 2:
+            raise ValueError(f"n_states must be an integer >= 2, but got {n_states!r}")
+        self.n_params = n_states
+        self.support = f"states coded 0 to {n_states - 1}"
+
+    def forward(self, params: Tensor) -> Distribution:
+        """See :meth:`Likelihood.forward`."""
+        return dist.Categorical(logits=params, validate_args=False)
+
+    def _valid(self, x: Tensor) -> Tensor:
+        return (x >= 0) & (x < self.n_params) & (x == x.floor() if x.is_floating_point() else True)
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows of this module."""
+        return f"n_states={self.n_params}"
+
+
+class Normal(Likelihood):
+    """Real data with a fixed ``scale``: the paper's squared error, divided by 2 scale².
+
+    The scale decides how much a latent is worth: see the docs on anchoring.
+    """
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        if not scale > 0:
+            raise ValueError(f"scale must be > 0, but got {scale!r}")
+        self.scale = float(scale)
+
+    def forward(self, params: Tensor) -> Distribution:
+        """See :meth:`Likelihood.forward`."""
+        return dist.Normal(params, params.new_tensor(self.scale), validate_args=False)
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows of this module."""
+        return f"scale={self.scale:g}"
+
+
+class LearnedNormal(Likelihood):
+    """Real data with a scale that is learned: one for all input dimensions, or one for each.
+
+    :param dim: the shape of the input for one scale each, or ``None`` for a common one.
+    :param init_scale: the scale at the start.
+    """
+
+    def __init__(self, dim: int | tuple[int, ...] | None = None, init_scale: float = 1.0) -> None:
+        super().__init__()
+        if not init_scale > 0:
+            raise ValueError(f"init_scale must be > 0, but got {init_scale!r}")
+        shape = () if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+        self.log_scale = nn.Parameter(torch.full(shape, math.log(init_scale)))
+
+    def forward(self, params: Tensor) -> Distribution:
+        """See :meth:`Likelihood.forward`."""
+        return dist.Normal(params, self.log_scale.exp(), validate_args=False)
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows of this module."""
+        return f"shape={tuple(self.log_scale.shape)}"
+
+
+_LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "bernoulli": Bernoulli,
+    "continuous_bernoulli": ContinuousBernoulli,
+    "normal": Normal,
+    "learned_normal": LearnedNormal,
+}
+
+
+def make_likelihood(likelihood: str | Likelihood) -> Likelihood:
+    """The likelihood that ``likelihood`` names or is."""
+    if isinstance(likelihood, Likelihood):
+        return likelihood
+    if isinstance(likelihood, str) and likelihood in _LIKELIHOODS:
+        return _LIKELIHOODS[likelihood]()
+    hint: Any = "Categorical(n_states=...)" if likelihood == "categorical" else None
+    raise ValueError(
+        f"Unknown likelihood {likelihood!r}: choose from {sorted(_LIKELIHOODS)}, or give a "
+        f"Likelihood such as {hint or 'Normal(scale=0.5) or Categorical(n_states=4)'}"
+    )

@@ -1,0 +1,106 @@
+"""Encoders and decoders.
+
+A ready-made program takes any ``nn.Module`` that maps a batch of x to ``n_params`` numbers for each
+latent (an encoder) or a batch of z to numbers for each input dimension (a decoder).  These are the
+usual ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import prod
+
+from torch import Tensor, nn
+
+
+def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
+    """A fully connected network through ``sizes``, e.g. ``(784, 512, 512, 64)``.
+
+    The activation stands between the layers, not behind the last.
+    """
+    if len(sizes) < 2 or any(not isinstance(s, int) or s < 1 for s in sizes):
+        raise ValueError(f"sizes must be at least two positive integers, but got {sizes!r}")
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(sizes):
+        layers += [nn.Linear(n_in, n_out), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def mlp_encoder(sizes: Sequence[int]) -> nn.Sequential:
+    """A Gaussian encoder through ``sizes``; its output is twice the last: location, log-scale.
+
+    Inputs with several axes are flattened.
+    """
+    return nn.Sequential(nn.Flatten(), *mlp([*sizes[:-1], 2 * sizes[-1]]))
+
+
+def mlp_decoder(
+    sizes: Sequence[int], n_params: int = 1, shape: Sequence[int] | None = None
+) -> nn.Module:
+    """A decoder through ``sizes``, e.g. ``(64, 512, 512, 784)``.
+
+    :param n_params: parameters for each output (see ``Likelihood.n_params``), as a last axis.
+    :param shape: the shape of x, if it has several axes.
+    """
+    shape = tuple(shape or (sizes[-1],))
+    if prod(shape) != sizes[-1]:
+        raise ValueError(f"The shape {shape} has {prod(shape)} dimensions, but got {sizes[-1]}")
+    network = mlp([*sizes[:-1], sizes[-1] * n_params])
+    if n_params > 1:
+        shape = (*shape, n_params)
+    return network if len(shape) == 1 else _Reshaped(network, shape)
+
+
+def conv_encoder(
+    shape: tuple[int, int, int], latent_dim: int, channels: Sequence[int] = (32, 64, 128)
+) -> nn.Sequential:
+    """A Gaussian encoder of images: one convolution of stride 2 for each entry of ``channels``.
+
+    :param shape: channels, height, width; both a multiple of ``2 ** len(channels)``.
+    """
+    height, width = _reduced(shape, channels)
+    layers: list[nn.Module] = []
+    for n_in, n_out in zip([shape[0], *channels[:-1]], channels, strict=True):
+        layers += [nn.Conv2d(n_in, n_out, kernel_size=4, stride=2, padding=1), nn.ReLU()]
+    n_features = channels[-1] * height * width
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(n_features, 2 * latent_dim))
+
+
+def conv_decoder(
+    latent_dim: int, shape: tuple[int, int, int], channels: Sequence[int] = (32, 64, 128)
+) -> nn.Sequential:
+    """The mirror image of :func:`conv_encoder`."""
+    height, width = _reduced(shape, channels)
+    layers: list[nn.Module] = [
+        nn.Linear(latent_dim, channels[-1] * height * width),
+        nn.ReLU(),
+        nn.Unflatten(-1, (channels[-1], height, width)),
+    ]
+    outputs = [*reversed(channels[:-1]), shape[0]]
+    for n_in, n_out in zip(reversed(channels), outputs, strict=True):
+        layers += [nn.ConvTranspose2d(n_in, n_out, kernel_size=4, stride=2, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _reduced(shape: tuple[int, int, int], channels: Sequence[int]) -> tuple[int, int]:
+    factor = 2 ** len(channels)
+    if len(shape) != 3 or shape[1] % factor or shape[2] % factor:
+        raise ValueError(
+            f"{len(channels)} convolutions of stride 2 need images of shape (channels, height, "
+            f"width) with height and width multiples of {factor}, but got {tuple(shape)}"
+        )
+    return shape[1] // factor, shape[2] // factor
+
+
+class _Reshaped(nn.Module):
+    """A network whose last axis is given a shape."""
+
+    def __init__(self, network: nn.Module, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.shape = shape
+
+    def forward(self, z: Tensor) -> Tensor:
+        out: Tensor = self.network(z)
+        return out.reshape(out.shape[:-1] + self.shape)

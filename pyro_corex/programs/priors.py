@@ -1,0 +1,178 @@
+r"""Priors :math:`r_\alpha(z) = \prod_j r_\alpha(z_j)` (Eq. 9 and 10).
+
+Eq. 9 holds for any factorised :math:`r_\alpha` and is tight where it equals the aggregate
+posterior :math:`p_\theta(z_j)`, so a prior is trained together with the encoder and the decoder.
+
+To add one, write a :class:`Prior` whose ``forward()`` returns a distribution of batch shape
+``(m,)`` and empty event shape, and list it in ``_PRIORS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import nn
+from torch.distributions import Distribution, Independent
+
+
+class Prior(PyroModule):
+    """A factorised prior over ``dim`` latents: calling it gives its distribution."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self) -> Distribution:
+        """The distribution, of batch shape ``(dim,)`` and empty event shape."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows of this module."""
+        return f"dim={self.dim}"
+
+
+class StandardNormal(Prior):
+    """N(0, 1) for each latent; nothing is learned."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.register_buffer("_zero", torch.zeros(()), persistent=False)
+
+    def forward(self) -> Distribution:
+        """See :meth:`Prior.forward`."""
+        loc = self._zero.expand(self.dim)
+        return dist.Normal(loc, loc + 1.0, validate_args=False)
+
+
+class LearnedNormal(Prior):
+    """A normal for each latent, with learned location and scale."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.loc = nn.Parameter(torch.zeros(dim))
+        self.log_scale = nn.Parameter(torch.zeros(dim))
+
+    def forward(self) -> Distribution:
+        """See :meth:`Prior.forward`."""
+        return dist.Normal(self.loc, self.log_scale.exp(), validate_args=False)
+
+
+class LearnedMixture(Prior):
+    """A one-dimensional mixture of normals for each latent.
+
+    It starts close to N(0, 1), with its components spread so that they can part.
+    """
+
+    def __init__(self, dim: int, n_components: int = 8) -> None:
+        super().__init__(dim)
+        _check_size("n_components", n_components)
+        self.n_components = n_components
+        spread = torch.linspace(-1.5, 1.5, n_components) if n_components > 1 else torch.zeros(1)
+        self.logits = nn.Parameter(torch.zeros(dim, n_components))
+        self.loc = nn.Parameter(spread.repeat(dim, 1))
+        self.log_scale = nn.Parameter(torch.full((dim, n_components), -0.5))
+
+    def forward(self) -> Distribution:
+        """See :meth:`Prior.forward`."""
+        return dist.MixtureSameFamily(
+            dist.Categorical(logits=self.logits, validate_args=False),
+            dist.Normal(self.loc, self.log_scale.exp(), validate_args=False),
+            validate_args=False,
+        )
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows of this module."""
+        return f"dim={self.dim}, n_components={self.n_components}"
+
+
+class LearnedCategorical(Prior):
+    """A categorical with learned probabilities for each of ``dim`` discrete latents."""
+
+    def __init__(self, n_classes: int, dim: int = 1) -> None:
+        super().__init__(dim)
+        _check_size("n_classes", n_classes)
+        self.logits = nn.Parameter(torch.zeros(dim, n_classes))
+
+    def forward(self) -> Distribution:
+        """See :meth:`Prior.forward`."""
+        return dist.Categorical(logits=self.logits, validate_args=False)
+
+
+class UserPrior(Prior):
+    """A distribution given by the user, or a module or function that returns one."""
+
+    def __init__(self, source: Distribution | Callable[[], Any], dim: int) -> None:
+        super().__init__(dim)
+        self.source = source
+        self()  # refuses at once what does not fit
+
+    def forward(self) -> Distribution:
+        """See :meth:`Prior.forward`."""
+        prior = self.source if isinstance(self.source, Distribution) else self.source()
+        return factorised(prior, self.dim)
+
+
+_PRIORS: dict[str, Callable[[int], Prior]] = {
+    "standard_normal": StandardNormal,
+    "learned_normal": LearnedNormal,
+    "learned_mixture": LearnedMixture,
+}
+
+
+def make_prior(prior: str | Prior | Distribution | Callable[[], Any], dim: int) -> Prior:
+    """The prior that ``prior`` names or is.
+
+    :raises ValueError: for an unknown name, and for a distribution that does not factorise over
+        ``dim`` latents.
+    """
+    if isinstance(prior, str):
+        if prior not in _PRIORS:
+            raise ValueError(
+                f"Unknown prior {prior!r}: choose from {sorted(_PRIORS)}, or give a distribution "
+                "of batch shape (latent_dim,) or a function that returns one"
+            )
+        return _PRIORS[prior](dim)
+    if isinstance(prior, Prior):
+        factorised(prior(), dim)
+        return prior
+    if isinstance(prior, Distribution) or callable(prior):
+        return UserPrior(prior, dim)
+    raise TypeError(
+        f"prior must be a name, a distribution or a function that returns one, but got {prior!r}"
+    )
+
+
+def factorised(prior: Any, dim: int) -> Distribution:
+    """``prior`` as a distribution of batch shape ``(dim,)`` and empty event shape.
+
+    :raises ValueError: if it is not a product over ``dim`` latents, which Eq. 9 needs.
+    """
+    if not isinstance(prior, Distribution):
+        raise TypeError(f"A prior must give a distribution, but got {type(prior).__name__}")
+    base = prior
+    while isinstance(base, Independent):
+        base = base.base_dist
+    if base.event_shape:
+        raise ValueError(
+            f"The prior {type(base).__name__} has the event shape {tuple(base.event_shape)}: it "
+            "does not factorise over the latents. The bound on I(z_j : x) of Eq. 9 is one of each "
+            "latent and needs a product of one-dimensional priors: a distribution with batch "
+            f"shape ({dim},) and no event dimensions. Put dependence between latents into a "
+            "second layer (StackedCorEx) instead."
+        )
+    if base.batch_shape not in ((dim,), ()):
+        raise ValueError(
+            f"The prior has the batch shape {tuple(base.batch_shape)}, but there are {dim} latents"
+        )
+    if not isinstance(base, dist.TorchDistribution) and not hasattr(base, "has_enumerate_support"):
+        raise TypeError(f"The prior {base} is not a Pyro distribution: use pyro.distributions")
+    return base
+
+
+def _check_size(name: str, value: Any) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")

@@ -1,0 +1,212 @@
+r"""Stacked layers of latents: Sec. 5 and 6.1.
+
+Each layer :math:`z^{(l)}` explains the dependence that is left in the layer below it.  The guide
+goes up from x, the model comes down from the top, and an optional discrete top layer is summed
+over exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from pyro_corex.programs.anchoring import latent_plate
+from pyro_corex.programs.base import CorExProgram, apply_network, check_dim, normal_from
+from pyro_corex.programs.likelihoods import Likelihood, make_likelihood
+from pyro_corex.programs.networks import mlp, mlp_decoder, mlp_encoder
+from pyro_corex.programs.priors import LearnedCategorical, Prior, make_prior
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a stack: the networks between it and the layer below.
+
+    :param encoder: from the layer below (x for the first) to ``2 * dim`` numbers for each datum,
+        locations and log-scales, or to ``dim`` logits for a discrete layer.
+    :param decoder: back again: to the likelihood's parameters for the first layer, to locations
+        and log-scales of the layer below for the others.
+    :param dim: the number of latents, or of classes for a discrete layer.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+    dim: int
+
+
+class StackedCorEx(CorExProgram):
+    r"""Layers of latents with a factorised guide and model in each (Eq. 18).
+
+    Sites: ``"z1"``, ``"z2"``, … from the data upwards, each in a plate ``"latents_1"``, … of its
+    own, and ``"x"``.  A discrete top is one categorical site, marked for exact enumeration.
+
+    :param layers: from the data upwards.  Each is a :class:`Layer`, or the sizes of a fully
+        connected network from the layer below, ReLU between, with a mirrored decoder.
+    :param likelihood: see :class:`~pyro_corex.CorExVAE`.
+    :param n_classes: if a number, the last of ``layers`` is discrete and has that many classes; if
+        ``None``, all layers are continuous.
+    :param prior: of the top layer.  A discrete top has learned class probabilities.
+
+    The paper's MNIST network (Sec. 6.1) is
+    ``StackedCorEx([(784, 512, 512, 64), (64, 32, 32, 16, 16, 10)])``.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer | Sequence[int]],
+        *,
+        likelihood: str | Likelihood = "bernoulli",
+        n_classes: int | None = 10,
+        prior: str | Prior | Distribution | Callable[[], Any] = "standard_normal",
+    ) -> None:
+        likelihood = make_likelihood(likelihood)
+        super().__init__(likelihood)
+        if isinstance(layers, (str, Layer)) or not len(layers):
+            raise ValueError(
+                "layers must be a non-empty sequence of layers, e.g. [(784, 512, 64), (64, 32, 10)]"
+                f", but got {layers!r}"
+            )
+        if n_classes is not None and (not isinstance(n_classes, int) or n_classes < 2):
+            raise ValueError(f"n_classes must be None or an integer >= 2, but got {n_classes!r}")
+        self.n_classes = n_classes
+        built = [
+            self._build(i, layer, discrete=n_classes is not None and i == len(layers) - 1)
+            for i, layer in enumerate(layers)
+        ]
+        self.dims = [check_dim(f"The size of layer {i}", b.dim) for i, b in enumerate(built, 1)]
+        if n_classes is not None and self.dims[-1] != n_classes:
+            raise ValueError(
+                f"The top layer has {self.dims[-1]} outputs, but n_classes={n_classes} makes it "
+                "discrete. Make them equal, or pass n_classes=None for continuous layers only."
+            )
+        self.encoders = nn.ModuleList([b.encoder for b in built])
+        self.decoders = nn.ModuleList([b.decoder for b in built])
+        self.prior: Prior = (
+            make_prior(prior, self.dims[-1]) if n_classes is None else LearnedCategorical(n_classes)
+        )
+
+    def _build(self, index: int, layer: Layer | Sequence[int], discrete: bool) -> Layer:
+        if isinstance(layer, Layer):
+            return layer
+        sizes = list(layer)
+        if discrete:
+            encoder: nn.Module = nn.Sequential(nn.Flatten(), *mlp(sizes))
+        else:
+            encoder = mlp_encoder(sizes)
+        down = sizes[::-1]
+        if index == 0:
+            decoder = mlp_decoder(down, n_params=self.likelihood.n_params)
+        else:
+            decoder = mlp([*down[:-1], 2 * down[-1]])
+        return Layer(encoder, decoder, sizes[-1])
+
+    @property
+    def n_layers(self) -> int:
+        """The number of layers of latents."""
+        return len(self.dims)
+
+    def _is_discrete(self, layer: int) -> bool:
+        return self.n_classes is not None and layer == self.n_layers
+
+    # ------------------------------------------------------------------ the programs
+
+    def guide(self, x: Tensor) -> Tensor:
+        """Draws z1 given ``x``, z2 given z1, and so on; returns the top layer."""
+        self._check_batch(x)
+        self._register((self.encoders,))
+        with pyro.plate("data", len(x), dim=-2):
+            below = x
+            for layer in range(1, self.n_layers + 1):
+                below = self._sample(layer, self._up(layer, below))
+        return below
+
+    def model(self, x: Tensor) -> Tensor:
+        """Draws the layers from the top down and observes ``x``, of shape ``(B, ...)``."""
+        self._check_batch(x)
+        self._register((self.decoders, self.prior, self.likelihood))
+        with pyro.plate("data", len(x), dim=-2):
+            z = self._sample(self.n_layers, self.prior())
+            for layer in range(self.n_layers, 1, -1):
+                z = self._sample(layer - 1, self._down(layer, z))
+            params = apply_network(self.decoders[0], self._as_vector(1, z))
+            return self._observe(x, params)
+
+    def _sample(self, layer: int, fn: Distribution) -> Tensor:
+        name = f"z{layer}"
+        if self._is_discrete(layer):
+            return pyro.sample(name, fn, infer={"enumerate": "parallel"})
+        # In the model z1 depends on z2, which the guide draws from z1: its KL has to be sampled.
+        infer = {"analytic_kl": layer == self.n_layers}
+        with latent_plate(f"latents_{layer}", self.dims[layer - 1]):
+            return pyro.sample(name, fn, infer=infer)
+
+    def _up(self, layer: int, below: Tensor) -> Distribution:
+        """q(z^(l) | z^(l-1)); a discrete one has the batch shape (B, 1)."""
+        network, dim = self.encoders[layer - 1], self.dims[layer - 1]
+        out = network(below) if layer == 1 else apply_network(network, below)
+        if self._is_discrete(layer):
+            return dist.Categorical(logits=out.unsqueeze(-2), validate_args=False)
+        return normal_from(out, dim, f"The encoder of layer {layer}")
+
+    def _down(self, layer: int, z: Tensor) -> dist.Normal:
+        """q(z^(l-1) | z^(l)) at ``z``."""
+        out = apply_network(self.decoders[layer - 1], self._as_vector(layer, z))
+        return normal_from(out, self.dims[layer - 2], f"The decoder of layer {layer}")
+
+    def _as_vector(self, layer: int, z: Tensor) -> Tensor:
+        """``z`` with its latents as the last axis; classes become one-hot vectors."""
+        if not self._is_discrete(layer):
+            return z
+        classes = torch.arange(self.dims[layer - 1], device=z.device)
+        weight = next(self.decoders[layer - 1].parameters(), None)
+        # z ends in an axis of size 1, where the other layers have their latents
+        return (z == classes).to(torch.get_default_dtype() if weight is None else weight.dtype)
+
+    # ------------------------------------------------------------------ up and down
+
+    def encode(self, x: Tensor, *, sample: bool = False) -> list[Distribution]:
+        """q(z^(l)|x) of each layer, from the data upwards.
+
+        :param sample: condition each layer on a sample of the layer below rather than its mean.
+        :returns: normals of batch shape ``(B, m_l)``; a discrete top is a categorical of batch
+            shape ``(B,)``.
+        """
+        found: list[Distribution] = []
+        below = x
+        for layer in range(1, self.n_layers + 1):
+            q = self._up(layer, below)
+            if isinstance(q, dist.Categorical):
+                q = dist.Categorical(logits=q.logits.squeeze(-2), validate_args=False)
+            else:
+                below = q.rsample() if sample else q.mean
+            found.append(q)
+        return found
+
+    def decode(self, z: Tensor, *, layer: int | None = None) -> Distribution:
+        """q(x|z) for latents of one layer, at the mean of the layers in between.
+
+        :param z: shape ``(n, m_l)``, or ``(n,)`` classes of a discrete top.
+        :param layer: the layer of ``z``, 1 for the first; the top by default.
+        :returns: a distribution of batch shape ``(n, ...)``, as x has.
+        """
+        layer = self.n_layers if layer is None else layer
+        if not 1 <= layer <= self.n_layers:
+            raise ValueError(f"layer must be 1 to {self.n_layers}, but got {layer}")
+        if self._is_discrete(layer) and z.dim() == 1:
+            z = z.unsqueeze(-1)
+        for at in range(layer, 1, -1):
+            z = self._down(at, z).mean
+            layer = at - 1
+        params = apply_network(self.decoders[0], self._as_vector(layer, z))
+        return self.likelihood(params)
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows of this module."""
+        top = f", {self.n_classes} classes on top" if self.n_classes is not None else ""
+        return f"layers={self.dims}{top}"

@@ -1,0 +1,143 @@
+"""One layer of continuous latents: the CorEx bound as a VAE, and AnchorVAE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from pyro_corex.programs.anchoring import AnchorMessenger, check_weight, latent_plate
+from pyro_corex.programs.base import CorExProgram, apply_network, check_dim, normal_from
+from pyro_corex.programs.likelihoods import Likelihood
+from pyro_corex.programs.priors import Prior, make_prior
+
+
+class CorExVAE(CorExProgram):
+    r"""A factorised Gaussian encoder, a factorised decoder and a factorised prior (Eq. 10).
+
+    Trained with :class:`~pyro_corex.CorExELBO` it maximises a lower bound on the total correlation
+    that its latents explain.  Sites: the latents ``"z"`` in the plate ``"latents"``, and ``"x"``.
+
+    :param encoder: maps a batch of x to ``2 * latent_dim`` numbers for each datum (locations and
+        log-scales), or to a pair (loc, scale).
+    :param decoder: maps latents of shape ``(B, latent_dim)`` to the likelihood's parameters, of
+        shape ``x.shape``, or ``x.shape + (n_params,)`` if the likelihood has several.
+    :param latent_dim: the number of latents, m.
+    :param likelihood: "bernoulli", "continuous_bernoulli", "normal", "learned_normal", or a
+        :class:`~pyro_corex.programs.likelihoods.Likelihood`.
+    :param prior: "standard_normal", "learned_normal", "learned_mixture", or a distribution (or a
+        module or function that returns one) of batch shape ``(latent_dim,)``.
+    :raises ValueError: for a prior that does not factorise, and for an unknown name.
+
+    Example::
+
+        vae = CorExVAE(mlp_encoder([784, 400, 20]), mlp_decoder([20, 400, 784]), 20)
+        svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), CorExELBO())
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        latent_dim: int,
+        *,
+        likelihood: str | Likelihood = "bernoulli",
+        prior: str | Prior | Distribution | Callable[[], Any] = "standard_normal",
+    ) -> None:
+        super().__init__(likelihood)
+        self.latent_dim = check_dim("latent_dim", latent_dim)
+        self.encoder = encoder
+        self.decoder = decoder
+        self.prior = make_prior(prior, latent_dim)
+
+    def model(self, x: Tensor) -> Tensor:
+        """Draws the latents from the prior and observes ``x``, of shape ``(B, ...)``."""
+        self._check_batch(x)
+        self._register((self.decoder, self.prior, self.likelihood))
+        with pyro.plate("data", len(x), dim=-2):
+            z = self._sample(self.prior())
+            return self._observe(x, apply_network(self.decoder, z))
+
+    def guide(self, x: Tensor) -> Tensor:
+        """Draws the latents given ``x``: shape ``(B, latent_dim)``."""
+        self._check_batch(x)
+        self._register((self.encoder,))
+        with pyro.plate("data", len(x), dim=-2):
+            return self._sample(self.encode(x))
+
+    def _sample(self, fn: Distribution) -> Tensor:
+        with latent_plate("latents", self.latent_dim):
+            return pyro.sample("z", fn)
+
+    def encode(self, x: Tensor) -> dist.Normal:
+        """q(z|x): a normal of batch shape ``(B, latent_dim)``."""
+        return normal_from(self.encoder(x), self.latent_dim, "The encoder")
+
+    def decode(self, z: Tensor) -> Distribution:
+        """q(x|z) for latents of shape ``(n, latent_dim)``: batch shape ``(n, ...)``, as x has."""
+        return self.likelihood(apply_network(self.decoder, z))
+
+
+class AnchorVAE(CorExVAE):
+    r"""A :class:`CorExVAE` in which chosen latents carry more: Eq. 21.
+
+    :param anchors: latent index -> KL weight, :math:`1 - \lambda` in the paper, whose own choice
+        is 0.5 on five latents.
+    :param free_weight: the KL weight of all other latents.  With no anchors, this is beta-VAE.
+
+    The other parameters are those of :class:`CorExVAE`.
+
+    Example::
+
+        vae = AnchorVAE(encoder, decoder, 64, anchors={0: 0.5, 1: 0.5}, likelihood="normal")
+    """
+
+    kl_weights: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        latent_dim: int,
+        *,
+        anchors: Mapping[int, float],
+        free_weight: float = 1.0,
+        likelihood: str | Likelihood = "bernoulli",
+        prior: str | Prior | Distribution | Callable[[], Any] = "standard_normal",
+    ) -> None:
+        super().__init__(encoder, decoder, latent_dim, likelihood=likelihood, prior=prior)
+        self.register_buffer("kl_weights", torch.ones(latent_dim))
+        self.set_anchors(anchors, free_weight)
+
+    def set_anchors(self, anchors: Mapping[int, float], free_weight: float = 1.0) -> None:
+        """Changes the weights, e.g. from epoch to epoch; see :class:`AnchorVAE`."""
+        if not isinstance(anchors, Mapping):
+            raise TypeError(
+                "anchors must map latent indices to KL weights, e.g. {0: 0.5}, but got "
+                f"{anchors!r}"
+            )
+        check_weight("the free latents", free_weight)
+        weights = torch.full((self.latent_dim,), float(free_weight))
+        for index, weight in anchors.items():
+            if not isinstance(index, int) or not 0 <= index < self.latent_dim:
+                raise ValueError(
+                    f"anchors has the latent {index!r}, but there are latents 0 to "
+                    f"{self.latent_dim - 1}"
+                )
+            check_weight(f"latent {index}", weight)
+            weights[index] = float(weight)
+        self.anchors = dict(anchors)
+        self.kl_weights.copy_(weights)
+
+    def _sample(self, fn: Distribution) -> Tensor:
+        with AnchorMessenger({"z": self.kl_weights}):
+            return super()._sample(fn)
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows of this module."""
+        return f"anchors={self.anchors}"
