@@ -41,7 +41,8 @@ class Sums:
 
     value: dict[tuple[Kind, str], Tensor] = field(default_factory=dict)
     weighted: dict[tuple[Kind, str], Tensor] = field(default_factory=dict)
-    weight: dict[str, Tensor | float] = field(default_factory=dict)
+    weight: dict[str, Tensor | float | None] = field(default_factory=dict)
+    """The weight of each KL; ``None`` where it differs between data, which have no one weight."""
     num_data: float = 1.0
     shares_graph: bool = False
     """Whether other traces of the same particle share tensors with this one."""
@@ -76,15 +77,18 @@ class Sums:
                 if kind == "reconstruction"
             },
             kl=kl,
-            kl_weight={
-                name: torch.as_tensor(self.weight[name], dtype=v.dtype, device=v.device).expand(
-                    v.shape
-                )
-                for name, v in kl.items()
-            },
+            kl_weight={name: self._kl_weight(name) for name in kl},
             num_data=self.num_data,
             tc_weight=tc_weight,
         )
+
+    def _kl_weight(self, name: str) -> Tensor:
+        """The weights of a KL in the shape of its values, such that the products add up."""
+        value, weight = self.value["kl", name], self.weight[name]
+        if weight is None:
+            return _ratio(self.weighted["kl", name].detach(), value)
+        weight = torch.as_tensor(weight, dtype=value.dtype, device=value.device)
+        return weight.expand(value.shape)
 
     def describe_non_finite(self) -> str:
         """Which terms are NaN or infinite, as a sentence."""
@@ -185,28 +189,37 @@ class Contributions:
                 self._add("reconstruction", name, site, log_p)
             elif q is None:
                 log_p = sites.log_prob_at(name, site)
-                self._add("kl", name, site, Factored(-log_p.value, log_p.n_dims))
+                self._add("kl", name, site, log_p, sign=-1.0)
             else:
                 _check_same_scale(name, site, q)
-                self._add("kl", name, q, self._kl(name, q, site, log_q), role="guide")
+                for sign, share in self._kl(name, q, site, log_q):
+                    self._add("kl", name, q, share, role="guide", sign=sign)
         for name, site in self.guide.items():
             if name not in self.model:  # an auxiliary site
                 self._add("kl", name, site, log_q[name], role="guide")
         if self.expectation is not None:
             self._add_baselines(self.expectation)
 
-    def _kl(self, name: str, q: Site, p: Site, log_q: dict[str, Factored]) -> Factored:
-        """KL per latent dimension: in closed form, or the log-ratio at the guide's sample."""
+    def _kl(
+        self, name: str, q: Site, p: Site, log_q: dict[str, Factored]
+    ) -> list[tuple[float, Factored]]:
+        """KL per latent dimension: in closed form, or the log-ratio at the guide's sample.
+
+        The two halves of a log-ratio are kept apart where one of them has more enumerated
+        dimensions than the other, so that the smaller one is not repeated along them.
+        """
         if name in self.analytic:
             kl = sites.analytic_kl(q["fn"], p["fn"])
             if kl is not None:
-                return kl
+                return [(1.0, kl)]
         if name not in log_q:
             log_q[name] = sites.log_prob_at(name, q)
-        log_p = sites.log_prob_at(name, p)
-        if log_q[name].n_dims == log_p.n_dims:
-            return Factored(log_q[name].value - log_p.value, log_p.n_dims)
-        return Factored(log_q[name].total() - log_p.total(), 0)
+        up, down = log_q[name], sites.log_prob_at(name, p)
+        if up.n_dims != down.n_dims:
+            up, down = Factored(up.total(), 0), Factored(down.total(), 0)
+        if up.value.shape != down.value.shape and self.expectation is not None:
+            return [(1.0, up), (-1.0, down)]
+        return [(1.0, Factored(up.value - down.value, up.n_dims))]
 
     def _marginalise(self, model_trace: Any, guide_trace: Any) -> set[str]:
         """Sums out the sites that are enumerated in the model; returns the sites that went in.
@@ -252,18 +265,25 @@ class Contributions:
     # ------------------------------------------------------------------ adding up
 
     def _add(
-        self, kind: Kind, name: str, site: Site, detail: Factored, role: str = "model"
+        self,
+        kind: Kind,
+        name: str,
+        site: Site,
+        detail: Factored,
+        role: str = "model",
+        sign: float = 1.0,
     ) -> None:
-        """Adds ``detail``, of shape ``batch + dims``, as the site's (share of a) term."""
+        """Adds ``sign * detail``, of shape ``batch + dims``, as the site's (share of a) term."""
         axes = self._axes[role, name]
         keep = sorted(dim for axis, dim in axes.items() if axis not in self.data_axes)
         detail = _mask(detail, site["mask"])
         weight, dims = self._weight(site, detail)
         keep = [dim for dim in keep if dim >= detail.n_dims - detail.value.dim()]
-        value = _reduce(detail, weight, keep)
+        finite = sites.has_density_everywhere(site["fn"])
         plates = sites.plate_scale(site)
-        if plates != 1.0:
-            value = value * plates
+        value = _reduce(detail, weight, keep, finite)
+        if plates * sign != 1.0:
+            value = value * (plates * sign)
         scale = (
             site["scale"] / plates
             if isinstance(site["scale"], Tensor) or plates != 1.0
@@ -274,7 +294,8 @@ class Contributions:
             anchor = _as_kept(scale, keep, detail.n_dims)
             if anchor is None:  # the weight differs between data
                 scaled = scale.reshape(scale.shape + (1,) * detail.n_dims) * detail.value
-                weighted = _reduce(Factored(scaled, detail.n_dims), weight, keep) * plates
+                weighted = _reduce(Factored(scaled, detail.n_dims), weight, keep, finite)
+                weighted = weighted * (plates * sign)
             else:
                 weighted = value * anchor
         else:
@@ -286,12 +307,10 @@ class Contributions:
         if kind == "reconstruction":
             value = weighted
         else:
-            if anchor is None:
-                anchor = _ratio(weighted.detach(), value.detach())
             self.sums.weight.setdefault(name, anchor)
         self.sums.add(kind, name, value, weighted)
         if self.expectation is not None and self.expectation.score_factors():
-            self._remember(kind, site, detail, weight, dims)
+            self._remember(sign if kind == "reconstruction" else -sign, site, detail, weight, dims)
 
     def _add_packed(self, kind: Kind, name: str, where: Ordinal, cost: Tensor, dims: str) -> None:
         assert self.expectation is not None
@@ -337,7 +356,7 @@ class Contributions:
     # ------------------------------------------------------------------ baselines
 
     def _remember(
-        self, kind: Kind, site: Site, detail: Factored, weight: Tensor | float, dims: str
+        self, sign: float, site: Site, detail: Factored, weight: Tensor | float, dims: str
     ) -> None:
         """Keeps what a cost adds to the bound, per element of its plates."""
         with torch.no_grad():
@@ -348,7 +367,6 @@ class Contributions:
             kept = [i for i, s in enumerate(names) if s in where and cost.shape[i] > 1]
             drop = [i for i in range(cost.dim()) if i not in kept]
             cost = cost.sum(drop) if drop else cost
-            sign = 1.0 if kind == "reconstruction" else -1.0
             self._totals.append((where, sign * cost, "".join(names[i] or "" for i in kept)))
 
     def _add_baselines(self, expectation: Expectation) -> None:
@@ -401,7 +419,9 @@ class Contributions:
                 particle_dim = frame.dim
             elif frame.vectorized:
                 axes[frame.name] = frame.dim
-        shape = sites.batch_shape(site)
+        shape = getattr(site["fn"], "batch_shape", None) or sites.batch_shape(site)
+        if len(shape) <= len(axes) + (particle_dim is not None):
+            return axes
         for dim in range(-int(min(len(shape), self.max_plate_nesting)), 0):
             if shape[dim] > 1 and dim not in axes.values() and dim != particle_dim:
                 axes[dim] = dim
@@ -454,17 +474,29 @@ def _scale_and_mask(value: Tensor, site: Site) -> Tensor:
     return value if _is_one(site["scale"]) else value * site["scale"]
 
 
-def _reduce(detail: Factored, weight: Tensor | float, keep: list[int]) -> Tensor:
-    """Sums the weighted batch dimensions but those to keep."""
+def _reduce(detail: Factored, weight: Tensor | float, keep: list[int], finite: bool) -> Tensor:
+    """Sums the weighted batch dimensions but those to keep; a weight of 0 hides an infinity."""
     value, n = detail
-    if isinstance(weight, Tensor):
-        weight = weight.reshape(weight.shape + (1,) * n)
-        value, weight = torch.broadcast_tensors(value, weight)
-        value = value.masked_fill(weight == 0, 0.0) * weight  # 0 * inf is 0 here
-    elif weight != 1.0:
-        value = value * weight
     drop = [d - n for d in range(n - value.dim(), 0) if d not in keep]
-    return value.sum(drop) if drop else value
+    if not isinstance(weight, Tensor):
+        value = value if weight == 1.0 else value * weight
+        return value.sum(drop) if drop else value
+    weight = weight.reshape(weight.shape + (1,) * n)
+    if weight.dim() > value.dim() or any(
+        w > 1 and v == 1 for w, v in zip(weight.shape[::-1], value.shape[::-1], strict=False)
+    ):
+        value = value.expand(torch.broadcast_shapes(value.shape, weight.shape))
+        drop = [d - n for d in range(n - value.dim(), 0) if d not in keep]
+    if not finite:
+        value = value.masked_fill(weight == 0, 0.0)
+    n_drop = len(drop)
+    if drop == list(range(-value.dim(), n_drop - value.dim())) and weight.numel() == math.prod(
+        value.shape[:n_drop]
+    ):  # every leading dimension is weighted and summed: a product of a matrix with a vector
+        kept = value.shape[n_drop:]
+        product = weight.reshape(1, -1) @ value.reshape(weight.numel(), -1)
+        return product.reshape(kept)
+    return (value * weight).sum(drop) if drop else value * weight
 
 
 def _as_kept(scale: Tensor, keep: list[int], n_dims: int) -> Tensor | None:
@@ -505,6 +537,8 @@ def _check_same_scale(name: str, model_site: Site, guide_site: Site) -> None:
         one = 1.0
         pairs.append(("per-dimension weight", one if wp is None else wp, one if wq is None else wq))
     for what, p, q in pairs:
+        if p is q and _is_one(p):
+            continue
         for scale in (p, q):
             if _holds(lambda s: s < 0, scale):
                 raise ValueError(

@@ -18,7 +18,7 @@ from pyro.ops.provenance import ProvenanceTensor, detach_provenance, get_provena
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 
-from pyro_corex.objective.sites import Site, is_sample
+from pyro_corex.objective.sites import Site, is_delta, is_sample
 
 
 def suspects(model_order: list[str], guide_order: list[str]) -> set[str]:
@@ -76,12 +76,18 @@ def violations(
 
 
 class _Track(Messenger):
-    """Labels every sampled value with the name of its site."""
+    """Labels every sampled value with the name of its site.
+
+    The value of a ``pyro.deterministic`` or ``Delta`` site keeps the labels of what it was computed
+    from: the model may have no other trace of them.
+    """
 
     def _pyro_post_sample(self, msg: Site) -> None:
         if not site_is_subsample(msg) and isinstance(msg["value"], torch.Tensor):
-            value = detach_provenance(msg["value"])
-            msg["value"] = ProvenanceTensor(value, frozenset({msg["name"]}))
+            labels = frozenset({msg["name"]})
+            if msg["is_observed"] or is_delta(msg["fn"]):
+                labels |= get_provenance(msg["value"])
+            msg["value"] = ProvenanceTensor(detach_provenance(msg["value"]), labels)
 
 
 def _parents(nodes: dict[str, Site]) -> dict[str, frozenset[str]]:

@@ -12,6 +12,8 @@ from pyro import poutine
 from pyro.infer import TraceEnum_ELBO
 from pyro.infer.elbo import ELBO
 from pyro.infer.util import is_validation_enabled
+from pyro.poutine.enum_messenger import EnumMessenger
+from pyro.poutine.trace_messenger import TraceMessenger
 from pyro.util import (
     check_model_guide_match,
     check_site_shape,
@@ -104,6 +106,7 @@ class CorExELBO(TraceEnum_ELBO):
         self.data_plates = None if data_plates is None else frozenset(data_plates)
         self._warn_unenumerated = bool(strict_enumeration_warning)
         self._pair: _Pair | None = None
+        self._pairs: list[_Pair] = []  # the last few, such as those of training and evaluation
         self._last: Sums | None = None
 
     def __repr__(self) -> str:
@@ -162,7 +165,8 @@ class CorExELBO(TraceEnum_ELBO):
             if at_once or particle.shares_graph:
                 losses.append(loss)
             else:  # one particle's graph at a time
-                self._check(loss, sums)
+                if bool(loss.isnan()):
+                    raise ValueError(sums.describe_non_finite())
                 loss.backward(retain_graph=self.retain_graph)
         value = self._finish(sums)
         if losses:
@@ -231,8 +235,9 @@ class CorExELBO(TraceEnum_ELBO):
         traces are dropped, as :class:`~pyro.infer.TraceEnum_ELBO` does.  The draws are therefore
         those of the Pyro objective that this one replaces.
         """
-        if self._pair is None or (self._pair.model, self._pair.guide) != (model, guide):
-            self._pair = _Pair(model, guide)
+        known = (p for p in self._pairs if (p.model, p.guide) == (model, guide))
+        self._pair = next(known, None) or _Pair(model, guide)
+        self._pairs = [self._pair, *(p for p in self._pairs if p is not self._pair)][:8]
         if isinstance(poutine.unwrap(guide), poutine.messenger.Messenger):
             yield from self._validated(ELBO._get_traces(self, model, guide, args, kwargs))
             return
@@ -241,14 +246,39 @@ class CorExELBO(TraceEnum_ELBO):
         if self.max_plate_nesting == float("inf"):
             for _ in range(self.num_particles):
                 traces = self._get_trace(model, guide, args, kwargs)
-                self._validate(*traces)
-                if _enumerates(*traces):
+                if _enumerates(*traces):  # sites that only the model has are enumerated below
+                    self._prepare(*traces)
                     self.max_plate_nesting = _plate_nesting(*traces)
                     break
+                self._validate(*traces)
+                yield traces
+            else:
+                return
+        if not self._pair.sequential:
+            state = None if self._pair.enumerated else torch.get_rng_state()
+            for traces in self._enumerated_traces(model, guide, args, kwargs):
+                if state is not None and _enumerates_sequentially(traces[1]):
+                    self._pair.sequential = True
+                    torch.set_rng_state(state)
+                    break
+                self._pair.enumerated, state = True, None
+                self._validate(*traces)
                 yield traces
             else:
                 return
         yield from self._validated(super()._get_traces(model, guide, args, kwargs))
+
+    def _enumerated_traces(
+        self, model: Program, guide: Program, args: Any, kwargs: Any
+    ) -> Iterator[tuple[Any, Any]]:
+        """As in the base class, without the queue that only sequential enumeration needs."""
+        if self.vectorize_particles:
+            guide = self._vectorized_num_particles(guide)
+            model = self._vectorized_num_particles(model)
+        guide = EnumMessenger(first_available_dim=-1 - int(self.max_plate_nesting))(guide)
+        model = EnumMessenger()(model)  # goes on where the guide stopped allocating dimensions
+        for _ in range(1 if self.vectorize_particles else self.num_particles):
+            yield self._get_trace(model, guide, args, kwargs)
 
     def _validated(self, pairs: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
         for traces in pairs:
@@ -261,23 +291,27 @@ class CorExELBO(TraceEnum_ELBO):
             guide(*args, **kwargs)
             model_trace, guide_trace = unwrapped.get_traces()
         else:
-            guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+            guide_trace = _Recorder()(guide).get_trace(*args, **kwargs)
             replayed = poutine.replay(model, trace=guide_trace)
-            model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
+            model_trace = _Recorder()(replayed).get_trace(*args, **kwargs)
         return model_trace, guide_trace
 
     def _validate(self, model_trace: Any, guide_trace: Any) -> None:
         checked = is_validation_enabled()
         if checked:
             check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
-        for trace in (model_trace, guide_trace):
-            for name in [n for n, s in trace.nodes.items() if sites.is_subsample(s)]:
-                trace.remove_node(name)
-            if checked:
-                _check_shapes(trace, self.max_plate_nesting)
+        self._prepare(model_trace, guide_trace)
         if checked:
             check_traceenum_requirements(model_trace, guide_trace)
             self._check_enumeration(model_trace, guide_trace)
+
+    def _prepare(self, *traces: Any) -> None:
+        """Drops the choice of subsamples, and checks what is left for its shapes."""
+        for trace in traces:
+            for name in [n for n, s in trace.nodes.items() if sites.is_subsample(s)]:
+                trace.remove_node(name)
+            if is_validation_enabled():
+                _check_shapes(trace, self.max_plate_nesting)
 
     def _check_enumeration(self, model_trace: Any, guide_trace: Any) -> None:
         if not self._warn_unenumerated or _enumerates(model_trace, guide_trace):
@@ -321,12 +355,24 @@ class CorExELBO(TraceEnum_ELBO):
         )
 
 
+class _Recorder(TraceMessenger):
+    """``poutine.trace`` that says that it has no use for parameters.
+
+    A program whose parameters are a module's own may then leave them unregistered, unless
+    someone else, such as ``SVI``, is listening.
+    """
+
+    records_params = False
+
+
 class _Pair:
     """What is found out once about a model and a guide."""
 
     def __init__(self, model: Program, guide: Program) -> None:
         self.model = model
         self.guide = guide
+        self.enumerated = False  # has been run with parallel enumeration
+        self.sequential = False  # has sites that are enumerated one value at a time
         self._cleared: dict[tuple[tuple[str, ...], tuple[str, ...]], frozenset[str]] = {}
 
     def analytic(
@@ -374,6 +420,14 @@ def _enumerates(model_trace: Any, guide_trace: Any) -> bool:
         and s["infer"]["enumerate"] == "parallel"
         and name not in guide_trace.nodes
         for name, s in model_trace.nodes.items()
+    )
+
+
+def _enumerates_sequentially(guide_trace: Any) -> bool:
+    return any(
+        sites.enumerated(s) and s["infer"]["enumerate"] == "sequential"
+        for s in guide_trace.nodes.values()
+        if sites.is_sample(s)
     )
 
 

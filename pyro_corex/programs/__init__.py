@@ -1,6 +1,6 @@
 """Pyro programs: what is written with ``pyro.sample``."""
 
-from pyro_corex.programs.anchoring import Warmup, anchor, latent_plate
+from pyro_corex.programs.anchoring import Warmup, anchor
 from pyro_corex.programs.likelihoods import (
     Bernoulli,
     Categorical,
@@ -10,6 +10,7 @@ from pyro_corex.programs.likelihoods import (
     Normal,
 )
 from pyro_corex.programs.networks import conv_decoder, conv_encoder, mlp, mlp_decoder, mlp_encoder
+from pyro_corex.programs.plates import latent_plate
 from pyro_corex.programs.priors import Prior
 from pyro_corex.programs.stacked import Layer, StackedCorEx
 from pyro_corex.programs.vae import AnchorVAE, CorExVAE

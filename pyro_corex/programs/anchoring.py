@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
-import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions.util import sum_rightmost
@@ -104,8 +104,8 @@ def check_weight(name: str, weight: float | Tensor) -> None:
         if type(weight) is not Tensor or weight.device.type != "cpu":
             return
         valid = bool((weight >= 0).all())
-    elif isinstance(weight, (int, float)):
-        valid = weight >= 0
+    elif isinstance(weight, Real):
+        valid = bool(weight >= 0)
     else:
         raise TypeError(
             f"The KL weight of {name!r} must be a number, a tensor or a function that returns "
@@ -158,7 +158,7 @@ def _kl_weighted(p: _WeightedEvents, q: _WeightedEvents) -> Tensor:
 
 def _weight_events(name: str, fn: Any, weight: Tensor) -> _WeightedEvents:
     ndims = getattr(fn, "reinterpreted_batch_ndims", 0)
-    if not isinstance(fn, Independent) or ndims != fn.event_dim:
+    if not isinstance(fn, Independent) or ndims != len(fn.event_shape):
         raise ValueError(
             f"Site {name!r} does not factorise over its event dimensions ({fn}), so they cannot "
             "have a weight each. Give one weight for the whole site."
@@ -169,7 +169,8 @@ def _weight_events(name: str, fn: Any, weight: Tensor) -> _WeightedEvents:
             f"event dimensions of shape {tuple(fn.event_shape)}. Give one weight for the site, or "
             "one for each event dimension."
         )
-    return _WeightedEvents(fn.base_dist, ndims, weight)
+    inner = getattr(fn, "event_weight", 1.0)  # of an anchor inside of this one
+    return _WeightedEvents(fn.base_dist, ndims, weight * inner)
 
 
 class Warmup:
@@ -184,8 +185,8 @@ class Warmup:
     def __init__(self, start: float, stop: float, steps: int) -> None:
         check_weight("start", start)
         check_weight("stop", stop)
-        if steps < 1:
-            raise ValueError(f"steps must be >= 1, but got {steps}")
+        if not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"steps must be an integer >= 1, but got {steps!r}")
         self.start, self.stop, self.steps = start, stop, steps
         self.taken = 0
 
@@ -200,11 +201,3 @@ class Warmup:
 
     def __repr__(self) -> str:
         return f"Warmup({self.start:g} -> {self.stop:g} in {self.steps} steps, now {self():g})"
-
-
-def latent_plate(name: str, size: int, device: torch.device | str | None = None) -> Any:
-    """The plate of latent dimensions of a ready-made program: dimension -1, the data's is -2.
-
-    Being in a plate, each latent has a KL term, and a weight, of its own.
-    """
-    return pyro.plate(name, size, dim=-1, device=device)

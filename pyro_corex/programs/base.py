@@ -9,12 +9,15 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.infer.util import is_validation_enabled
 from pyro.nn import PyroModule
-from pyro.poutine.runtime import am_i_wrapped
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
-from pyro_corex.programs.anchoring import latent_plate
 from pyro_corex.programs.likelihoods import Likelihood, make_likelihood
+from pyro_corex.programs.plates import latent_plate
 
 _counter = itertools.count()
 
@@ -54,14 +57,20 @@ class CorExProgram(PyroModule):
 
     def _observe(self, x: Tensor, params: Tensor) -> Tensor:
         """The observed site, in the plates of the data and of the input dimensions."""
-        self.likelihood.check(x)
+        if not isinstance(params, Tensor):
+            raise TypeError(
+                "The decoder must give one tensor with the parameters of "
+                f"{type(self.likelihood).__name__}, but gave {type(params).__name__}. Parameters "
+                "for each input dimension are its last axis."
+            )
         flat = x.reshape(len(x), -1)
         tail = (-1,) if self.likelihood.n_params == 1 else (-1, self.likelihood.n_params)
         lead = params.dim() - x.dim() + 1 - (len(tail) - 1)
         expected = (*x.shape[1:], *tail[1:])
         if params.shape[lead:] != torch.Size(expected):
+            got = tuple(params.shape[max(lead, 1) :])
             raise ValueError(
-                f"The decoder gives the shape {tuple(params.shape[lead:])} for each datum, but x "
+                f"The decoder gives the shape {got} for each datum, but x "
                 f"has the shape {tuple(x.shape[1:])} and {type(self.likelihood).__name__} needs "
                 f"{expected}: {self.likelihood.n_params} parameter(s) for each input dimension."
             )
@@ -77,15 +86,30 @@ class CorExProgram(PyroModule):
                 f"x must be a non-empty batch of shape (B, ...), but got {tuple(x.shape)}. "
                 "A single datum is a batch of one: x.unsqueeze(0)."
             )
+        if is_validation_enabled():
+            self.likelihood.check(x)
+
+    def _check_encoded(self, q: Distribution, x: Tensor) -> None:
+        if q.batch_shape[:-1] != (len(x),):
+            raise ValueError(
+                f"The encoder gives latents of batch shape {tuple(q.batch_shape)}, but a batch of "
+                f"{len(x)} data needs {(len(x), *q.batch_shape[-1:])}. Flatten inputs with several "
+                "axes first, as mlp_encoder does: nn.Sequential(nn.Flatten(), encoder)."
+            )
 
     def _register(self, modules: Iterable[nn.Module]) -> None:
         """Lets ``SVI`` see the parameters, under a name that no other instance has."""
-        if not am_i_wrapped():
-            return
+        if not any(
+            isinstance(handler, TraceMessenger) and getattr(handler, "records_params", True)
+            for handler in _PYRO_STACK
+        ):
+            return  # nobody listens
         for module in modules:
             for name, parameter in module.named_parameters():
                 if not parameter.requires_grad:
                     continue
+                if not parameter.is_contiguous():  # Pyro's store would copy it
+                    parameter.data = parameter.data.contiguous()
                 full = f"{self._store_name}.{id(module)}.{name}"
                 if pyro.param(full, parameter) is not parameter:  # a copy of another instance
                     self._store_name = self._new_name()
@@ -101,7 +125,7 @@ def apply_network(network: nn.Module, z: Tensor) -> Any:
     if z.dim() <= 2:
         return network(z)
     out = network(z.reshape(-1, z.shape[-1]))
-    if isinstance(out, tuple):
+    if isinstance(out, (tuple, list)):
         return tuple(o.reshape(z.shape[:-1] + o.shape[1:]) for o in out)
     return out.reshape(z.shape[:-1] + out.shape[1:])
 
@@ -112,10 +136,15 @@ def normal_from(output: Any, dim: int, name: str) -> dist.Normal:
     :param output: a tensor whose last axis holds ``dim`` locations and ``dim`` log-scales, or a
         pair of locations and scales.
     """
-    if isinstance(output, tuple):
+    if isinstance(output, (tuple, list)):
         if len(output) != 2:
             raise ValueError(f"{name} must give (loc, scale), but gave {len(output)} tensors")
         loc, scale = output
+    elif not isinstance(output, Tensor):
+        raise TypeError(
+            f"{name} must give a tensor of locations and log-scales, or the pair (loc, scale), but "
+            f"gave {type(output).__name__}"
+        )
     else:
         if output.shape[-1] != 2 * dim:
             raise ValueError(

@@ -1,7 +1,8 @@
 r"""Likelihoods :math:`q_\phi(x_i|z)`: from a decoder's output to a distribution over each input.
 
 Eq. 8 and 10 need a decoder that factorises over the input dimensions and a proper likelihood: one
-under which the data can occur.  So every likelihood says which values it is for, and refuses others.
+under which the data can occur.  So every likelihood says which values it is for, and refuses
+others.
 
 To add one, subclass :class:`Likelihood` and list it in ``_LIKELIHOODS``.
 """
@@ -9,16 +10,16 @@ To add one, subclass :class:`Likelihood` and list it in ``_LIKELIHOODS``.
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 
-class Likelihood(PyroModule):
+class Likelihood(nn.Module):
     """A family of distributions for one input dimension, the same for all of them.
 
     A decoder has ``n_params`` outputs for each input dimension; :meth:`forward` takes them as the
@@ -43,9 +44,9 @@ class Likelihood(PyroModule):
         """
         if type(x) is not Tensor or x.device.type != "cpu":
             return
-        valid = self._valid(x)
-        if bool(valid.all()):
+        if self._all_valid(x):
             return
+        valid = self._valid(x)
         bad = x[~valid]
         if bool(bad.isnan().any()):
             raise ValueError(
@@ -61,6 +62,9 @@ class Likelihood(PyroModule):
 
     def _valid(self, x: Tensor) -> Tensor:
         return x.isfinite()
+
+    def _all_valid(self, x: Tensor) -> bool:
+        return bool(self._valid(x).all())
 
 
 class Bernoulli(Likelihood):
@@ -79,6 +83,9 @@ class Bernoulli(Likelihood):
 
     def _valid(self, x: Tensor) -> Tensor:
         return (x == 0) | (x == 1)
+
+    def _all_valid(self, x: Tensor) -> bool:
+        return torch.equal(x.ne(0).to(x.dtype), x)  # asked at every step, so it has to be cheap
 
 
 class ContinuousBernoulli(Likelihood):
@@ -125,13 +132,12 @@ class Normal(Likelihood):
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
-        if not scale > 0:
-            raise ValueError(f"scale must be > 0, but got {scale!r}")
+        _check_scale("scale", scale)
         self.scale = float(scale)
 
     def forward(self, params: Tensor) -> Distribution:
         """See :meth:`Likelihood.forward`."""
-        return dist.Normal(params, params.new_tensor(self.scale), validate_args=False)
+        return dist.Normal(params, params.new_full((), self.scale), validate_args=False)
 
     def extra_repr(self) -> str:
         """What ``print`` shows of this module."""
@@ -147,18 +153,33 @@ class LearnedNormal(Likelihood):
 
     def __init__(self, dim: int | tuple[int, ...] | None = None, init_scale: float = 1.0) -> None:
         super().__init__()
-        if not init_scale > 0:
-            raise ValueError(f"init_scale must be > 0, but got {init_scale!r}")
+        _check_scale("init_scale", init_scale)
         shape = () if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
         self.log_scale = nn.Parameter(torch.full(shape, math.log(init_scale)))
 
     def forward(self, params: Tensor) -> Distribution:
         """See :meth:`Likelihood.forward`."""
-        return dist.Normal(params, self.log_scale.exp(), validate_args=False)
+        scale = self.log_scale.exp()
+        if scale.dim() > 1 and params.shape[-scale.dim() :] != scale.shape:
+            scale = scale.flatten()  # the ready-made programs flatten the input dimensions
+        if scale.dim() and params.shape[-scale.dim() :] != scale.shape:
+            raise ValueError(
+                f"LearnedNormal has scales for inputs of shape {tuple(self.log_scale.shape)}, but "
+                f"the decoder gives {tuple(params.shape)}. Give LearnedNormal the shape of a datum."
+            )
+        return dist.Normal(params, scale, validate_args=False)
 
     def extra_repr(self) -> str:
         """What ``print`` shows of this module."""
         return f"shape={tuple(self.log_scale.shape)}"
+
+
+def _check_scale(name: str, value: Any) -> None:
+    if not isinstance(value, Real) or not 0 < float(value) < math.inf:
+        raise ValueError(
+            f"{name} must be a number > 0, but got {value!r}. For a scale of each input dimension "
+            "take LearnedNormal(dim)."
+        )
 
 
 _LIKELIHOODS: dict[str, type[Likelihood]] = {

@@ -19,8 +19,12 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> 
 
     The activation stands between the layers, not behind the last.
     """
-    if len(sizes) < 2 or any(not isinstance(s, int) or s < 1 for s in sizes):
-        raise ValueError(f"sizes must be at least two positive integers, but got {sizes!r}")
+    _check_sizes(sizes)
+    if isinstance(activation, nn.Module):
+        raise TypeError(
+            "activation must be a class or a function that makes a module, e.g. nn.ReLU, but got "
+            f"the module {activation!r}"
+        )
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
         layers += [nn.Linear(n_in, n_out), activation()]
@@ -32,6 +36,7 @@ def mlp_encoder(sizes: Sequence[int]) -> nn.Sequential:
 
     Inputs with several axes are flattened.
     """
+    _check_sizes(sizes)
     return nn.Sequential(nn.Flatten(), *mlp([*sizes[:-1], 2 * sizes[-1]]))
 
 
@@ -43,9 +48,14 @@ def mlp_decoder(
     :param n_params: parameters for each output (see ``Likelihood.n_params``), as a last axis.
     :param shape: the shape of x, if it has several axes.
     """
+    _check_sizes(sizes)
+    if n_params < 1:
+        raise ValueError(f"n_params must be an integer >= 1, but got {n_params!r}")
     shape = tuple(shape or (sizes[-1],))
     if prod(shape) != sizes[-1]:
-        raise ValueError(f"The shape {shape} has {prod(shape)} dimensions, but got {sizes[-1]}")
+        raise ValueError(
+            f"The shape {shape} has {prod(shape)} dimensions, but the last of sizes is {sizes[-1]}"
+        )
     network = mlp([*sizes[:-1], sizes[-1] * n_params])
     if n_params > 1:
         shape = (*shape, n_params)
@@ -84,6 +94,8 @@ def conv_decoder(
 
 
 def _reduced(shape: tuple[int, int, int], channels: Sequence[int]) -> tuple[int, int]:
+    if not channels:
+        raise ValueError("channels must hold at least one number of channels, but is empty")
     factor = 2 ** len(channels)
     if len(shape) != 3 or shape[1] % factor or shape[2] % factor:
         raise ValueError(
@@ -91,6 +103,12 @@ def _reduced(shape: tuple[int, int, int], channels: Sequence[int]) -> tuple[int,
             f"width) with height and width multiples of {factor}, but got {tuple(shape)}"
         )
     return shape[1] // factor, shape[2] // factor
+
+
+def _check_sizes(sizes: Sequence[int]) -> None:
+    valid = isinstance(sizes, Sequence) and len(sizes) >= 2
+    if not valid or any(not isinstance(s, int) or s < 1 for s in sizes):
+        raise ValueError(f"sizes must be at least two positive integers, but got {sizes!r}")
 
 
 class _Reshaped(nn.Module):

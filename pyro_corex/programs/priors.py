@@ -19,8 +19,12 @@ from torch import nn
 from torch.distributions import Distribution, Independent
 
 
-class Prior(PyroModule):
-    """A factorised prior over ``dim`` latents: calling it gives its distribution."""
+class Prior(nn.Module):
+    """A factorised prior over ``dim`` latents: calling it gives its distribution.
+
+    It is no ``PyroModule``, which would declare its parameters to Pyro once more, under a name that
+    all instances share.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -37,6 +41,8 @@ class Prior(PyroModule):
 
 class StandardNormal(Prior):
     """N(0, 1) for each latent; nothing is learned."""
+
+    _zero: torch.Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
@@ -112,8 +118,10 @@ class UserPrior(Prior):
 
     def forward(self) -> Distribution:
         """See :meth:`Prior.forward`."""
-        prior = self.source if isinstance(self.source, Distribution) else self.source()
-        return factorised(prior, self.dim)
+        source = self.source
+        if isinstance(source, PyroModule):  # as it is, outside of Pyro's naming: see Prior
+            source = source.forward
+        return factorised(source if isinstance(source, Distribution) else source(), self.dim)
 
 
 _PRIORS: dict[str, Callable[[int], Prior]] = {
@@ -137,8 +145,9 @@ def make_prior(prior: str | Prior | Distribution | Callable[[], Any], dim: int) 
             )
         return _PRIORS[prior](dim)
     if isinstance(prior, Prior):
-        factorised(prior(), dim)
-        return prior
+        declared = prior()
+        # latents are a plate, so event dimensions of a product are made batch dimensions
+        return prior if factorised(declared, dim) is declared else UserPrior(prior, dim)
     if isinstance(prior, Distribution) or callable(prior):
         return UserPrior(prior, dim)
     raise TypeError(
@@ -166,10 +175,9 @@ def factorised(prior: Any, dim: int) -> Distribution:
         )
     if base.batch_shape not in ((dim,), ()):
         raise ValueError(
-            f"The prior has the batch shape {tuple(base.batch_shape)}, but there are {dim} latents"
+            f"The prior has the batch shape {tuple(base.batch_shape)}, but {dim} latents need "
+            f"({dim},)"
         )
-    if not isinstance(base, dist.TorchDistribution) and not hasattr(base, "has_enumerate_support"):
-        raise TypeError(f"The prior {base} is not a Pyro distribution: use pyro.distributions")
     return base
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pyro
@@ -17,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_corex.programs.anchoring import latent_plate
 from pyro_corex.programs.base import CorExProgram, apply_network, check_dim, normal_from
 from pyro_corex.programs.likelihoods import Likelihood, make_likelihood
 from pyro_corex.programs.networks import mlp, mlp_decoder, mlp_encoder
+from pyro_corex.programs.plates import data_plate, latent_plate
 from pyro_corex.programs.priors import LearnedCategorical, Prior, make_prior
 
 
@@ -67,13 +68,21 @@ class StackedCorEx(CorExProgram):
     ) -> None:
         likelihood = make_likelihood(likelihood)
         super().__init__(likelihood)
-        if isinstance(layers, (str, Layer)) or not len(layers):
+        given = layers if isinstance(layers, Sequence) else ()
+        if not given or not all(isinstance(entry, (Layer, list, tuple)) for entry in given):
             raise ValueError(
                 "layers must be a non-empty sequence of layers, e.g. [(784, 512, 64), (64, 32, 10)]"
                 f", but got {layers!r}"
             )
         if n_classes is not None and (not isinstance(n_classes, int) or n_classes < 2):
             raise ValueError(f"n_classes must be None or an integer >= 2, but got {n_classes!r}")
+        if n_classes is not None and prior != "standard_normal":
+            raise ValueError(
+                f"prior={prior!r} is for a continuous top layer, but n_classes={n_classes} makes "
+                "the top discrete: its class probabilities are learned. Leave prior out, or pass "
+                "n_classes=None."
+            )
+        _check_chain(layers)
         self.n_classes = n_classes
         built = [
             self._build(i, layer, discrete=n_classes is not None and i == len(layers) - 1)
@@ -120,17 +129,20 @@ class StackedCorEx(CorExProgram):
         """Draws z1 given ``x``, z2 given z1, and so on; returns the top layer."""
         self._check_batch(x)
         self._register((self.encoders,))
-        with pyro.plate("data", len(x), dim=-2):
+        with data_plate(len(x)):
             below = x
             for layer in range(1, self.n_layers + 1):
-                below = self._sample(layer, self._up(layer, below))
+                q = self._up(layer, below)
+                if layer == 1:
+                    self._check_encoded(q, x)
+                below = self._sample(layer, q)
         return below
 
     def model(self, x: Tensor) -> Tensor:
         """Draws the layers from the top down and observes ``x``, of shape ``(B, ...)``."""
         self._check_batch(x)
         self._register((self.decoders, self.prior, self.likelihood))
-        with pyro.plate("data", len(x), dim=-2):
+        with data_plate(len(x)):
             z = self._sample(self.n_layers, self.prior())
             for layer in range(self.n_layers, 1, -1):
                 z = self._sample(layer - 1, self._down(layer, z))
@@ -151,6 +163,11 @@ class StackedCorEx(CorExProgram):
         network, dim = self.encoders[layer - 1], self.dims[layer - 1]
         out = network(below) if layer == 1 else apply_network(network, below)
         if self._is_discrete(layer):
+            if out.shape[-1] != dim:
+                raise ValueError(
+                    f"The encoder of layer {layer} gives {out.shape[-1]} logits for each datum, "
+                    f"but there are {dim} classes"
+                )
             return dist.Categorical(logits=out.unsqueeze(-2), validate_args=False)
         return normal_from(out, dim, f"The encoder of layer {layer}")
 
@@ -200,6 +217,13 @@ class StackedCorEx(CorExProgram):
             raise ValueError(f"layer must be 1 to {self.n_layers}, but got {layer}")
         if self._is_discrete(layer) and z.dim() == 1:
             z = z.unsqueeze(-1)
+        width = 1 if self._is_discrete(layer) else self.dims[layer - 1]
+        if z.shape[-1:] != (width,):
+            raise ValueError(
+                f"z of layer {layer} must have the shape "
+                + (f"(n, {width})" if not self._is_discrete(layer) else "(n,), a class each")
+                + f", but got {tuple(z.shape)}"
+            )
         for at in range(layer, 1, -1):
             z = self._down(at, z).mean
             layer = at - 1
@@ -210,3 +234,13 @@ class StackedCorEx(CorExProgram):
         """What ``print`` shows of this module."""
         top = f", {self.n_classes} classes on top" if self.n_classes is not None else ""
         return f"layers={self.dims}{top}"
+
+
+def _check_chain(layers: Sequence[Layer | Sequence[int]]) -> None:
+    for i, (below, above) in enumerate(pairwise(layers), 1):
+        size = below.dim if isinstance(below, Layer) else below[-1]
+        if not isinstance(above, Layer) and above[0] != size:
+            raise ValueError(
+                f"Layer {i} has {size} latents, but layer {i + 1} starts from {above[0]}. Each "
+                "layer starts where the one below ends, e.g. [(784, 512, 64), (64, 32, 10)]."
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 import pyro
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_corex.programs.anchoring import AnchorMessenger, check_weight, latent_plate
+from pyro_corex.programs.anchoring import AnchorMessenger, check_weight
 from pyro_corex.programs.base import CorExProgram, apply_network, check_dim, normal_from
 from pyro_corex.programs.likelihoods import Likelihood
+from pyro_corex.programs.plates import data_plate, latent_plate
 from pyro_corex.programs.priors import Prior, make_prior
 
 
@@ -59,7 +61,7 @@ class CorExVAE(CorExProgram):
         """Draws the latents from the prior and observes ``x``, of shape ``(B, ...)``."""
         self._check_batch(x)
         self._register((self.decoder, self.prior, self.likelihood))
-        with pyro.plate("data", len(x), dim=-2):
+        with data_plate(len(x)):
             z = self._sample(self.prior())
             return self._observe(x, apply_network(self.decoder, z))
 
@@ -67,8 +69,10 @@ class CorExVAE(CorExProgram):
         """Draws the latents given ``x``: shape ``(B, latent_dim)``."""
         self._check_batch(x)
         self._register((self.encoder,))
-        with pyro.plate("data", len(x), dim=-2):
-            return self._sample(self.encode(x))
+        with data_plate(len(x)):
+            q = self.encode(x)
+            self._check_encoded(q, x)
+            return self._sample(q)
 
     def _sample(self, fn: Distribution) -> Tensor:
         with latent_plate("latents", self.latent_dim):
@@ -80,6 +84,10 @@ class CorExVAE(CorExProgram):
 
     def decode(self, z: Tensor) -> Distribution:
         """q(x|z) for latents of shape ``(n, latent_dim)``: batch shape ``(n, ...)``, as x has."""
+        if z.shape[-1:] != (self.latent_dim,):
+            raise ValueError(
+                f"z must have the shape (n, {self.latent_dim}), but got {tuple(z.shape)}"
+            )
         return self.likelihood(apply_network(self.decoder, z))
 
 
@@ -124,13 +132,19 @@ class AnchorVAE(CorExVAE):
         check_weight("the free latents", free_weight)
         weights = torch.full((self.latent_dim,), float(free_weight))
         for index, weight in anchors.items():
-            if not isinstance(index, int) or not 0 <= index < self.latent_dim:
+            if not isinstance(index, Integral) or not 0 <= index < self.latent_dim:
                 raise ValueError(
                     f"anchors has the latent {index!r}, but there are latents 0 to "
                     f"{self.latent_dim - 1}"
                 )
+            if not isinstance(weight, Real):
+                raise TypeError(
+                    f"The KL weight of latent {index} must be a number, but got "
+                    f"{type(weight).__name__}. For a schedule, call set_anchors between steps, or "
+                    "wrap the programs of a CorExVAE in anchor."
+                )
             check_weight(f"latent {index}", weight)
-            weights[index] = float(weight)
+            weights[int(index)] = float(weight)
         self.anchors = dict(anchors)
         self.kl_weights.copy_(weights)
 

@@ -1,0 +1,41 @@
+"""The plates of the ready-made programs: the data at dimension -2, dimensions of a datum at -1.
+
+Being in a plate, each latent and each input dimension has a term of its own in the bound, and each
+latent a weight of its own (see :func:`~pyro_corex.anchor`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro.poutine.plate_messenger import PlateMessenger
+from pyro.poutine.subsample_messenger import SubsampleMessenger
+
+
+class _FullPlate(PlateMessenger):
+    """A ``pyro.plate`` over all of its elements, at less cost.
+
+    It chooses no subsample, and so saves the sample statement that ``pyro.plate`` makes for that;
+    and it leaves distributions alone that have the plate's shape already.
+    """
+
+    def _process_message(self, msg: Any) -> None:
+        shape = getattr(msg["fn"], "batch_shape", ())
+        if len(shape) >= -self.dim and shape[self.dim] == self.size:
+            SubsampleMessenger._process_message(self, msg)
+        else:
+            super()._process_message(msg)
+
+    @staticmethod
+    def _subsample(name: str, size: int, *args: Any, **kwargs: Any) -> tuple[int, int, None]:
+        return size, size, None
+
+
+def data_plate(size: int) -> PlateMessenger:
+    """The plate ``"data"``, dimension -2."""
+    return _FullPlate("data", size, dim=-2)
+
+
+def latent_plate(name: str, size: int) -> PlateMessenger:
+    """A plate of latents, or of input dimensions: dimension -1."""
+    return _FullPlate(name, size, dim=-1)
