@@ -1,5 +1,7 @@
 """Total Correlation Explanation in Pyro."""
 
+from pyro_corex import datasets, evaluation, information, programs, report
+from pyro_corex.information import AggregatePosterior
 from pyro_corex.objective import CorExELBO, CorExTerms
 from pyro_corex.programs import (
     AnchorVAE,
@@ -8,19 +10,26 @@ from pyro_corex.programs import (
     StackedCorEx,
     Warmup,
     anchor,
-    latent_plate,
 )
+from pyro_corex.training import History, fit
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AggregatePosterior",
     "AnchorVAE",
     "CorExELBO",
     "CorExTerms",
     "CorExVAE",
+    "History",
     "Layer",
     "StackedCorEx",
     "Warmup",
     "anchor",
-    "latent_plate",
+    "datasets",
+    "evaluation",
+    "fit",
+    "information",
+    "programs",
+    "report",
 ]

@@ -87,8 +87,9 @@ class Sums:
         value, weight = self.value["kl", name], self.weight[name]
         if weight is None:
             return _ratio(self.weighted["kl", name].detach(), value)
-        weight = torch.as_tensor(weight, dtype=value.dtype, device=value.device)
-        return weight.expand(value.shape)
+        if isinstance(weight, Tensor):
+            return weight.detach().expand(value.shape)
+        return torch.full_like(value, weight)
 
     def describe_non_finite(self) -> str:
         """Which terms are NaN or infinite, as a sentence."""
@@ -184,6 +185,8 @@ class Contributions:
             if name in absorbed:
                 if q is not None:
                     self._add("kl", name, q, log_q[name], role="guide")
+            elif sites.is_deterministic(site):
+                continue
             elif site["is_observed"]:
                 log_p = sites.log_prob_at(name, site)
                 self._add("reconstruction", name, site, log_p)
@@ -195,7 +198,7 @@ class Contributions:
                 for sign, share in self._kl(name, q, site, log_q):
                     self._add("kl", name, q, share, role="guide", sign=sign)
         for name, site in self.guide.items():
-            if name not in self.model:  # an auxiliary site
+            if name not in self.model and not sites.is_deterministic(site):  # an auxiliary site
                 self._add("kl", name, site, log_q[name], role="guide")
         if self.expectation is not None:
             self._add_baselines(self.expectation)
@@ -439,7 +442,9 @@ class Contributions:
             return set(told)
         observed: set[Axis] = set()
         latent: set[Axis] = set()
-        for (_, name), axes in self._axes.items():
+        for (role, name), axes in self._axes.items():
+            if sites.is_deterministic((self.model if role == "model" else self.guide)[name]):
+                continue
             seen = name in self.model and self.model[name]["is_observed"]
             (observed if seen else latent).update(axes)
         return (observed & latent) or observed

@@ -17,6 +17,7 @@ from pyro import poutine
 from pyro.ops.provenance import ProvenanceTensor, detach_provenance, get_provenance
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
+from torch.overrides import TorchFunctionMode
 
 from pyro_corex.objective.sites import Site, is_delta, is_sample
 
@@ -44,9 +45,11 @@ def violations(
 ) -> set[str]:
     """Those of ``names`` whose analytic KL would be wrong.
 
-    Runs both programs once, with values that remember which sites they came from, and leaves the
-    random state as it was.  A program that cannot be followed this way is not trusted: all of
-    ``names`` are returned.
+    A dependency is found in two ways: from values that remember which sites they came from, and by
+    changing a site in the guide and seeing whether the model's density at that site changes with
+    what the guide drew after it.  The second also sees what the first loses, such as a write into
+    another tensor.  The random state is left as it was.  A program that cannot be followed is not
+    trusted: all of ``names`` are returned.
     """
     try:
         with (
@@ -55,16 +58,14 @@ def violations(
             pyro.validation_enabled(False),
             poutine.block(),
         ):
-            guide_trace = poutine.trace(_Track()(guide)).get_trace(*args, **kwargs)
-            values = poutine.trace(guide).get_trace(*args, **kwargs)
-            model_trace = poutine.trace(_Track()(poutine.replay(model, values))).get_trace(
-                *args, **kwargs
-            )
-            guide_parents = _parents(guide_trace.nodes)
-            model_parents = _parents(model_trace.nodes)
+            runs = _Runs(model, guide, args, kwargs)
+            with _NoReading():
+                guide_parents = _parents(runs.guide(_Track()).nodes)
+                model_parents = _parents(runs.model(runs.guide(), _Track()).nodes)
+            found = {name for name in names if runs.changes(name)}
     except Exception:  # any operation may lack support for tracked tensors; be conservative
         return set(names)
-    return {
+    return found | {
         name
         for name in names
         if any(
@@ -73,6 +74,57 @@ def violations(
             if parent != name
         )
     }
+
+
+class _Runs:
+    """Runs of the two programs that all draw the same random numbers."""
+
+    def __init__(self, model: Any, guide: Any, args: Any, kwargs: Any) -> None:
+        self._model, self._guide, self._args, self._kwargs = model, guide, args, kwargs
+
+    def guide(self, handler: Any = None) -> Any:
+        torch.manual_seed(0)  # of every device; the caller has forked them
+        program = handler(self._guide) if handler else self._guide
+        return poutine.trace(program).get_trace(*self._args, **self._kwargs)
+
+    def model(self, values: Any, handler: Any = None) -> Any:
+        torch.manual_seed(0)  # of every device; the caller has forked them
+        program = poutine.replay(self._model, values)
+        program = handler(program) if handler else program
+        return poutine.trace(program).get_trace(*self._args, **self._kwargs)
+
+    def changes(self, name: str) -> bool:
+        """Whether the model's density at a site depends on what the guide draws from it."""
+        values, changed = self.guide(), self.guide(_Change(name))
+        value = changed.nodes[name]["value"] = values.nodes[name]["value"]
+        before = self.model(values).nodes[name]["fn"].log_prob(value)
+        after = self.model(changed).nodes[name]["fn"].log_prob(value)
+        return not torch.equal(before, after)
+
+
+class _Change(Messenger):
+    """Draws one site anew, without a trace in the draws of the others."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def _pyro_post_sample(self, msg: Site) -> None:
+        if msg["name"] == self.name:
+            with torch.random.fork_rng():
+                msg["value"] = msg["fn"](*msg["args"], **msg["kwargs"])
+
+
+class _NoReading(TorchFunctionMode):
+    """Raises where a program reads a number from a tensor, and what it does may depend on it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in _READS and get_provenance([args, kwargs]):
+            raise TypeError(f"{func.__name__} of a tracked tensor")
+        return func(*args, **(kwargs or {}))
+
+
+_READS = {"item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__array__"}
 
 
 class _Track(Messenger):

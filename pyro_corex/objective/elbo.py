@@ -151,8 +151,9 @@ class CorExELBO(TraceEnum_ELBO):
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Computes the loss, adds its gradients to the parameters, and returns it as a float.
 
-        :raises ValueError: if it is NaN, naming the site and the term; the gradients are then left
-            as they were.
+        :raises ValueError: if it is NaN, naming the site and the term, before its gradients are
+            computed.  (Of several particles that are not vectorised, those before the first NaN
+            have added theirs.)
         """
         at_once = self.num_particles == 1 or self.vectorize_particles
         sums = Sums()

@@ -175,6 +175,11 @@ def is_sample(site: Site) -> bool:
     return bool(site["type"] == "sample")
 
 
+def is_deterministic(site: Site) -> bool:
+    """Whether the site is a ``pyro.deterministic`` statement, whose log density is 0."""
+    return bool(site["infer"].get("_deterministic", False))
+
+
 def is_subsample(site: Site) -> bool:
     """Whether the site is a plate's choice of indices."""
     return bool(site_is_subsample(site))

@@ -40,7 +40,8 @@ def anchor(fn: Callable[..., Any], weights: Mapping[str, Weight]) -> Callable[..
         batch shape, so its last axes are the plates', counted from the right.
     :returns: the wrapped program.
     :raises ValueError: for a weight that is negative or NaN (where that can be told without
-        synchronising with a device), or whose shape does not fit its site.
+        synchronising with a device), whose shape does not fit its site, or whose site does not
+        occur.
     :raises TypeError: for ``weights`` that are not a mapping from names to weights.
     """
     if not isinstance(weights, Mapping):
@@ -56,10 +57,21 @@ def anchor(fn: Callable[..., Any], weights: Mapping[str, Weight]) -> Callable[..
         return _AnchoredModule(fn, weights)
 
     def anchored(*args: Any, **kwargs: Any) -> Any:
-        with AnchorMessenger(weights):
-            return fn(*args, **kwargs)
+        return _run(fn, weights, args, kwargs)
 
     return anchored
+
+
+def _run(fn: Callable[..., Any], weights: Mapping[str, Weight], args: Any, kwargs: Any) -> Any:
+    with AnchorMessenger(weights) as messenger:
+        result = fn(*args, **kwargs)
+    missed = [name for name in weights if name not in messenger.reached]
+    if missed:
+        raise ValueError(
+            f"weights names {', '.join(map(repr, missed))}, but the program has no latent site of "
+            f"that name. Those that it has: {sorted(messenger.seen)}."
+        )
+    return result
 
 
 class _AnchoredModule(PyroModule):
@@ -69,8 +81,7 @@ class _AnchoredModule(PyroModule):
         self.weights = weights
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with AnchorMessenger(self.weights):
-            return self.module(*args, **kwargs)
+        return _run(self.module, self.weights, args, kwargs)
 
 
 class AnchorMessenger(ScaleMessenger):
@@ -79,11 +90,19 @@ class AnchorMessenger(ScaleMessenger):
     def __init__(self, weights: Mapping[str, Weight]) -> None:
         super().__init__(1.0)
         self.weights = weights
+        self.seen: set[str] = set()
+        """The latent sites that the program has."""
+        self.reached: set[str] = set()
+        """Those of them that have a weight."""
 
     def _process_message(self, msg: Any) -> None:
-        if msg["type"] != "sample" or msg["is_observed"] or msg["name"] not in self.weights:
+        if msg["type"] != "sample" or msg["is_observed"]:
             return
         name, fn = msg["name"], msg["fn"]
+        self.seen.add(name)
+        if name not in self.weights:
+            return
+        self.reached.add(name)
         weight = self.weights[name]
         if callable(weight):
             weight = weight()

@@ -7,7 +7,7 @@ over exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_corex.programs.anchoring import AnchorMessenger, Weight, check_weight
 from pyro_corex.programs.base import CorExProgram, apply_network, check_dim, normal_from
 from pyro_corex.programs.likelihoods import Likelihood, make_likelihood
 from pyro_corex.programs.networks import mlp, mlp_decoder, mlp_encoder
@@ -53,6 +54,8 @@ class StackedCorEx(CorExProgram):
     :param n_classes: if a number, the last of ``layers`` is discrete and has that many classes; if
         ``None``, all layers are continuous.
     :param prior: of the top layer.  A discrete top has learned class probabilities.
+    :param anchors: KL weights of whole layers or of their latents, e.g. ``{"z2": 0.5}``: see
+        :func:`~pyro_corex.anchor`.
 
     The paper's MNIST network (Sec. 6.1) is
     ``StackedCorEx([(784, 512, 512, 64), (64, 32, 32, 16, 16, 10)])``.
@@ -65,6 +68,7 @@ class StackedCorEx(CorExProgram):
         likelihood: str | Likelihood = "bernoulli",
         n_classes: int | None = 10,
         prior: str | Prior | Distribution | Callable[[], Any] = "standard_normal",
+        anchors: Mapping[str, Weight] | None = None,
     ) -> None:
         likelihood = make_likelihood(likelihood)
         super().__init__(likelihood)
@@ -84,6 +88,7 @@ class StackedCorEx(CorExProgram):
             )
         _check_chain(layers)
         self.n_classes = n_classes
+        self.anchors = {} if anchors is None else anchors
         built = [
             self._build(i, layer, discrete=n_classes is not None and i == len(layers) - 1)
             for i, layer in enumerate(layers)
@@ -96,6 +101,11 @@ class StackedCorEx(CorExProgram):
             )
         self.encoders = nn.ModuleList([b.encoder for b in built])
         self.decoders = nn.ModuleList([b.decoder for b in built])
+        for name, weight in self.anchors.items():
+            if name not in [f"z{i}" for i in range(1, len(built) + 1)]:
+                raise ValueError(f"anchors names {name!r}, but the layers are z1 to z{len(built)}")
+            if not callable(weight):
+                check_weight(name, weight)
         self.prior: Prior = (
             make_prior(prior, self.dims[-1]) if n_classes is None else LearnedCategorical(n_classes)
         )
@@ -129,7 +139,7 @@ class StackedCorEx(CorExProgram):
         """Draws z1 given ``x``, z2 given z1, and so on; returns the top layer."""
         self._check_batch(x)
         self._register((self.encoders,))
-        with data_plate(len(x)):
+        with data_plate(len(x)), AnchorMessenger(self.anchors):
             below = x
             for layer in range(1, self.n_layers + 1):
                 q = self._up(layer, below)
@@ -142,7 +152,7 @@ class StackedCorEx(CorExProgram):
         """Draws the layers from the top down and observes ``x``, of shape ``(B, ...)``."""
         self._check_batch(x)
         self._register((self.decoders, self.prior, self.likelihood))
-        with data_plate(len(x)):
+        with data_plate(len(x)), AnchorMessenger(self.anchors):
             z = self._sample(self.n_layers, self.prior())
             for layer in range(self.n_layers, 1, -1):
                 z = self._sample(layer - 1, self._down(layer, z))
@@ -229,6 +239,18 @@ class StackedCorEx(CorExProgram):
             layer = at - 1
         params = apply_network(self.decoders[0], self._as_vector(layer, z))
         return self.likelihood(params)
+
+    def given_top(self, z: Tensor) -> Distribution:
+        """q(z^(L-1)|z^(L)): what the model draws below the top layer (Sec. 6.1, Fig. 3).
+
+        :param z: shape ``(n, m_L)``, or ``(n,)`` classes of a discrete top.
+        :returns: a normal of batch shape ``(n, m_(L-1))``.
+        """
+        if self.n_layers < 2:
+            raise ValueError("given_top needs at least two layers; see decode")
+        if self._is_discrete(self.n_layers) and z.dim() == 1:
+            z = z.unsqueeze(-1)
+        return self._down(self.n_layers, z)
 
     def extra_repr(self) -> str:
         """What ``print`` shows of this module."""

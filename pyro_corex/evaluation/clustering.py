@@ -1,0 +1,35 @@
+"""How well a discrete latent agrees with classes that it has never seen."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+
+def cluster_accuracy(labels: ArrayLike | Tensor, clusters: ArrayLike | Tensor) -> float:
+    """The share of data whose cluster is matched to their class, by the best one-to-one matching.
+
+    :param labels: classes, shape ``(N,)``; for scoring only.
+    :param clusters: cluster indices, shape ``(N,)``.
+    :raises ValueError: for empty inputs, or inputs of different or more than one dimension.
+    """
+    table = contingency(labels, clusters)
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    return float(table[rows, columns].sum() / table.sum())
+
+
+def contingency(labels: ArrayLike | Tensor, clusters: ArrayLike | Tensor) -> NDArray[np.int64]:
+    """How many data have each class and each cluster: shape ``(n_classes, n_clusters)``."""
+    a, b = np.asarray(labels), np.asarray(clusters)
+    if a.ndim != 1 or a.shape != b.shape or not a.size:
+        raise ValueError(
+            "labels and clusters must be non-empty and of the same shape (N,), but got "
+            f"{a.shape} and {b.shape}"
+        )
+    _, i = np.unique(a, return_inverse=True)
+    _, j = np.unique(b, return_inverse=True)
+    table = np.zeros((i.max() + 1, j.max() + 1), dtype=np.int64)
+    np.add.at(table, (i, j), 1)
+    return table

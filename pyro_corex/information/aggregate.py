@@ -1,0 +1,303 @@
+"""The aggregate posterior p(z_j) = (1/N) sum_n p(z_j | x_n) (Gao et al. 2018, Sec. 6.3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent, Normal
+
+from ._checks import check_gaussian
+from ._pairwise import aggregate_log_density, normal_log_density
+from .estimate import Estimate
+from .mutual_information import (
+    aggregate_entropy,
+    categorical_mutual_information_estimate,
+    check_probs,
+    gaussian_mutual_information,
+    gaussian_mutual_information_estimate,
+)
+from .total_correlation import aggregate_total_correlation
+
+_BATCH = 1024
+_ELEMENTS = 1 << 22  # bound on points * data * latents held at once
+
+
+class AggregatePosterior:
+    """The marginals p(z_j) of the latents over a data set, and their product.
+
+    ``AggregatePosterior(loc, scale)`` is for Gaussian encoders, :meth:`from_probs` for discrete
+    ones and :meth:`from_data` for a trained module. All information is in nats. No gradients are
+    recorded, and the global random state is used by :meth:`sample` only.
+
+    Args:
+        loc: (N, m) means of p(z_j | x_n).
+        scale: (N, m) standard deviations.
+
+    Raises:
+        ValueError: shapes differ, entries are not finite or scales not positive.
+
+    """
+
+    def __init__(self, loc: Tensor, scale: Tensor) -> None:
+        check_gaussian(loc, scale)
+        self._loc, self._scale = loc.detach(), scale.detach()
+        self._probs: Tensor | None = None
+        self._mi: Estimate | None = None
+        self._tc: dict[tuple[int, int], Estimate] = {}
+
+    @classmethod
+    def from_probs(cls, probs: Tensor) -> AggregatePosterior:
+        """For discrete latents with probabilities (N, m, K) that sum to 1 over K."""
+        self = cls.__new__(cls)
+        self._probs = check_probs(probs.detach())
+        self._loc = self._scale = probs.new_empty((*probs.shape[:2],))[:, :0]
+        self._mi, self._tc = None, {}
+        return self
+
+    @classmethod
+    def from_data(
+        cls,
+        module: nn.Module,
+        data: Tensor | Iterable[Any],
+        *,
+        layer: int = -1,
+        batch_size: int = _BATCH,
+    ) -> AggregatePosterior:
+        """Encode a data set with ``module.encode``, without gradients and in eval mode.
+
+        Args:
+            module: its ``encode(x)`` returns a Normal with ``loc`` and ``scale`` (B, m), possibly
+                inside Independent, or a Categorical with ``probs`` (B, K) or (B, m, K), or a
+                sequence of such, one per layer. The module's training mode is restored.
+            data: (N, ...) tensor, or an iterable of batches such as a DataLoader. A batch that is a
+                tuple or list is taken to begin with x. Batches are moved to the device of the
+                module's parameters.
+            layer: which layer of a stack; the last by default.
+            batch_size: how many rows of a tensor are encoded at once.
+
+        Raises:
+            TypeError: the module has no ``encode``, or it returns no such distribution.
+            ValueError: there are no data, or ``layer`` or ``batch_size`` is out of range.
+
+        """
+        encode = getattr(module, "encode", None)
+        if not callable(encode):
+            raise TypeError(
+                f"{type(module).__name__} has no encode(x) that returns a distribution over z; add "
+                "one, or use AggregatePosterior(loc, scale)."
+            )
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, but is {batch_size}.")
+        parameter = next(module.parameters(), None)
+        modes = [(child, child.training) for child in module.modules()]
+        parts: list[tuple[Tensor, ...]] = []
+        module.eval()
+        try:
+            with torch.no_grad():
+                for x in _batches(data, batch_size):
+                    x = x if parameter is None else x.to(parameter.device)
+                    parts.append(_parameters(_choose(encode(x), layer)))
+        finally:
+            for child, mode in modes:
+                child.training = mode
+        if not parts:
+            raise ValueError("data holds no batches; give at least one datum.")
+        whole = [torch.cat(column) for column in zip(*parts, strict=True)]
+        return cls(*whole) if len(whole) == 2 else cls.from_probs(*whole)
+
+    def __repr__(self) -> str:
+        if self._probs is None:
+            n, m = self._loc.shape
+            return f"AggregatePosterior(Gaussian encoder, {n} data, {m} latents)"
+        n, m, k = self._probs.shape
+        return f"AggregatePosterior(categorical encoder, {n} data, {m} latents, {k} states)"
+
+    @property
+    def mean(self) -> Tensor:
+        """(m,) means; for discrete latents, of the state's number 0 ... K - 1."""
+        if self._probs is None:
+            return self._loc.mean(0)
+        return self._probs.mean(0) @ _states(self._probs)
+
+    @property
+    def variance(self) -> Tensor:
+        """(m,) variances, within plus between the data."""
+        if self._probs is None:
+            return self._scale.square().mean(0) + self._loc.var(0, correction=0)
+        deviation = _states(self._probs) - self.mean[:, None]
+        return (self._probs.mean(0) * deviation.square()).sum(1)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw (n, m) from the product of the marginals: every latent from a datum of its own.
+
+        Discrete latents are integers. Raises ValueError for negative n.
+        """
+        if n < 0:
+            raise ValueError(f"the number of samples must not be negative, but is {n}.")
+        if self._probs is not None:
+            weights = self._probs.mean(0)
+            if n == 0:
+                return weights.new_empty((0, weights.shape[0]), dtype=torch.long)
+            return weights.multinomial(n, replacement=True, generator=generator).T.contiguous()
+        size, m = self._loc.shape
+        device = self._loc.device
+        row = torch.randint(size, (n, m), generator=generator, device=device)
+        noise = torch.randn((n, m), generator=generator, device=device, dtype=self._loc.dtype)
+        return self._loc.gather(0, row).addcmul_(self._scale.gather(0, row), noise)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log density of the marginals, ln p(z_j): (n, m) -> (n, m), in nats.
+
+        Time n N m, memory bounded.
+
+        Raises ValueError when z is not (n, m), or not a state of a discrete latent.
+        """
+        m = self._loc.shape[1] if self._probs is None else self._probs.shape[1]
+        if z.dim() != 2 or z.shape[1] != m:
+            raise ValueError(f"z must have shape (n, {m}), but has {tuple(z.shape)}.")
+        if self._probs is not None:
+            k = self._probs.shape[2]
+            if z.is_floating_point() or bool(((z < 0) | (z >= k)).any()):
+                raise ValueError(f"z must hold integer states from 0 to {k - 1}.")
+            return self._probs.mean(0).log().T.gather(0, z)
+        size = self._loc.shape[0]
+        columns = min(size, max(1, _ELEMENTS // m))
+        rows = max(1, _ELEMENTS // (m * columns))
+        with torch.no_grad():
+            out = [self._log_prob(part, columns) for part in torch.split(z, rows)]
+        return torch.cat(out) - math.log(size)
+
+    def _log_prob(self, z: Tensor, columns: int) -> Tensor:
+        locs, scales = torch.split(self._loc, columns), torch.split(self._scale, columns)
+        parts = [
+            normal_log_density(z[:, None], a, b).logsumexp(1)
+            for a, b in zip(locs, scales, strict=True)
+        ]
+        return torch.stack(parts).logsumexp(0)
+
+    def entropy(self) -> Tensor:
+        """(m,) entropies of the marginals; differential for Gaussian encoders."""
+        if self._probs is None:
+            return aggregate_entropy(self._loc, self._scale)
+        entropy: Tensor = torch.special.entr(self._probs.mean(0)).sum(1)
+        return entropy
+
+    def mutual_information(self) -> Tensor:
+        """(m,) I(z_j : x), deterministic; see :func:`gaussian_mutual_information`."""
+        if self._mi is None and self._probs is None:
+            return gaussian_mutual_information(self._loc, self._scale)
+        return self._mutual_information().value
+
+    def mutual_information_stderr(self) -> Tensor:
+        """(m,) standard errors of :meth:`mutual_information`."""
+        return self._mutual_information().stderr
+
+    def _mutual_information(self) -> Estimate:
+        if self._mi is None:
+            if self._probs is None:
+                self._mi = gaussian_mutual_information_estimate(self._loc, self._scale)
+            else:
+                self._mi = categorical_mutual_information_estimate(self._probs)
+        return self._mi
+
+    def total_correlation(self, num_samples: int = 1024, seed: int = 0) -> float:
+        """TC(z) of the joint aggregate posterior (1/N) sum_n prod_j p(z_j | x_n), in nats.
+
+        Sampled: ``num_samples`` draws (at most one per datum), each against all N data, in time
+        num_samples N m. The draws follow ``seed`` and leave the global random state alone.
+        """
+        return float(self._total_correlation(num_samples, seed).value)
+
+    def total_correlation_stderr(self, num_samples: int = 1024, seed: int = 0) -> float:
+        """Standard error of :meth:`total_correlation` with the same arguments."""
+        return float(self._total_correlation(num_samples, seed).stderr)
+
+    def _total_correlation(self, num_samples: int, seed: int) -> Estimate:
+        key = (num_samples, seed)
+        if key in self._tc:
+            return self._tc[key]
+        reference = self._loc if self._probs is None else self._probs
+        n, device = reference.shape[0], reference.device
+        if num_samples < 2 or n < 2:
+            raise ValueError(
+                f"TC(z) needs at least 2 draws and 2 data, but got {num_samples} and {n}."
+            )
+        generator = torch.Generator(device).manual_seed(seed)
+        source = torch.randperm(n, generator=generator, device=device)[:num_samples]
+        if self._probs is None:
+            scale = self._scale[source]
+            noise = torch.randn(scale.shape, generator=generator, device=device, dtype=scale.dtype)
+            z = self._loc[source] + scale * noise
+            estimate = aggregate_total_correlation(z, self._loc, self._scale, source=source)
+        else:
+            estimate = _discrete_total_correlation(self._probs, source, generator)
+        self._tc[key] = estimate
+        return estimate
+
+
+def _states(probs: Tensor) -> Tensor:
+    return torch.arange(probs.shape[2], dtype=probs.dtype, device=probs.device)
+
+
+def _discrete_total_correlation(
+    probs: Tensor, source: Tensor, generator: torch.Generator
+) -> Estimate:
+    n, m, k = probs.shape
+    drawn = probs[source].reshape(-1, k).multinomial(1, generator=generator).view(-1, m)
+    log_probs = probs.log()
+    latent = torch.arange(m, device=probs.device)
+
+    def log_density(draws: slice, data: slice) -> Tensor:
+        return log_probs[data][:, latent, drawn[draws]].transpose(0, 1)
+
+    aggregate = aggregate_log_density(log_density, source, n, m)
+    term = aggregate.joint - aggregate.marginal.sum(1)
+    return Estimate(term.mean(), term.std() / math.sqrt(term.numel()), "aggregate posterior")
+
+
+def _batches(data: Tensor | Iterable[Any], batch_size: int) -> Iterator[Tensor]:
+    if isinstance(data, Tensor):
+        if data.dim() == 0:
+            raise ValueError("data must have shape (N, ...), one row per datum, but is a scalar.")
+        yield from (part for part in torch.split(data, batch_size) if part.shape[0])
+        return
+    for batch in data:
+        x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"a batch must be a tensor or begin with one, but is {type(batch).__name__}."
+            )
+        yield x
+
+
+def _choose(encoded: Any, layer: int) -> Any:
+    if not isinstance(encoded, (tuple, list)):
+        if layer not in (0, -1):
+            raise ValueError(f"layer = {layer}, but the module has a single layer; use -1.")
+        return encoded
+    if not -len(encoded) <= layer < len(encoded):
+        raise ValueError(
+            f"layer = {layer}, but the module has {len(encoded)} layers; choose from "
+            f"{-len(encoded)} to {len(encoded) - 1}."
+        )
+    return encoded[layer]
+
+
+def _parameters(encoded: Any) -> tuple[Tensor, ...]:
+    """(loc, scale), each (B, m), or (probs,) of shape (B, m, K)."""
+    base: Distribution | Any = encoded
+    while isinstance(base, Independent):
+        base = base.base_dist
+    if isinstance(base, Normal) and base.loc.dim() == 2:
+        return base.loc, base.scale
+    if isinstance(base, Categorical) and base.probs.dim() in (2, 3):
+        return (base.probs if base.probs.dim() == 3 else base.probs[:, None],)
+    shape = f" with batch shape {tuple(base.batch_shape)}" if hasattr(base, "batch_shape") else ""
+    raise TypeError(
+        f"encode(x) returned {type(base).__name__}{shape}, but must return a Normal whose loc and "
+        "scale are (B, m) or a Categorical whose probs are (B, K) or (B, m, K)."
+    )

@@ -1,0 +1,299 @@
+"""Total correlation TC(x) = sum_i H(x_i) - H(x) (Gao et al. 2018, Eq. 1), in nats."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ._checks import check_finite, check_gaussian, check_matrix
+from ._pairwise import aggregate_log_density, normal_log_density
+from .entropy import entropy_estimate
+from .estimate import Estimate
+
+
+def gaussian_total_correlation(cov: Tensor) -> Tensor:
+    """TC of a Gaussian from its covariance: (sum_i ln cov_ii - ln det cov) / 2, in nats.
+
+    Args:
+        cov: (..., d, d) covariance or correlation matrices.
+
+    Returns:
+        (...,) tensor, non-negative.
+
+    Raises:
+        ValueError: cov is not square, symmetric, finite and positive definite.
+
+    """
+    if cov.dim() < 2 or cov.shape[-1] != cov.shape[-2]:
+        raise ValueError(
+            f"cov must have shape (..., d, d), but has {tuple(cov.shape)}; from data of shape "
+            "(N, d) it is torch.cov(x.T)."
+        )
+    check_finite("cov", cov)
+    if not torch.allclose(cov, cov.mT, rtol=1e-4, atol=1e-6 * float(cov.abs().amax())):
+        raise ValueError("cov must be symmetric; use (cov + cov.mT) / 2.")
+    factor, info = torch.linalg.cholesky_ex(cov)
+    if bool((info != 0).any()):
+        raise ValueError(
+            "cov must be positive definite, but its Cholesky factorisation fails: a dimension is "
+            "a combination of others and TC infinite; drop it or add noise to the diagonal."
+        )
+    log_variance = cov.diagonal(dim1=-2, dim2=-1).log()
+    log_pivot = factor.diagonal(dim1=-2, dim2=-1).log()
+    total: Tensor = (0.5 * log_variance - log_pivot).sum(-1)
+    return total.clamp(min=0)
+
+
+def discrete_total_correlation(table: Tensor) -> Tensor:
+    """TC of discrete variables from the table of their joint probabilities, in nats.
+
+    Args:
+        table: (K_1, ..., K_d) non-negative weights; they are normalised, so that counts will do.
+
+    Returns:
+        scalar tensor.
+
+    Raises:
+        ValueError: table is empty, not finite, negative or all zero.
+
+    """
+    check_finite("table", table)
+    if bool((table < 0).any()) or not bool((table > 0).any()):
+        raise ValueError("table must hold non-negative probabilities or counts, not all zero.")
+    p = table if table.is_floating_point() else table.to(torch.get_default_dtype())
+    p = p / p.sum()
+    axes = range(p.dim())
+    marginals = [p.sum([j for j in axes if j != i]) if p.dim() > 1 else p for i in axes]
+    entropy = [torch.special.entr(q).sum() for q in (p, *marginals)]
+    value: Tensor = torch.stack(entropy[1:]).sum() - entropy[0]
+    return value.clamp(min=0)
+
+
+def total_correlation(x: Tensor, kind: str = "gaussian") -> Estimate:
+    """TC(x) of a sample with its standard error, in nats.
+
+    ``kind="gaussian"``: the closed form at the sample covariance, less its exact expected excess
+    over the truth, (d psi((N-1)/2) - sum_i psi((N-i)/2)) / 2 for Gaussian data (Wishart).
+    ``kind="discrete"``: entropies of the observed frequencies, of the dimensions and of whole rows,
+    each with its Miller-Madow correction; reliable only while rows repeat many times.
+
+    Args:
+        x: (N, d) data.
+        kind: ``"gaussian"`` or ``"discrete"``.
+
+    Returns:
+        A scalar :class:`Estimate`; unbiasedness lets it fall below 0 when TC is near 0.
+
+    Raises:
+        ValueError: x is not (N, d), is empty or not finite, or ``kind`` is unknown; for "gaussian"
+            N <= d, or dimensions are constant or combinations of others.
+
+    """
+    check_matrix("x", x)
+    check_finite("x", x)
+    if kind == "discrete":
+        return _discrete_sample(x)
+    if kind != "gaussian":
+        raise ValueError(f'kind must be "gaussian" or "discrete", but is {kind!r}.')
+    n, d = x.shape
+    if n <= d + 1:
+        raise ValueError(
+            f"a covariance of {d} dimensions needs more than {d + 1} data, but x has {n}; give "
+            "more data, or bound TC(x) with a model."
+        )
+    centred = x.detach().double()
+    centred = centred - centred.mean(0)
+    deviation = centred.square().mean(0).sqrt()
+    if bool((deviation == 0).any()):
+        raise ValueError("x has constant dimensions, whose correlation is undefined; drop them.")
+    centred = centred / deviation
+    correlation = centred.T @ centred / n
+    plug_in = gaussian_total_correlation(correlation)
+    half = (n - torch.arange(1, d + 1, device=x.device, dtype=torch.float64)) / 2
+    excess = 0.5 * (d * half[0].digamma() - half.digamma().sum())
+    # ln p(x) - sum_i ln p(x_i), up to a constant
+    quadratic = (centred @ torch.linalg.inv(correlation) * centred).sum(1)
+    term = 0.5 * (centred.square().sum(1) - quadratic)
+    dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+    stderr = term.std() / math.sqrt(n)
+    return Estimate((plug_in - excess).to(dtype), stderr.to(dtype), "gaussian", "Wishart (digamma)")
+
+
+def _discrete_sample(x: Tensor) -> Estimate:
+    n, d = x.shape
+    rows, row = torch.unique(x.detach(), dim=0, return_inverse=True)
+    marginal = entropy_estimate(x, "categorical")
+    whole = entropy_estimate(row[:, None], "categorical")
+    value = marginal.value.sum() - whole.value.sum().to(marginal.value.dtype)
+    # ln p(x) - sum_i ln p(x_i), with observed frequencies
+    term = (row.bincount(minlength=rows.shape[0])[row].double() / n).log()
+    for i in range(d):
+        _, inverse, count = torch.unique(x[:, i], return_inverse=True, return_counts=True)
+        term = term - (count[inverse].double() / n).log()
+    stderr = term.std() / math.sqrt(n)
+    return Estimate(value, stderr.to(value.dtype), "discrete", "Miller-Madow")
+
+
+def aggregate_total_correlation(
+    z: Tensor,
+    loc: Tensor,
+    scale: Tensor,
+    leave_one_out: bool = False,
+    source: Tensor | None = None,
+) -> Estimate:
+    """TC(z) of the aggregate posterior of Gaussian encoders over the full data, in nats.
+
+        TC(z) = (1/S) sum_s [ln p(z_s) - sum_j ln p(z_sj)],
+        p(z) = (1/N) sum_n prod_j N(z_j; loc_nj, scale_nj^2),
+
+    with draws z_s from the aggregate, by log-sum-exp over all N data. Unbiased with respect to the
+    draws. As the density of new data it is too high, most of all in many dimensions, because z_s
+    meets its own datum; ``leave_one_out`` leaves that datum out. Time S N m, memory bounded.
+
+    Args:
+        z: (S, m) draws, z_s from the encoder of datum ``source[s]``.
+        loc: (N, m) means.
+        scale: (N, m) standard deviations.
+        leave_one_out: average over the other N - 1 data.
+        source: (S,) indices into the data; 0, 1, ... when not given, which needs S <= N.
+
+    Returns:
+        A scalar :class:`Estimate`; its standard error is that of the mean over draws.
+
+    Raises:
+        ValueError: shapes do not fit, parameters are not finite or scales not positive, or there
+            are fewer than two draws or data.
+
+    """
+    check_gaussian(loc, scale, minimum=2)
+    n, m = loc.shape
+    if z.dim() != 2 or z.shape[1] != m or z.shape[0] < 2:
+        raise ValueError(
+            f"z must hold at least two draws in shape (S, {m}), but has shape {tuple(z.shape)}."
+        )
+    if source is None:
+        if z.shape[0] > n:
+            raise ValueError(
+                f"z has {z.shape[0]} draws but there are {n} data; say which datum each draw came "
+                "from with source."
+            )
+        source = torch.arange(z.shape[0], device=z.device)
+    elif source.shape != z.shape[:1]:
+        raise ValueError(f"source must have shape {(z.shape[0],)}, but has {tuple(source.shape)}.")
+    elif bool((source < 0).any()) or bool((source >= n).any()):
+        raise ValueError(f"source must index the {n} data, from 0 to {n - 1}.")
+    with torch.no_grad():
+        aggregate = aggregate_log_density(
+            lambda s, t: normal_log_density(z[s, None], loc[t], scale[t]),
+            source,
+            n,
+            m,
+            leave_one_out,
+        )
+    term = aggregate.joint - aggregate.marginal.sum(1)
+    kind = "aggregate posterior, leaving one out" if leave_one_out else "aggregate posterior"
+    return Estimate(term.mean(), term.std() / math.sqrt(z.shape[0]), kind)
+
+
+def minibatch_total_correlation(
+    z: Tensor, loc: Tensor, scale: Tensor, n_data: int, method: str = "stratified"
+) -> Tensor:
+    """TC(z) of the aggregate posterior from one minibatch, for training, in nats.
+
+    See :func:`pairwise_total_correlation` for the two methods. Differentiable in z, loc and scale;
+    nothing is read back from the device.
+
+    Args:
+        z: (B, m) draws, one from the encoder of each datum of the batch.
+        loc: (B, m) means.
+        scale: (B, m) standard deviations, positive (not checked, as that would stop a GPU).
+        n_data: N, the size of the data set.
+        method: ``"stratified"`` or ``"weighted"``.
+
+    Returns:
+        scalar tensor.
+
+    Raises:
+        ValueError: shapes differ, or as :func:`pairwise_total_correlation`.
+
+    """
+    if z.dim() != 2 or not z.shape == loc.shape == scale.shape:
+        raise ValueError(
+            "z, loc and scale must have the same shape (B, m), but have "
+            f"{tuple(z.shape)}, {tuple(loc.shape)} and {tuple(scale.shape)}."
+        )
+    return pairwise_total_correlation(normal_log_density(z[:, None], loc, scale), n_data, method)
+
+
+def pairwise_total_correlation(
+    log_density: Tensor, n_data: int, method: str = "stratified"
+) -> Tensor:
+    """TC(z) from a minibatch, given the log density of every draw under every datum, in nats.
+
+    The aggregate densities p(z_b) and p(z_bj) are weighted sums over the batch, inside
+    TC(z) = mean_b [ln p(z_b) - sum_j ln p(z_bj)] (Chen et al. 2018, appendix C).
+
+    ``"stratified"``: datum b, which z_b was drawn from, stands for itself and has weight 1/N; the
+    B - 1 others stand for the remaining N - 1 data and have (N - 1) / (N (B - 1)) each. Over random
+    batches the densities are unbiased, and exact when B = N; their logarithms are biased downwards
+    by about half their relative variance, which for small batches is much and of either sign in
+    TC(z): compare values at one batch size, and report :func:`aggregate_total_correlation`.
+    (Chen et al. put a larger weight on one of the others, with the same expectation and more
+    variance.)
+
+    ``"weighted"``: every datum of the batch has weight 1/(N B). The densities come out too low by a
+    factor between 1/N and 1/B, so that the value is too large by up to (m - 1) ln N; its gradient
+    is what it is used for.
+
+    Args:
+        log_density: (B, B, m), entry (b, i, j) being ln p(z_bj | x_i). The draws of datum b are in
+            row b; discrete latents give log-probabilities.
+        n_data: N, at least B.
+        method: ``"stratified"`` or ``"weighted"``.
+
+    Returns:
+        scalar tensor, differentiable.
+
+    Raises:
+        ValueError: log_density is not (B, B, m) with B >= 2, ``n_data`` < B, or ``method`` is
+            unknown.
+
+    """
+    if log_density.dim() != 3 or log_density.shape[0] != log_density.shape[1]:
+        raise ValueError(
+            f"log_density must have shape (B, B, m), but has {tuple(log_density.shape)}."
+        )
+    weight = batch_log_weight(log_density, n_data, method)
+    joint = (log_density.sum(2) + weight).logsumexp(1)
+    marginal = (log_density + weight[:, :, None]).logsumexp(1)
+    return (joint - marginal.sum(1)).mean()
+
+
+def batch_log_weight(like: Tensor, n_data: int, method: str = "stratified") -> Tensor:
+    """Log weights (B, B) of datum i of a batch in the density of draw b.
+
+    Args:
+        like: tensor with B rows that gives dtype and device.
+        n_data: N, at least B.
+        method: see :func:`pairwise_total_correlation`.
+
+    Raises:
+        ValueError: B < 2, ``n_data`` < B or ``method`` unknown.
+
+    """
+    batch = like.shape[0]
+    if batch < 2:
+        raise ValueError(f"a minibatch estimate of TC(z) needs at least 2 data, but got {batch}.")
+    if n_data < batch:
+        raise ValueError(
+            f"n_data = {n_data} is less than the batch of {batch}; give the size of the data set."
+        )
+    if method == "weighted":
+        return like.new_full((batch, batch), -math.log(n_data * batch))
+    if method != "stratified":
+        raise ValueError(f'method must be "stratified" or "weighted", but is {method!r}.')
+    weight = like.new_full((batch, batch), math.log((n_data - 1) / (n_data * (batch - 1))))
+    weight.fill_diagonal_(-math.log(n_data))
+    return weight

@@ -1,0 +1,281 @@
+import math
+
+import pyro.distributions as dist
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+from torch.distributions import Bernoulli, Categorical, Independent, LogNormal, Normal
+from torch.utils.data import DataLoader, TensorDataset
+
+from pyro_corex import information as info
+from pyro_corex.information import AggregatePosterior
+
+
+@pytest.fixture
+def gaussian(generator):
+    common = torch.randn(400, 1, generator=generator)
+    loc = common + 0.3 * torch.randn(400, 3, generator=generator)
+    loc[:, 2] = 2 * loc[:, 2].sign()
+    scale = torch.rand(400, 3, generator=generator) * torch.tensor([1.0, 0.1, 0.5]) + 0.05
+    return AggregatePosterior(loc, scale), loc, scale
+
+
+@pytest.fixture
+def discrete(generator):
+    common = torch.randn(400, 1, 3, generator=generator)
+    probs = (3 * common + torch.randn(400, 2, 3, generator=generator)).softmax(2)
+    return AggregatePosterior.from_probs(probs), probs
+
+
+class Encoder(nn.Module):
+    """Gaussian by default; ``wrap`` makes other distributions of loc and scale."""
+
+    def __init__(self, wrap=Normal, width=4, latents=3):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(width, latents), nn.Dropout(0.5))
+        self.wrap, self.batches = wrap, []
+
+    def encode(self, x):
+        assert not torch.is_grad_enabled()
+        assert not self.training
+        self.batches.append(len(x))
+        loc = self.net(x)
+        return self.wrap(loc, 0.1 + loc.square())
+
+
+def test_samples_follow_the_marginals(gaussian, generator):
+    post, loc, scale = gaussian
+    z = post.sample(4_000, generator)
+    assert z.shape == (4_000, 3)
+    for j in range(3):
+        a, b = loc[:, j].numpy(), scale[:, j].numpy()
+        cdf = lambda t, a=a, b=b: stats.norm.cdf(t[:, None], a, b).mean(1)  # noqa: E731
+        assert stats.kstest(z[:, j].numpy(), cdf).pvalue > 0.01
+    # the latents are strongly correlated in the data, and not in the product of the marginals
+    assert torch.corrcoef(loc.T)[0, 1] > 0.85
+    off_diagonal = torch.corrcoef(z.T)[[0, 0, 1], [1, 2, 2]]
+    assert off_diagonal.abs().max() < 3 / math.sqrt(4_000)
+
+
+def test_discrete_samples_follow_the_marginals(discrete, generator):
+    post, probs = discrete
+    z = post.sample(4_000, generator)
+    assert z.shape == (4_000, 2)
+    assert z.dtype == torch.long
+    for j in range(2):
+        counts = z[:, j].bincount(minlength=3).numpy()
+        expected = 4_000 * probs[:, j].double().mean(0).numpy()
+        assert stats.chisquare(counts, expected, sum_check=False).pvalue > 0.01
+    joint = torch.zeros(3, 3).index_put_((z[:, 0], z[:, 1]), torch.ones(4_000), accumulate=True)
+    assert stats.chi2_contingency(joint.numpy()).pvalue > 0.01
+
+
+def test_sample_uses_the_global_state_by_default(gaussian, discrete):
+    for post in (gaussian[0], discrete[0]):
+        draws = []
+        for _ in range(2):
+            torch.manual_seed(1)
+            draws.append(post.sample(5))
+        assert torch.equal(*draws)
+        assert post.sample(0).shape == (0, draws[0].shape[1])
+        with pytest.raises(ValueError, match="must not be negative, but is -1"):
+            post.sample(-1)
+
+
+def test_log_prob_in_blocks(gaussian, generator, monkeypatch):
+    post, loc, scale = gaussian
+    z = torch.randn(50, 3, generator=generator)
+    want = Normal(loc, scale).log_prob(z[:, None]).logsumexp(1) - math.log(400)
+    torch.testing.assert_close(post.log_prob(z), want)
+    monkeypatch.setattr("pyro_corex.information.aggregate._ELEMENTS", 100)
+    torch.testing.assert_close(post.log_prob(z), want)
+    with pytest.raises(ValueError, match=r"shape \(n, 3\), but has \(3,\)"):
+        post.log_prob(z[0])
+
+
+def test_discrete_log_prob(discrete):
+    post, probs = discrete
+    z = torch.tensor([[0, 2], [1, 1]])
+    mean = probs.mean(0).log()
+    want = torch.stack([mean[0, [0, 1]], mean[1, [2, 1]]], 1)
+    torch.testing.assert_close(post.log_prob(z), want)
+    for bad in (z.float(), z + 1, z - 1):
+        with pytest.raises(ValueError, match="integer states from 0 to 2"):
+            post.log_prob(bad)
+
+
+def test_moments_and_entropy(gaussian):
+    post, _, _ = gaussian
+    grid = torch.linspace(-8, 8, 40_001)[:, None].expand(-1, 3)
+    step = 16 / 40_000
+    p = post.log_prob(grid).double().exp()
+    mean = (p * grid).sum(0) * step
+    torch.testing.assert_close(post.mean.double(), mean, rtol=0, atol=1e-5)
+    variance = (p * (grid - mean) ** 2).sum(0) * step
+    torch.testing.assert_close(post.variance.double(), variance, rtol=0, atol=2e-5)
+    entropy = torch.special.entr(p).sum(0) * step
+    torch.testing.assert_close(post.entropy().double(), entropy, rtol=0, atol=1e-5)
+
+
+def test_discrete_moments_and_entropy(discrete):
+    post, probs = discrete
+    p, k = probs.mean(0), torch.arange(3.0)
+    torch.testing.assert_close(post.mean, (p * k).sum(1))
+    torch.testing.assert_close(post.variance, (p * k**2).sum(1) - (p * k).sum(1) ** 2)
+    torch.testing.assert_close(post.entropy(), Categorical(p).entropy())
+
+
+def test_mutual_information(gaussian, discrete):
+    post, loc, scale = gaussian
+    want = info.gaussian_mutual_information_estimate(loc, scale)
+    assert torch.equal(post.mutual_information(), want.value)
+    assert torch.equal(post.mutual_information_stderr(), want.stderr)
+    assert torch.equal(post.mutual_information(), want.value)  # now remembered
+    post, probs = discrete
+    want = info.categorical_mutual_information_estimate(probs)
+    assert torch.equal(post.mutual_information(), want.value)
+    assert torch.equal(post.mutual_information_stderr(), want.stderr)
+
+
+def test_total_correlation(gaussian):
+    post, loc, scale = gaussian
+    state = torch.get_rng_state()
+    value, stderr = post.total_correlation(), post.total_correlation_stderr()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert isinstance(value, float)
+    generator = torch.Generator().manual_seed(7)
+    rows = torch.randint(400, (4_000,), generator=generator)
+    z = loc[rows] + scale[rows] * torch.randn(4_000, 3, generator=generator)
+    want = info.aggregate_total_correlation(z, loc, scale, source=rows)
+    assert abs(value - want.value.item()) < 3 * math.hypot(stderr, want.stderr.item())
+    assert 0 < stderr < 0.1
+    assert post.total_correlation(seed=1) != value
+    assert post.total_correlation(num_samples=50) != value
+    with pytest.raises(ValueError, match="at least 2 draws and 2 data, but got 1 and 400"):
+        post.total_correlation(num_samples=1)
+
+
+def test_discrete_total_correlation(discrete):
+    post, probs = discrete
+    want = info.discrete_total_correlation(
+        torch.einsum("ni,nj->ij", probs[:, 0], probs[:, 1]) / 400
+    ).item()
+    values = [post.total_correlation(seed=seed) for seed in range(20)]
+    stderr = post.total_correlation_stderr()
+    mean = sum(values) / 20
+    assert abs(mean - want) < 3 * stderr / math.sqrt(20)
+    assert 0 < stderr < 0.05
+
+
+def test_repr(gaussian, discrete):
+    assert repr(gaussian[0]) == "AggregatePosterior(Gaussian encoder, 400 data, 3 latents)"
+    assert repr(discrete[0]) == (
+        "AggregatePosterior(categorical encoder, 400 data, 2 latents, 3 states)"
+    )
+
+
+def test_refuses_bad_parameters():
+    with pytest.raises(ValueError, match="scale is a standard deviation"):
+        AggregatePosterior(torch.zeros(2, 1), torch.zeros(2, 1))
+    with pytest.raises(ValueError, match="sum to 1"):
+        AggregatePosterior.from_probs(torch.ones(2, 1, 2))
+
+
+def test_from_data_takes_tensors_and_loaders(generator):
+    x = torch.randn(2_500, 2, 2, generator=generator)
+    module = Encoder()
+    module.net[2].eval()  # a child in another mode than its parent, as frozen layers are
+    post = AggregatePosterior.from_data(module, x)
+    assert module.batches == [1024, 1024, 452]
+    assert module.training
+    assert module.net[1].training
+    assert not module.net[2].training
+    want = module.net[1](x.flatten(1)).detach()
+    torch.testing.assert_close(post.mean, want.mean(0))
+    torch.testing.assert_close(post.variance, (0.1 + want**2).square().mean(0) + want.var(0, False))
+    loader = DataLoader(TensorDataset(x, torch.arange(2_500)), batch_size=300)
+    for data in (loader, [x[:1000], x[1000:]], iter([{0: x}[0]])):
+        other = AggregatePosterior.from_data(module, data)
+        torch.testing.assert_close(other.mean, post.mean)
+    module.batches.clear()
+    AggregatePosterior.from_data(module, x[:10], batch_size=4)
+    assert module.batches == [4, 4, 2]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda a, b: Independent(Normal(a, b), 1),
+        lambda a, b: dist.Normal(a, b).to_event(1),
+        lambda a, b: [Normal(a[:, :1], b[:, :1]), Normal(a, b)],
+    ],
+)
+def test_from_data_takes_gaussians(wrap, generator):
+    x = torch.randn(20, 4, generator=generator)
+    module = Encoder(wrap)
+    post = AggregatePosterior.from_data(module, x)
+    torch.testing.assert_close(post.mean, module.net[1](x).mean(0).detach())
+
+
+def test_from_data_takes_categoricals(generator):
+    x = torch.randn(20, 4, generator=generator)
+    module = Encoder(lambda a, b: dist.Categorical(logits=a))
+    post = AggregatePosterior.from_data(module, x)
+    assert repr(post) == "AggregatePosterior(categorical encoder, 20 data, 1 latents, 3 states)"
+    want = module.net[1](x).softmax(1).mean(0).detach()
+    torch.testing.assert_close(post.log_prob(torch.tensor([[1]])).exp(), want[None, 1:2])
+    several = Encoder(lambda a, b: dist.Categorical(torch.stack([a, b], 1).softmax(2)).to_event(1))
+    post = AggregatePosterior.from_data(several, x)
+    assert repr(post) == "AggregatePosterior(categorical encoder, 20 data, 2 latents, 3 states)"
+
+
+def test_from_data_chooses_the_layer(generator):
+    x = torch.randn(20, 4, generator=generator)
+    module = Encoder(lambda a, b: (Normal(a, b), Categorical(logits=a)))
+    assert "Gaussian" in repr(AggregatePosterior.from_data(module, x, layer=0))
+    assert "Gaussian" in repr(AggregatePosterior.from_data(module, x, layer=-2))
+    assert "categorical" in repr(AggregatePosterior.from_data(module, x, layer=1))
+    for layer in (2, -3):
+        with pytest.raises(ValueError, match=f"layer = {layer}, but the module has 2 layers"):
+            AggregatePosterior.from_data(module, x, layer=layer)
+    with pytest.raises(ValueError, match="layer = 1, but the module has a single layer"):
+        AggregatePosterior.from_data(Encoder(), x, layer=1)
+
+
+def test_from_data_restores_the_mode_after_an_error(generator):
+    module = Encoder(lambda a, b: Bernoulli(logits=a))
+    with pytest.raises(TypeError):
+        AggregatePosterior.from_data(module, torch.randn(3, 4, generator=generator))
+    assert all(child.training for child in module.modules())
+
+
+@pytest.mark.parametrize(
+    ("wrap", "match"),
+    [
+        (LogNormal, r"returned LogNormal with batch shape \(3, 3\)"),
+        (lambda a, b: Normal(a[0], b[0]), r"returned Normal with batch shape \(3,\)"),
+        (lambda a, b: Categorical(logits=a[0]), "returned Categorical"),
+        (lambda a, b: a, "returned Tensor, but must return"),
+    ],
+)
+def test_from_data_refuses_other_encoders(wrap, match):
+    with pytest.raises(TypeError, match=match):
+        AggregatePosterior.from_data(Encoder(wrap), torch.randn(3, 4))
+
+
+def test_from_data_refuses_other_data():
+    with pytest.raises(TypeError, match=r"Linear has no encode\(x\)"):
+        AggregatePosterior.from_data(nn.Linear(1, 1), torch.zeros(3, 1))
+    with pytest.raises(ValueError, match="data holds no batches"):
+        AggregatePosterior.from_data(Encoder(), torch.zeros(0, 4))
+    with pytest.raises(ValueError, match="data holds no batches"):
+        AggregatePosterior.from_data(Encoder(), [])
+    with pytest.raises(ValueError, match=r"shape \(N, ...\)"):
+        AggregatePosterior.from_data(Encoder(), torch.tensor(0.0))
+    with pytest.raises(ValueError, match="batch_size must be at least 1, but is 0"):
+        AggregatePosterior.from_data(Encoder(), torch.zeros(3, 4), batch_size=0)
+    with pytest.raises(TypeError, match="begin with one, but is dict"):
+        AggregatePosterior.from_data(Encoder(), [{"x": torch.zeros(3, 4)}])
+    with pytest.raises(TypeError, match="begin with one, but is tuple"):
+        AggregatePosterior.from_data(Encoder(), [()])

@@ -1,0 +1,172 @@
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from pyro_corex import information as info
+
+# (SciPy's distribution, largest bias at N = 1,000, and at N = 10,000)
+CONTINUOUS = [
+    (stats.norm(), 2e-3, 1e-3),
+    (stats.uniform(), 5e-4, 2e-4),
+    (stats.expon(), 3e-3, 1.5e-3),
+    (stats.laplace(), 3e-3, 1.5e-3),
+]
+
+
+def sample(distribution, n, d, seed=0):
+    draws = distribution.rvs((n, d), random_state=np.random.default_rng(seed))
+    return torch.from_numpy(draws)
+
+
+@pytest.mark.parametrize("distribution", [row[0] for row in CONTINUOUS], ids=lambda d: d.dist.name)
+@pytest.mark.parametrize(("n", "d"), [(1_000, 2_000), (10_000, 200)])
+def test_continuous_is_nearly_unbiased_and_knows_its_error(distribution, n, d):
+    limit = next(row[1 if n == 1_000 else 2] for row in CONTINUOUS if row[0] is distribution)
+    got = info.entropy_estimate(sample(distribution, n, d), "continuous")
+    spread = got.value.std().item()
+    bias = got.value.mean().item() - float(distribution.entropy())
+    assert abs(bias) < limit + 3 * spread / math.sqrt(d)
+    assert got.stderr.mean().item() == pytest.approx(spread, rel=0.15)
+    assert got.kind == "continuous"
+    assert got.correction == "spacings (digamma)"
+
+
+def test_continuous_matches_the_equation():
+    x = sample(stats.norm(), 50, 1)
+    ordered, m, n = np.sort(x[:, 0].numpy()), round(50**0.25), 50
+    want = -stats.norm().entropy() * 0
+    for i in range(n):
+        low, high = max(i - m, 0), min(i + m, n - 1)
+        digamma = -np.euler_gamma + sum(1 / k for k in range(1, high - low))
+        want += (math.log(ordered[high] - ordered[low]) - digamma) / n
+    want += -np.euler_gamma + sum(1 / k for k in range(1, n + 1))
+    assert info.marginal_entropy(x, "continuous").item() == pytest.approx(want, abs=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 300), st.integers(0, 2**31), st.floats(-100, 100), st.floats(0.01, 100))
+def test_continuous_under_affine_maps_and_permutations(n, seed, shift, factor):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 2, generator=g, dtype=torch.float64)
+    value = info.marginal_entropy(x, "continuous")
+    moved = info.marginal_entropy(-factor * x[torch.randperm(n, generator=g)] + shift, "continuous")
+    torch.testing.assert_close(moved, value + math.log(factor), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.2, 0.05])
+def test_binary_is_nearly_unbiased_and_knows_its_error(p, generator):
+    n, d = 500, 20_000
+    x = (torch.rand(n, d, generator=generator) < p).double()
+    got = info.entropy_estimate(x, "binary")
+    want = float(stats.bernoulli(p).entropy())
+    spread = got.value.std().item()
+    assert abs(got.value.mean().item() - want) < 2 / n**2 / p + 3 * spread / math.sqrt(d)
+    if p < 0.5:  # at a half the slope of the entropy is 0, and its error of second order
+        assert got.stderr.mean().item() == pytest.approx(spread, rel=0.05)
+    assert got.correction == "Miller-Madow"
+
+
+def test_binary_and_categorical_agree(generator):
+    x = torch.rand(300, 5, generator=generator) < torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0])
+    binary = info.entropy_estimate(x.double(), "binary")
+    categorical = info.entropy_estimate(x.double(), "categorical")
+    torch.testing.assert_close(binary.value, categorical.value, rtol=0, atol=1e-12)
+    torch.testing.assert_close(binary.stderr, categorical.stderr, rtol=0, atol=1e-12)
+    assert binary.value[0] == 0  # a constant, without correction
+    assert binary.stderr[[0, 4]].tolist() == [0, 0]
+
+
+def test_categorical_by_hand():
+    x = torch.tensor([[2, 7], [2, 8], [5, 7], [9, 7]])
+    want = [1.5 * math.log(2) + 2 / 8, math.log(4) - 0.75 * math.log(3) + 1 / 8]
+    got = info.entropy_estimate(x, "categorical")
+    torch.testing.assert_close(got.value, torch.tensor(want))
+    p = [torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.75, 0.25])]
+    spread = [float((q * (q.log() + (q * -q.log()).sum()) ** 2).sum()) for q in p]
+    torch.testing.assert_close(got.stderr, (torch.tensor(spread) / 4).sqrt())
+
+
+def test_categorical_is_nearly_unbiased(generator):
+    weights = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
+    x = weights.expand(4_000, 4).multinomial(400, replacement=True, generator=generator).T
+    got = info.entropy_estimate(x, "categorical")
+    want = -(weights * weights.log()).sum().item()
+    spread = got.value.std().item()
+    assert abs(got.value.mean().item() - want) < 1e-4 + 3 * spread / math.sqrt(4_000)
+    assert got.stderr.mean().item() == pytest.approx(spread, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("x", "kind"),
+    [
+        (torch.tensor([[0.0], [1.0]]), "binary"),
+        (torch.tensor([[False], [True]]), "binary"),
+        (torch.tensor([[0, 3], [1, 1]]), "categorical"),
+        (torch.arange(100.0)[:, None] % 10 / 255, "categorical"),
+        (torch.arange(100.0)[:, None], "continuous"),
+    ],
+)
+def test_auto_decides_and_says_so(x, kind, caplog):
+    with caplog.at_level(logging.INFO, logger="pyro_corex.information.entropy"):
+        got = info.entropy_estimate(x)
+    assert got.kind == kind
+    assert f"taken as {kind}" in caplog.text
+    torch.testing.assert_close(info.marginal_entropy(x), info.marginal_entropy(x, kind))
+
+
+def test_dtype_follows_the_input():
+    assert info.marginal_entropy(torch.randn(9, 2, dtype=torch.float64)).dtype == torch.float64
+    assert info.marginal_entropy(torch.randint(3, (9, 2))).dtype == torch.get_default_dtype()
+    assert info.marginal_entropy(torch.randn(9, 2).half(), "categorical").dtype == torch.half
+    x = torch.randn(9, 2, requires_grad=True)
+    assert not info.marginal_entropy(x, "continuous").requires_grad
+
+
+@pytest.mark.parametrize(
+    ("x", "kind", "match"),
+    [
+        (torch.zeros(3), "auto", r"shape \(N, d\).*has shape \(3,\).*flatten"),
+        (torch.zeros(3, 2, 2), "auto", r"flatten a datum's dimensions with x.flatten\(1\)"),
+        (torch.zeros(0, 2), "auto", r"empty: got shape \(0, 2\)"),
+        (torch.zeros(2, 0), "auto", "empty"),
+        (torch.tensor([[math.nan], [1.0]]), "auto", "1 of its 2 entries are NaN or infinite"),
+        (torch.tensor([[math.inf], [1.0]]), "binary", "must be finite"),
+        (torch.zeros(1, 2), "auto", "at least 2; is x transposed"),
+        (torch.zeros(2, 2, dtype=torch.cfloat), "auto", "x must be real"),
+        (torch.zeros(2, 2), "gaussian", "kind must be one of auto, binary.*is 'gaussian'"),
+        (torch.tensor([[0.5], [1.0]]), "binary", "1 of 2 entries are neither; binarise"),
+        (torch.tensor([[0], [2]]), "binary", "zeros and ones"),
+        (torch.zeros(50, 2), "continuous", "2 of 2 dimensions have atoms.*dequantise"),
+        (torch.arange(100.0)[:, None] // 3, "continuous", "mostly tied values"),
+        (torch.arange(100.0)[:, None].clamp(min=20), "continuous", "1 of 1 dimensions have atoms"),
+        (
+            torch.stack([torch.arange(100.0), torch.arange(100.0) % 2], 1),
+            "auto",
+            "1 of 2 dimensions with ten or more",
+        ),
+    ],
+)
+def test_refuses(x, kind, match):
+    with pytest.raises(ValueError, match=match):
+        info.marginal_entropy(x, kind)
+
+
+def test_estimate_tells():
+    got = info.entropy_estimate(torch.tensor([[0.0], [1.0]]))
+    assert repr(got) == ("Estimate(0.94315 ± 0 nats, kind='binary', correction='Miller-Madow')")
+    got = info.entropy_estimate(torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
+    assert "2 values in nats, sum 0.94315" in repr(got)
+    with pytest.raises(AttributeError):
+        got.kind = "other"
+
+
+def test_gaussian_entropy():
+    got = info.gaussian_entropy(torch.tensor([0.1, 2.0], dtype=torch.float64))
+    want = [float(stats.norm(scale=s).entropy()) for s in (0.1, 2.0)]
+    torch.testing.assert_close(got, torch.tensor(want, dtype=torch.float64))

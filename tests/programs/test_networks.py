@@ -1,0 +1,66 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from pyro_corex.programs import conv_decoder, conv_encoder, mlp, mlp_decoder, mlp_encoder
+
+
+def linear_sizes(network: nn.Module) -> list[tuple[int, int]]:
+    return [(m.in_features, m.out_features) for m in network.modules() if isinstance(m, nn.Linear)]
+
+
+@pytest.mark.parametrize("sizes", [(5, 4), [5, 7, 4], torch.Size([5, 7, 6, 4])])
+def test_mlp(sizes):
+    network = mlp(sizes)
+    assert linear_sizes(network) == list(pairwise(sizes))
+    assert sum(isinstance(m, nn.ReLU) for m in network) == len(sizes) - 2
+    assert isinstance(network[-1], nn.Linear)  # nothing behind the last
+    assert network(torch.randn(2, 3, 5)).shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, lambda: nn.LeakyReLU(0.2)])
+def test_activation(activation):
+    network = mlp([3, 4, 4, 2], activation)
+    assert [type(m) for m in network[1::2]] == [type(activation())] * 2
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3), (1, 2, 3)])
+def test_mlp_encoder_flattens(shape):
+    encoder = mlp_encoder([6, 5, 4])
+    assert encoder(torch.randn(7, *shape)).shape == (7, 2 * 4)
+    assert linear_sizes(encoder) == [(6, 5), (5, 8)]
+
+
+@pytest.mark.parametrize("n_params", [1, 3])
+@pytest.mark.parametrize("shape", [None, (6,), (2, 3), (1, 2, 3)])
+def test_mlp_decoder(shape, n_params):
+    decoder = mlp_decoder([4, 5, 6], n_params=n_params, shape=shape)
+    tail = () if n_params == 1 else (n_params,)
+    for lead in [(7,), (2, 7)]:
+        out = decoder(torch.randn(*lead, 4))
+        assert out.shape == (*lead, *(shape or (6,)), *tail)
+
+
+CONV = [
+    ((1, 8, 8), (4,)),
+    ((3, 16, 8), (4, 5)),
+    ((1, 32, 32), (2, 3, 4)),
+]
+
+
+@pytest.mark.parametrize(("shape", "channels"), CONV)
+def test_convolutions_mirror_each_other(shape, channels):
+    encoder, decoder = conv_encoder(shape, 5, channels), conv_decoder(5, shape, channels)
+    assert encoder(torch.randn(2, *shape)).shape == (2, 2 * 5)
+    assert decoder(torch.randn(2, 5)).shape == (2, *shape)
+    down = [(m.in_channels, m.out_channels) for m in encoder if isinstance(m, nn.Conv2d)]
+    up = [(m.out_channels, m.in_channels) for m in decoder if isinstance(m, nn.ConvTranspose2d)]
+    assert down == up[::-1]
+    assert not isinstance(decoder[-1], nn.ReLU)
+
+
+def test_default_channels():
+    encoder = conv_encoder((1, 32, 32), 10)
+    assert [m.out_channels for m in encoder if isinstance(m, nn.Conv2d)] == [32, 64, 128]

@@ -1,0 +1,230 @@
+"""The house of the library: who may import whom, and that an import changes nothing."""
+
+import ast
+import json
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import pyro_corex
+
+ROOT = Path(pyro_corex.__file__).parent
+NAME = "pyro_corex"
+
+# Lowest first; those of one rank do not import each other.
+RANKS = [
+    {"information"},
+    {"programs", "objective"},
+    {"training"},
+    {"evaluation"},
+    {"datasets"},
+    {"estimator"},
+    {"report"},
+]
+RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
+
+
+def sources(root: Path = ROOT) -> dict[str, Path]:
+    """Module name -> file."""
+    found = {}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        found[".".join((NAME, *parts))] = path
+    return found
+
+
+def imports(module: str, path: Path, modules: set[str]) -> set[str]:
+    """The modules of the library that a file imports, wherever in it the import stands."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            for alias in node.names:  # a module of the package, or a name in it
+                full = f"{base}.{alias.name}"
+                found.add(full if full in modules else base)
+    return {name for name in found if name.split(".")[0] == NAME}
+
+
+def graph(root: Path = ROOT) -> dict[str, set[str]]:
+    files = sources(root)
+    return {module: imports(module, path, set(files)) for module, path in files.items()}
+
+
+def part(module: str) -> str:
+    """The folder (or single file) below the root that a module is in; "" for the root itself."""
+    return [*module.split("."), ""][1]
+
+
+def upward(edges: dict[str, set[str]]) -> list[str]:
+    """The imports that do not go downwards."""
+    wrong = []
+    for module, targets in edges.items():
+        here = part(module)
+        for target in sorted(targets):
+            there = part(target)
+            if here and here != there and (not there or RANK[there] >= RANK[here]):
+                wrong.append(f"{module} imports {target}")
+    return wrong
+
+
+def cycle(edges: dict[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+# ---------------------------------------------------------------------- imports
+
+
+def test_every_part_has_its_place():
+    assert {part(module) for module in sources()} - {""} <= set(RANK)
+
+
+def test_imports_go_downwards():
+    assert upward(graph()) == []
+
+
+def test_there_is_no_cycle():
+    assert cycle(graph()) == []
+
+
+PLANTED = {
+    "objective imports programs": ("objective/elbo.py", "from pyro_corex.programs import anchor"),
+    "programs imports objective": ("programs/vae.py", "from pyro_corex import objective"),
+    "relative": ("information/entropy.py", "from ..programs import vae"),
+    "of the root": ("programs/vae.py", "import pyro_corex"),
+    "in a function": ("objective/elbo.py", "def f():\n    import pyro_corex.training"),
+    "for types only": (
+        "information/entropy.py",
+        "import typing\nif typing.TYPE_CHECKING:\n    from pyro_corex.objective import x",
+    ),
+}
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """A small library that keeps the order."""
+    files = {
+        "__init__.py": "from pyro_corex import information, objective, programs\n",
+        "information/__init__.py": "from pyro_corex.information.entropy import h\n",
+        "information/entropy.py": "import torch\nh = 1\n",
+        "programs/__init__.py": "from .vae import VAE\n",
+        "programs/vae.py": "from pyro_corex.information import h\nVAE = h\n",
+        "objective/__init__.py": "",
+        "objective/elbo.py": "from ..information.entropy import h\nx = h\n",
+        "training/__init__.py": "from pyro_corex.objective.elbo import x\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_a_house_in_order_passes(house):
+    assert upward(graph(house)) == []
+    assert cycle(graph(house)) == []
+    assert graph(house)[f"{NAME}.objective.elbo"] == {f"{NAME}.information.entropy"}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_upward_import_is_found(house, name):
+    file, text = PLANTED[name]
+    (house / file).write_text(text)
+    found = upward(graph(house))
+    module = file.removesuffix(".py").replace("/", ".")
+    assert len(found) == 1
+    assert found[0].startswith(f"{NAME}.{module} imports")
+
+
+def test_a_planted_cycle_is_found(house):
+    (house / "information/cells.py").write_text("from .entropy import h")
+    (house / "information/entropy.py").write_text("from .cells import h")
+    assert upward(graph(house)) == []
+    assert set(cycle(graph(house))) == {f"{NAME}.information.{m}" for m in ("cells", "entropy")}
+
+
+# ---------------------------------------------------------------------- importing
+
+PROBE = """
+import json, logging, os, random, sys, warnings
+import numpy, pyro, torch
+import pyro.distributions, pyro.infer, pyro.nn, pyro.optim
+import torch.distributions
+
+def state():
+    return {
+        "default dtype": str(torch.get_default_dtype()),
+        "default device": str(torch.get_default_device()),
+        "torch random state": torch.get_rng_state().tolist(),
+        "numpy random state": str(numpy.random.get_state()),
+        "python random state": str(random.getstate()),
+        "pyro validation": pyro.infer.util.is_validation_enabled(),
+        "pyro poutine validation": pyro.settings.get("validate_poutine"),
+        "distributions validation": torch.distributions.Distribution._validate_args,
+        "pyro settings": str(pyro.settings.get()),
+        "parameters": list(pyro.get_param_store()),
+        "gradient mode": torch.is_grad_enabled(),
+        "anomaly mode": torch.is_anomaly_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "matmul precision": torch.get_float32_matmul_precision(),
+        "threads": torch.get_num_threads(),
+        "warning filters": str(warnings.filters),
+        "print options": str(torch._tensor_str.PRINT_OPTS),
+        "numpy errors": numpy.geterr(),
+        "log handlers": str(logging.getLogger().handlers),
+        "environment": dict(os.environ),
+        "recursion limit": sys.getrecursionlimit(),
+    }
+
+before = state()
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    inside = str(warnings.filters)
+    import pyro_corex
+    assert str(warnings.filters) == inside
+after = state()
+print(json.dumps({
+    "before": before,
+    "after": after,
+    "warnings": [str(w.message) for w in caught],
+    "modules": sorted({name.split(".")[0] for name in sys.modules}),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def probe() -> dict:
+    run = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    return json.loads(run.stdout)  # nothing else is printed
+
+
+def test_an_import_changes_no_global_state(probe):
+    changed = [key for key, value in probe["before"].items() if probe["after"][key] != value]
+    assert changed == []
+    assert probe["warnings"] == []
+
+
+def test_an_import_needs_no_extra(probe):
+    extras = {"matplotlib", "sklearn", "torchvision", "sphinx", "pytest", "hypothesis", "zuko"}
+    assert extras & set(probe["modules"]) == set()
+
+
+def test_public_names_exist():
+    missing = [name for name in pyro_corex.__all__ if not hasattr(pyro_corex, name)]
+    assert missing == []
+    assert pyro_corex.__all__ == sorted(set(pyro_corex.__all__))
