@@ -10,6 +10,7 @@ from pyro_corex.programs import (
     StackedCorEx,
     Warmup,
     anchor,
+    latent_plate,
 )
 from pyro_corex.training import History, fit
 
@@ -30,6 +31,7 @@ __all__ = [
     "evaluation",
     "fit",
     "information",
+    "latent_plate",
     "programs",
     "report",
 ]
