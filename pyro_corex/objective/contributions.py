@@ -337,6 +337,14 @@ class Contributions:
         symbols = site["infer"]["_dim_to_symbol"]
         rank = detail.value.dim() - detail.n_dims
         shape = detail.value.shape[:rank]
+        where = ordinal(site, self.plate_to_symbol)
+        if self.expectation.exact:
+            if rank <= self.max_plate_nesting:
+                return 1.0, ""  # it depends on no enumerated value
+            depends = any(size > 1 for size in shape[: rank - int(self.max_plate_nesting)])
+            only = self.expectation.only_weight(where, symbols, depends)
+            if only is not None:
+                return only, ""
         try:
             dims = "".join(symbols[i - rank] for i, size in enumerate(shape) if size > 1)
         except KeyError:
@@ -345,7 +353,7 @@ class Contributions:
                 f"dimensions are in a plate. Enumerated and score-function sites need every "
                 f"batch dimension in a pyro.plate, or declared with .to_event()."
             ) from None
-        weight, weight_dims = self.expectation.weight(ordinal(site, self.plate_to_symbol), dims)
+        weight, weight_dims = self.expectation.weight(where, dims)
         if not isinstance(weight, Tensor):
             return weight, ""
         position = {symbol: dim for dim, symbol in symbols.items()}

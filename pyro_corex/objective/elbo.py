@@ -276,8 +276,8 @@ class CorExELBO(TraceEnum_ELBO):
         if self.vectorize_particles:
             guide = self._vectorized_num_particles(guide)
             model = self._vectorized_num_particles(model)
-        guide = EnumMessenger(first_available_dim=-1 - int(self.max_plate_nesting))(guide)
-        model = EnumMessenger()(model)  # goes on where the guide stopped allocating dimensions
+        guide = _Enumerate(first_available_dim=-1 - int(self.max_plate_nesting))(guide)
+        model = _Enumerate()(model)  # goes on where the guide stopped allocating dimensions
         for _ in range(1 if self.vectorize_particles else self.num_particles):
             yield self._get_trace(model, guide, args, kwargs)
 
@@ -364,6 +364,12 @@ class _Recorder(TraceMessenger):
     """
 
     records_params = False
+
+
+class _Enumerate(EnumMessenger):
+    """``EnumMessenger`` without the guards against warnings of ``torch.jit.trace``."""
+
+    _pyro_sample = EnumMessenger._pyro_sample.__wrapped__
 
 
 class _Pair:

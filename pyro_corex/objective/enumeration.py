@@ -57,24 +57,53 @@ class Expectation:
         self._log_denominators: list[tuple[Ordinal, float]] = []
         self._operations: dict[Any, Any] = {}
         self._cache: dict[tuple[Ordinal, frozenset[str]], tuple[Tensor | float, str]] = {}
+        self._aligned: tuple[DimToSymbol, Tensor]  # of the last exact factor, not packed
         for name, site in guide_trace.nodes.items():
             if is_sample(site) and "score_parts" in site:
                 self._add(name, site, ordinal(site, guide_trace.plate_to_symbol))
 
     def _add(self, name: str, site: Site, where: Ordinal) -> None:
         symbols = site["infer"]["_dim_to_symbol"]
+        marked = site["infer"].get("enumerate")
+        if marked == "parallel" and site["infer"].get("num_samples") is None:
+            log_prob = site["score_parts"].log_prob
+            own_dim = symbols[site["infer"]["_enumerate_dim"]]
+            log_weight = packed.pack(log_prob, symbols)
+            self.factors.append(
+                Factor(name, where, log_weight, log_weight._pyro_dims, own_dim, False)
+            )
+            self._aligned = (symbols, log_prob)
+            return
         parts = ScoreParts(*(packed.pack(part, symbols) for part in site["score_parts"]))
         site.setdefault("packed", {}).update(score_parts=parts, log_prob=parts.log_prob)
         log_weight, log_denominator = compute_site_dice_factor(site)
         if not is_identically_zero(log_denominator):
             self._log_denominators.append((where, log_denominator))
-        if is_identically_zero(log_weight):
-            return
-        marked = site["infer"].get("enumerate")
-        exact = marked == "parallel" and site["infer"].get("num_samples") is None
-        dims = getattr(log_weight, "_pyro_dims", "")
-        own_dim = symbols[site["infer"]["_enumerate_dim"]] if exact else ""
-        self.factors.append(Factor(name, where, log_weight, dims, own_dim, not marked))
+        if not is_identically_zero(log_weight):
+            dims = getattr(log_weight, "_pyro_dims", "")
+            self.factors.append(Factor(name, where, log_weight, dims, "", not marked))
+
+    @property
+    def exact(self) -> bool:
+        """Whether all weights are probabilities that sum to one, in one trace."""
+        return not self._log_denominators and all(f.own_dim for f in self.factors)
+
+    def only_weight(self, where: Ordinal, symbols: DimToSymbol, depends: bool) -> Tensor | None:
+        """The weight where one enumerated site is all there is, shaped as its log density.
+
+        :param symbols: of the cost's dimensions.
+        :returns: ``None`` where the cost needs the general :meth:`weight`.
+        """
+        own_symbols, log_prob = self._aligned
+        if len(self.factors) != 1 or not depends or not self.factors[0].ordinal <= where:
+            return None
+        if any(
+            symbols.get(dim) != own_symbols[dim]
+            for dim in range(-log_prob.dim(), 0)
+            if log_prob.shape[dim] > 1
+        ):
+            return None
+        return log_prob.exp()
 
     def weight(self, where: Ordinal, dims: str) -> tuple[Tensor | float, str]:
         """The weight of a cost that is in the plates ``where`` and has the axes ``dims``.

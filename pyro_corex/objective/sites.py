@@ -53,6 +53,8 @@ def log_prob(fn: Distribution, value: Tensor) -> Factored:
         return Factored(torch.where(mask, base, base.new_zeros(())), n)
     if type(fn) is dist.Normal:
         return Factored(_normal_log_prob(fn, value), 0)
+    if type(fn) is dist.Categorical and hasattr(value, "_pyro_categorical_support"):
+        return Factored(_enumerated_log_prob(fn, value), 0)
     return Factored(fn.log_prob(value), 0)
 
 
@@ -61,9 +63,22 @@ def _normal_log_prob(fn: dist.Normal, value: Tensor) -> Tensor:
     if fn._validate_args:
         fn._validate_sample(value)
     loc, scale = fn.loc, _unexpand(fn.scale)
-    standardised = (value - loc) * (_SQRT_HALF / scale)
+    standardised = (value - loc) * (scale.reciprocal() * _SQRT_HALF)
     log_prob = (-scale.log() - _HALF_LOG_2PI) - standardised.square()
+    if log_prob.shape == fn.batch_shape:
+        return log_prob
     return log_prob.expand(broadcast_shapes(log_prob.shape, fn.batch_shape))
+
+
+def _enumerated_log_prob(fn: dist.Categorical, value: Tensor) -> Tensor:
+    """As ``fn.log_prob`` at the values of an enumerated categorical: no look-up is needed."""
+    logits = fn.logits
+    if value.dim() <= logits.dim() - 1 or value.shape != (logits.shape[-1],) + (1,) * (
+        value.dim() - 1
+    ):
+        return fn.log_prob(value)
+    lead = (1,) * (value.dim() - logits.dim())
+    return logits.movedim(-1, 0).reshape(logits.shape[-1:] + lead + logits.shape[:-1])
 
 
 def _unexpand(tensor: Tensor) -> Tensor:

@@ -191,9 +191,9 @@ class StackedCorEx(CorExProgram):
         if not self._is_discrete(layer):
             return z
         classes = torch.arange(self.dims[layer - 1], device=z.device)
-        weight = next(self.decoders[layer - 1].parameters(), None)
         # z ends in an axis of size 1, where the other layers have their latents
-        return (z == classes).to(torch.get_default_dtype() if weight is None else weight.dtype)
+        dtype: torch.dtype = self.prior.logits.dtype  # type: ignore[assignment]
+        return (z == classes).to(dtype)
 
     # ------------------------------------------------------------------ up and down
 

@@ -1,6 +1,7 @@
 """Every wrong use of the objective, and the sentence that it gets."""
 
 import math
+from contextlib import nullcontext
 import warnings
 
 import pyro
@@ -340,20 +341,31 @@ def test_infinite_terms_that_cancel_are_nan():
 # ---------------------------------------------------------------------- batch dimensions
 
 
-@pytest.mark.parametrize("infer", [PARALLEL, {}], ids=["enumerated", "score function"])
-def test_batch_dimension_outside_of_plates(infer):
-    """Without validation, which would have said so before."""
-
+def discrete_and_reals(infer, plate):
     def model():
         z = pyro.sample("z", dist.Bernoulli(simplex("prior", 2)[0]), infer=infer)
-        pyro.sample("x", dist.Normal(z + torch.zeros(3), 1.0), obs=torch.zeros(3))
+        with plate():
+            pyro.sample("x", dist.Normal(z + torch.zeros(3), 1.0), obs=torch.zeros(3))
 
     def guide():
         pyro.sample("z", dist.Bernoulli(simplex("guide", 2)[0]), infer=infer)
 
+    return model, guide
+
+
+def test_batch_dimension_outside_of_plates():
+    """Without validation, which would have said so before."""
     match = r"Site 'x' has the batch shape .*3.*not all of its dimensions are in a plate.*to_event"
     with pyro.validation_enabled(False), pytest.raises(ValueError, match=match):
-        CorExELBO(max_plate_nesting=1).loss(model, guide)
+        CorExELBO(max_plate_nesting=1).loss(*discrete_and_reals({}, nullcontext))
+
+
+def test_batch_dimension_outside_of_plates_with_one_enumerated_site():
+    """Its weight needs no names for the dimensions, so the sum is right."""
+    with pyro.validation_enabled(False):
+        loose = CorExELBO(max_plate_nesting=1).loss(*discrete_and_reals(PARALLEL, nullcontext))
+    plated = CorExELBO().loss(*discrete_and_reals(PARALLEL, lambda: pyro.plate("three", 3)))
+    assert loose == pytest.approx(plated, rel=1e-12)
 
 
 def test_batch_dimension_outside_of_plates_without_enumeration():
