@@ -211,6 +211,18 @@ def test_anchored_on_cuda(device, watched):
         assert objective.last_terms.kl_weight["z"].device.type == "cuda"
 
 
+@pytest.mark.parametrize("name", ["learned_normal", "stack, discrete top", "stack, continuous"])
+@pytest.mark.parametrize(("device", "watched"), ON_CUDA)
+def test_the_penalty_on_tc_stays_on_cuda(device, watched, name):
+    top = {"learned_normal": "z", "stack, continuous": "z3"}.get(name, "z1")
+    program = PROGRAMS[name]()
+    objective = CorExELBO(max_plate_nesting=2, tc_weight=1.0, tc_sites=[top])
+    with device():
+        loss = forward(program, name, watched, objective)
+        tensors = [loss, objective.last_terms.total_correlation]
+        assert {t.device.type for t in tensors} == {"cuda"}
+
+
 def train_on_meta(program: Any, name: str, particles: int = 1) -> None:
     program = program.to("meta")
     optim = torch.optim.Adam(program.parameters())

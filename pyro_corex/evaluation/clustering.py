@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
@@ -15,6 +14,8 @@ def cluster_accuracy(labels: ArrayLike | Tensor, clusters: ArrayLike | Tensor) -
     :param clusters: cluster indices, shape ``(N,)``.
     :raises ValueError: for empty inputs, or inputs of different or more than one dimension.
     """
+    from scipy.optimize import linear_sum_assignment  # here, as it changes the warning filters
+
     table = contingency(labels, clusters)
     rows, columns = linear_sum_assignment(table, maximize=True)
     return float(table[rows, columns].sum() / table.sum())

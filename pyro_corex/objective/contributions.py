@@ -20,7 +20,7 @@ from pyro.ops.contract import contract_tensor_tree
 from pyro.ops.rings import SampleRing
 from torch import Tensor
 
-from pyro_corex.objective import sites
+from pyro_corex.objective import sites, tc_penalty
 from pyro_corex.objective.enumeration import Expectation, Ordinal, ordinal
 from pyro_corex.objective.sites import Factored, Site, is_sample
 from pyro_corex.objective.terms import CorExTerms
@@ -44,6 +44,10 @@ class Sums:
     weight: dict[str, Tensor | float | None] = field(default_factory=dict)
     """The weight of each KL; ``None`` where it differs between data, which have no one weight."""
     num_data: float = 1.0
+    total_correlation: Tensor | None = None
+    """TC(z), summed over the particles, where it is penalised."""
+    penalty: Tensor | None = None
+    """What is trained of it."""
     shares_graph: bool = False
     """Whether other traces of the same particle share tensors with this one."""
 
@@ -58,13 +62,20 @@ class Sums:
             self.add(*key, value, other.weighted[key].detach())
         self.weight.update(other.weight)
         self.num_data = other.num_data
+        if other.total_correlation is not None and other.penalty is not None:
+            self.penalise(other.total_correlation, other.penalty.detach())
+
+    def penalise(self, value: Tensor, penalty: Tensor) -> None:
+        """Adds to TC(z) what is reported, and what is trained with its graph."""
+        self.total_correlation = _sum(self.total_correlation, value.detach())
+        self.penalty = _sum(self.penalty, penalty)
 
     def elbo(self) -> Tensor | float:
         """The sum of all weighted terms in nats: what is to be maximised."""
         total: Tensor | float = 0.0
         for (kind, _), weighted in self.weighted.items():
             total = total + weighted.sum() if kind == "reconstruction" else total - weighted.sum()
-        return total
+        return total if self.penalty is None else total - self.penalty
 
     def terms(self, num_particles: int, tc_weight: float) -> CorExTerms:
         """The terms per datum."""
@@ -80,6 +91,9 @@ class Sums:
             kl_weight={name: self._kl_weight(name) for name in kl},
             num_data=self.num_data,
             tc_weight=tc_weight,
+            total_correlation=None
+            if self.total_correlation is None
+            else self.total_correlation / num_particles,
         )
 
     def _kl_weight(self, name: str) -> Tensor:
@@ -103,6 +117,8 @@ class Sums:
                     )
                     term = "reconstruction" if kind == "reconstruction" else "KL"
                     found.append(f"the {term} of site {name!r} is {what}{where}")
+        if self.total_correlation is not None and not bool(self.total_correlation.isfinite()):
+            found.append("the penalty on TC(z) is not finite")
         return (
             "The loss is not finite: "
             + ("; ".join(found) or "the sum of its terms overflows")
@@ -110,6 +126,10 @@ class Sums:
             "Check the data and the parameters for NaN and for values outside a support, or lower "
             "the learning rate."
         )
+
+
+def _sum(total: Tensor | None, value: Tensor) -> Tensor:
+    return value if total is None else total + value
 
 
 def _accumulate(into: dict[Any, Tensor], key: Any, value: Tensor) -> None:
@@ -152,6 +172,30 @@ class Contributions:
         self.data_axes = self._find_data_axes(data_plates)
         self.sums.num_data = self._count_data()
         self._fill(model_trace, guide_trace)
+
+    def latents(self) -> list[str]:
+        """The sites that the guide draws for each datum, from a density."""
+        return [
+            name
+            for name in tc_penalty.candidates(self.guide)
+            if not self.data_axes.isdisjoint(self._axes["guide", name])
+        ]
+
+    def penalise(self, weight: float, names: Collection[str], num_data: int | None) -> None:
+        """Takes ``weight`` times the TC of the guide's sites ``names`` off the bound.
+
+        :param num_data: the size of the data set, where the data plate does not tell.
+        """
+        value = tc_penalty.total_correlation(
+            self.guide,
+            list(names),
+            axes={name: self._axes["guide", name] for name in names},
+            data_axes=self.data_axes,
+            particle_plate=PARTICLE_PLATE,
+            max_plate_nesting=self.max_plate_nesting,
+            num_data=int(self.sums.num_data) if num_data is None else num_data,
+        )
+        self.sums.penalise(value, value * (weight * self.sums.num_data))
 
     # ------------------------------------------------------------------ the terms
 

@@ -76,6 +76,26 @@ def violations(
     }
 
 
+def guide_parents(
+    guide: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, frozenset[str]] | None:
+    """Guide site -> the sites that its distribution depends on; ``None`` if it cannot be followed.
+
+    The random state is left as it was.
+    """
+    try:
+        with (
+            torch.random.fork_rng(),
+            torch.no_grad(),
+            pyro.validation_enabled(False),
+            poutine.block(),
+            _NoReading(),
+        ):
+            return _parents(_Runs(None, guide, args, kwargs).guide(_Track()).nodes)
+    except Exception:  # any operation may lack support for tracked tensors; say so
+        return None
+
+
 class _Runs:
     """Runs of the two programs that all draw the same random numbers."""
 

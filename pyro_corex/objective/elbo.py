@@ -21,7 +21,7 @@ from pyro.util import (
 )
 from torch import Tensor
 
-from pyro_corex.objective import dependencies, sites
+from pyro_corex.objective import dependencies, sites, tc_penalty
 from pyro_corex.objective.contributions import Contributions, Sums
 from pyro_corex.objective.terms import CorExTerms
 
@@ -63,7 +63,14 @@ class CorExELBO(TraceEnum_ELBO):
     :param vectorize_particles: draw them in one pass, in an outermost plate.
     :param max_plate_nesting: the number of plate dimensions; found from the programs by default.
         Needed only where sites are enumerated or particles vectorised.
-    :param tc_weight: the weight of a penalty on TC(z), beta - 1 in Sec. 7.
+    :param tc_weight: the weight of a penalty on TC(z), beta - 1 in Sec. 7, from the stratified
+        minibatch estimator (:func:`pyro_corex.information.pairwise_total_correlation`).  The
+        guide's latents have to be reparameterised and factorised.
+    :param tc_sites: the latents whose TC(z), taken together, is penalised.  By default they are
+        the top layer: all those from which the guide draws no other latent (Eq. 15).
+    :param tc_num_data: the size of the data set that a batch is from.  By default it is that of
+        the data plate, which is right where the plate subsamples; the ready-made programs see only
+        the batch, and :func:`~pyro_corex.fit` fills this in for them.
     :param data_plates: the names of the plates that index data.  By default they are the plates
         that observed and latent sites share.  The other plates of a site index its dimensions.
     :param strict_enumeration_warning: ``"auto"`` warns where nothing is enumerated though a
@@ -79,6 +86,8 @@ class CorExELBO(TraceEnum_ELBO):
         max_plate_nesting: float = float("inf"),
         *,
         tc_weight: float = 0.0,
+        tc_sites: Collection[str] | None = None,
+        tc_num_data: int | None = None,
         data_plates: Collection[str] | None = None,
         strict_enumeration_warning: bool | Literal["auto"] = "auto",
         ignore_jit_warnings: bool = False,
@@ -88,11 +97,14 @@ class CorExELBO(TraceEnum_ELBO):
             raise ValueError(f"num_particles must be an integer >= 1, but got {num_particles!r}")
         if not tc_weight >= 0:
             raise ValueError(f"tc_weight must be a number >= 0, but got {tc_weight!r}")
-        if isinstance(data_plates, str):
-            raise TypeError(
-                f"data_plates must be a collection of names, e.g. [{data_plates!r}], "
-                f"but got the string {data_plates!r}"
-            )
+        if tc_num_data is not None and not tc_num_data >= 1:
+            raise ValueError(f"tc_num_data must be an integer >= 1, but got {tc_num_data!r}")
+        for option, names in (("data_plates", data_plates), ("tc_sites", tc_sites)):
+            if isinstance(names, str):
+                raise TypeError(
+                    f"{option} must be a collection of names, e.g. [{names!r}], "
+                    f"but got the string {names!r}"
+                )
         super().__init__(
             num_particles=num_particles,
             max_plate_nesting=max_plate_nesting,
@@ -103,6 +115,8 @@ class CorExELBO(TraceEnum_ELBO):
         )
         self.max_plate_nesting: float
         self.tc_weight = tc_weight
+        self.tc_sites = None if tc_sites is None else tuple(tc_sites)
+        self.tc_num_data = tc_num_data
         self.data_plates = None if data_plates is None else frozenset(data_plates)
         self._warn_unenumerated = bool(strict_enumeration_warning)
         self._pair: _Pair | None = None
@@ -114,6 +128,8 @@ class CorExELBO(TraceEnum_ELBO):
             "num_particles": (self.num_particles, 1),
             "vectorize_particles": (self.vectorize_particles, False),
             "tc_weight": (self.tc_weight, 0.0),
+            "tc_sites": (self.tc_sites and list(self.tc_sites), None),
+            "tc_num_data": (self.tc_num_data, None),
             "data_plates": (self.data_plates and sorted(self.data_plates), None),
         }
         shown = ", ".join(f"{k}={v!r}" for k, (v, default) in given.items() if v != default)
@@ -218,13 +234,17 @@ class CorExELBO(TraceEnum_ELBO):
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
             pair = self._pair
             assert pair is not None
-            yield Contributions(
+            found = Contributions(
                 model_trace,
                 guide_trace,
                 analytic=pair.analytic(model_trace, guide_trace, args, kwargs),
                 max_plate_nesting=self.max_plate_nesting,
                 data_plates=self.data_plates,
-            ).sums
+            )
+            if self.tc_weight:
+                names = pair.penalised(found.latents(), self.tc_sites, args, kwargs)
+                found.penalise(self.tc_weight, names, self.tc_num_data)
+            yield found.sums
 
     def _get_traces(
         self, model: Program, guide: Program, args: Any, kwargs: Any
@@ -381,6 +401,27 @@ class _Pair:
         self.enumerated = False  # has been run with parallel enumeration
         self.sequential = False  # has sites that are enumerated one value at a time
         self._cleared: dict[tuple[tuple[str, ...], tuple[str, ...]], frozenset[str]] = {}
+        self._top: dict[tuple[str, ...], list[str]] = {}
+
+    def penalised(
+        self, latents: list[str], told: Collection[str] | None, args: Any, kwargs: Any
+    ) -> list[str]:
+        """The latents whose TC(z) is penalised: those told, or the top layer."""
+        if told is not None:
+            missing = sorted(set(told) - set(latents))
+            if missing or not told:
+                raise ValueError(
+                    f"tc_sites names {missing}, but the latents that the guide draws for each "
+                    f"datum are {latents}. Name one or more of these."
+                )
+            return [name for name in latents if name in told]
+        key = tuple(latents)
+        if key not in self._top:
+            parents = None
+            if len(latents) > 1:
+                parents = dependencies.guide_parents(self.guide, args, kwargs)
+            self._top[key] = tc_penalty.top_layer(latents, parents)
+        return self._top[key]
 
     def analytic(
         self, model_trace: Any, guide_trace: Any, args: Any, kwargs: Any

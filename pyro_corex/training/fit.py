@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,7 +77,10 @@ def fit(
     _check(epochs, batch_size, lr)
     device = pick_device(device)
     elbo = CorExELBO() if elbo is None else elbo
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        _size_told(elbo, data),
+    ):
         torch.manual_seed(seed)
         batches = _batches(data, batch_size, device)
         if isinstance(data, (Tensor, np.ndarray)) and transform is None:
@@ -130,7 +134,8 @@ def _average(seen: list[CorExTerms]) -> dict[str, float]:
     n_data = sum(terms.num_data for terms in seen)
 
     def mean(values: Iterable[tuple[Tensor, float]]) -> float:
-        return float(torch.stack([value.sum() * n for value, n in values]).sum()) / n_data
+        products = [value.sum() * n for value, n in values]
+        return float(torch.stack(products).sum()) / n_data if products else 0.0
 
     kl = {name: mean((terms.kl[name], terms.num_data) for terms in seen) for name in seen[0].kl}
     reconstruction = sum(
@@ -141,8 +146,10 @@ def _average(seen: list[CorExTerms]) -> dict[str, float]:
         mean((terms.kl_weight[name] * terms.kl[name], terms.num_data) for terms in seen)
         for name in kl
     )
+    penalties = [(t.total_correlation, t) for t in seen]
+    penalty = mean((tc * t.tc_weight, t.num_data) for tc, t in penalties if tc is not None)
     return {
-        "objective": reconstruction - weighted,
+        "objective": reconstruction - weighted - penalty,
         "elbo": reconstruction - sum(kl.values()),
         **{f"kl_{name}": value for name, value in kl.items()},
     }
@@ -189,6 +196,19 @@ def _batches(data: Data, batch_size: int, device: torch.device) -> Iterable[Tens
     raise TypeError(
         f"data must be a tensor, an array, a Dataset or a DataLoader, but got {type(data).__name__}"
     )
+
+
+@contextmanager
+def _size_told(elbo: CorExELBO, data: Data) -> Iterator[None]:
+    """Tells the objective the size of the data set, which an estimate of TC(z) needs."""
+    told = elbo.tc_num_data
+    whole = data.dataset if isinstance(data, DataLoader) else data
+    if told is None and elbo.tc_weight and hasattr(whole, "__len__"):
+        elbo.tc_num_data = len(whole)
+    try:
+        yield
+    finally:
+        elbo.tc_num_data = told
 
 
 def pick_device(device: str | torch.device) -> torch.device:

@@ -1,8 +1,8 @@
 """Every wrong use of the objective, and the sentence that it gets."""
 
 import math
-from contextlib import nullcontext
 import warnings
+from contextlib import nullcontext
 
 import pyro
 import pyro.distributions as dist

@@ -1,0 +1,107 @@
+"""How the documentation is built: ``python -m sphinx -W -b html docs docs/_build``."""
+
+from __future__ import annotations
+
+import importlib
+import urllib.request
+from pathlib import Path
+
+from sphinx.util import logging
+
+import pyro_corex
+
+logger = logging.getLogger(__name__)
+
+project = "pyro_corex"
+author = "The pyro_corex founders"
+copyright = f"2025, {author}"
+version = release = pyro_corex.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"pyro_corex {version}"
+
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+napoleon_use_ivar = True
+
+# ---------------------------------------------------------------------- links to other projects
+
+INVENTORIES = {
+    "torch": "https://docs.pytorch.org/docs/stable/",
+    "pyro": "https://docs.pyro.ai/en/stable/",
+    "python": "https://docs.python.org/3/",
+}
+
+
+def reachable(folder: Path) -> dict[str, tuple[str, str]]:
+    """Fetches the inventories that the network gives us; a missing one only costs its links."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name, url in INVENTORIES.items():
+        path = folder / f"{name}.inv"
+        if not path.exists():
+            request = urllib.request.Request(
+                f"{url}objects.inv", headers={"User-Agent": "Mozilla/5.0 (Sphinx)"}
+            )
+            try:
+                with urllib.request.urlopen(request, timeout=5) as answer:
+                    content = answer.read()
+            except OSError:
+                continue
+            if not content.startswith(b"# Sphinx inventory"):
+                continue
+            path.write_bytes(content)
+        found[name] = (url, str(path))
+    return found
+
+
+intersphinx_mapping = reachable(Path(__file__).parent / "_build" / "inventories")
+
+# ---------------------------------------------------------------------- every public name
+
+PUBLIC = [
+    "pyro_corex",
+    "pyro_corex.datasets",
+    "pyro_corex.evaluation",
+    "pyro_corex.information",
+    "pyro_corex.objective",
+    "pyro_corex.programs",
+    "pyro_corex.report",
+    "pyro_corex.training",
+]
+
+
+def check_public_names(app, env):
+    """Warns, which fails the build, about public names that no page documents."""
+    modules = {name: importlib.import_module(name) for name in PUBLIC}
+    public = {
+        f"{m}.{name}": getattr(module, name)
+        for m, module in modules.items()
+        for name in module.__all__
+    }
+    documented = env.get_domain("py").objects
+    seen = {id(value) for name, value in public.items() if name in documented}
+    for name, value in public.items():
+        if name not in modules and name not in documented and id(value) not in seen:
+            logger.warning("%s is public, but not in api.md", name)
+        elif not getattr(value, "__doc__", None):
+            logger.warning("%s has no docstring", name)
+
+
+def setup(app):
+    """Adds the check to the build."""
+    app.connect("env-check-consistency", check_public_names)

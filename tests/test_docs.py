@@ -1,0 +1,84 @@
+"""What the README and the docs say runs: code, commands, and the examples in docstrings."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+
+import pyro_corex
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\S+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return [code for found, code in BLOCK.findall(path.read_text()) if found == language]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_pyro() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    yield
+    pyro.clear_param_store()
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name)
+def test_code_runs(page, tmp_path, monkeypatch):
+    """The blocks of a page follow each other, as in one session.
+
+    The page's ``text`` block after a ``python`` block shows what that prints; numbers in it come
+    from one run and are not compared.
+    """
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for i, code in enumerate(blocks(page, "python"), 1):
+        exec(compile(code, f"{name(page)}, block {i}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    missing = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
+    assert missing == []
+
+
+def test_ci_calls_the_second_command_of_the_readme():
+    commands = [code.strip() for code in blocks(ROOT / "README.md", "bash")]
+    assert len(commands) >= 2
+    assert all("\n" not in command for command in commands[:2])
+    first, second = commands[:2]
+    assert first.endswith("python examples/stacked_digits.py")
+    assert second.endswith("python -m pytest")
+    assert second in (ROOT / ".ci/run").read_text().splitlines()
+
+
+def modules() -> list[str]:
+    found = pkgutil.walk_packages(pyro_corex.__path__, "pyro_corex.")
+    return ["pyro_corex", *(module.name for module in found)]
+
+
+@pytest.mark.parametrize("module", modules())
+def test_docstrings(module):
+    result = doctest.testmod(
+        importlib.import_module(module), optionflags=doctest.NORMALIZE_WHITESPACE, verbose=False
+    )
+    assert result.failed == 0
+
+
+def test_the_changelog_knows_the_version():
+    assert pyro_corex.__version__ in (ROOT / "CHANGELOG.md").read_text()

@@ -1,0 +1,107 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+import pyro_corex as pc
+from pyro_corex.programs import mlp_decoder, mlp_encoder
+
+
+def vae(likelihood="bernoulli"):
+    torch.manual_seed(0)
+    return pc.CorExVAE(mlp_encoder([8, 16, 2]), mlp_decoder([2, 16, 8]), 2, likelihood=likelihood)
+
+
+@pytest.fixture
+def copies():
+    """Two groups of four noisy copies of a coin."""
+    generator = torch.Generator().manual_seed(0)
+    coins = torch.rand(512, 2, generator=generator) > 0.5
+    flips = torch.rand(512, 8, generator=generator) < 0.05
+    return (coins.repeat_interleave(4, 1) ^ flips).float()
+
+
+def test_the_bound_rises_and_the_history_tells(copies):
+    module = vae()
+    history = pc.fit(module, copies, epochs=25, batch_size=64, lr=1e-2, progress=False)
+    assert history["elbo"][-1] > history["elbo"][0] + 1.0
+    assert len(history.epochs) == 25
+    assert set(history.epochs[0]) == {"objective", "elbo", "kl_z", "seconds"}
+    assert "25 epochs" in repr(history)
+    assert not module.training
+
+
+def test_the_seed_decides_and_the_global_state_is_put_back(copies):
+    def run(seed):
+        module = vae()
+        pc.fit(module, copies, epochs=2, seed=seed, progress=False)
+        return torch.cat([p.flatten() for p in module.parameters()])
+
+    state = torch.get_rng_state()
+    first = run(3)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    pc.fit(vae(), copies, epochs=1, seed=5, progress=False)
+    torch.manual_seed(0)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first, run(3))
+    assert not torch.equal(first, run(4))
+    torch.set_rng_state(state)
+
+
+def test_kinds_of_data(copies):
+    loader = DataLoader(TensorDataset(copies, torch.zeros(len(copies))), batch_size=128)
+    kinds = [copies, copies.numpy(), copies.numpy().astype(np.int64), loader, loader.dataset]
+    for data in kinds:
+        history = pc.fit(vae(), data, epochs=1, progress=False)
+        assert math.isfinite(history["elbo"][0])
+
+
+def test_a_callback_and_a_schedule(copies):
+    seen = []
+    warmup = pc.Warmup(0.0, 1.0, steps=2)
+    stack = pc.StackedCorEx([(8, 8, 4), (4, 2)], n_classes=2, anchors={"z1": warmup})
+
+    def callback(epoch, module, record):
+        seen.append((epoch, module is stack, record["elbo"]))
+        warmup.step()
+
+    history = pc.fit(stack, copies, epochs=3, callback=callback, progress=False)
+    assert [epoch for epoch, same, _ in seen if same] == [1, 2, 3]
+    assert [elbo for *_, elbo in seen] == history["elbo"]
+    assert float(history.terms.kl_weight["z1"][0]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"epochs": 0}, "epochs must be an integer >= 1, but got 0"),
+        ({"batch_size": 2.5}, "batch_size must be an integer >= 1, but got 2.5"),
+        ({"lr": 0.0}, "lr must be > 0, but got 0.0"),
+        ({"data": torch.zeros(0, 8)}, r"The data are empty: their shape is \(0, 8\)"),
+        ({"data": torch.full((4, 8), 0.3)}, "Bernoulli is a likelihood for binary data"),
+        ({"data": torch.full((4, 8), math.nan)}, "The data hold 32 NaN"),
+    ],
+)
+def test_bad_input(change, match):
+    arguments = {"data": torch.zeros(4, 8), "epochs": 1, **change}
+    with pytest.raises(ValueError, match=match):
+        pc.fit(vae(), progress=False, **arguments)
+
+
+def test_data_of_an_unknown_kind():
+    with pytest.raises(TypeError, match="must be a tensor, an array, a Dataset or a DataLoader"):
+        pc.fit(vae(), "data.csv", epochs=1, progress=False)
+
+
+def test_an_empty_loader():
+    loader = DataLoader(TensorDataset(torch.zeros(3, 8)), batch_size=4, drop_last=True)
+    with pytest.raises(ValueError, match="there is no batch to train on"):
+        pc.fit(vae(), loader, epochs=1, progress=False)
+
+
+def test_nan_while_training_names_the_site_and_the_term(copies):
+    with pytest.raises(ValueError, match=r"site '\w+' is NaN"):
+        pc.fit(vae("normal"), copies, epochs=1, progress=False, transform=lambda x: x * math.nan)
