@@ -22,10 +22,9 @@ from torch import Tensor
 
 from pyro_corex.objective import sites, tc_penalty
 from pyro_corex.objective.enumeration import Expectation, Ordinal, ordinal
-from pyro_corex.objective.sites import Factored, Site, is_sample
+from pyro_corex.objective.evidence import Batch
+from pyro_corex.objective.sites import PARTICLE_PLATE, Factored, Site, is_sample
 from pyro_corex.objective.terms import CorExTerms
-
-PARTICLE_PLATE = "num_particles_vectorized"
 
 Kind = Literal["reconstruction", "kl"]
 Axis = str | int  # the name of a plate, or the place of a batch dimension outside of all plates
@@ -48,6 +47,8 @@ class Sums:
     """TC(z), summed over the particles, where it is penalised."""
     penalty: Tensor | None = None
     """What is trained of it."""
+    batch: Batch | None = None
+    """What the terms were made of, of the last trace."""
     shares_graph: bool = False
     """Whether other traces of the same particle share tensors with this one."""
 
@@ -62,6 +63,7 @@ class Sums:
             self.add(*key, value, other.weighted[key].detach())
         self.weight.update(other.weight)
         self.num_data = other.num_data
+        self.batch = other.batch
         if other.total_correlation is not None and other.penalty is not None:
             self.penalise(other.total_correlation, other.penalty.detach())
 
@@ -94,6 +96,7 @@ class Sums:
             total_correlation=None
             if self.total_correlation is None
             else self.total_correlation / num_particles,
+            _batch=self.batch,
         )
 
     def _kl_weight(self, name: str) -> Tensor:
@@ -162,14 +165,15 @@ class Contributions:
         self.max_plate_nesting = max_plate_nesting
         self.analytic = analytic
         sequential = any("_enum_total" in site["infer"] for site in self.guide.values())
-        self.sums = Sums(shares_graph=sequential)
+        self.batch = Batch(analytic=analytic, partial=sequential)
+        self.sums = Sums(batch=self.batch, shares_graph=sequential)
         self._totals: list[tuple[Ordinal, Tensor, str]] = []  # costs, for the baselines
         self._axes = {
             (role, name): self._site_axes(site)
             for role, nodes in (("model", self.model), ("guide", self.guide))
             for name, site in nodes.items()
         }
-        self.data_axes = self._find_data_axes(data_plates)
+        self.data_axes = self.batch.data_axes = self._find_data_axes(data_plates)
         self.sums.num_data = self._count_data()
         self._fill(model_trace, guide_trace)
 
@@ -224,7 +228,10 @@ class Contributions:
             self.expectation = Expectation(guide_trace)
 
         absorbed = self._marginalise(model_trace, guide_trace) if marginalised else set()
+        self.batch.model_order = tuple(self.model)
         for name, site in self.model.items():
+            if site["is_observed"] and not sites.is_deterministic(site):
+                self.batch.note_observed(name, site)
             q = self.guide.get(name)
             if name in absorbed:
                 if q is not None:
@@ -242,6 +249,8 @@ class Contributions:
                 for sign, share in self._kl(name, q, site, log_q):
                     self._add("kl", name, q, share, role="guide", sign=sign)
         for name, site in self.guide.items():
+            if not sites.is_deterministic(site):
+                self.batch.note_latent(name, site)
             if name not in self.model and not sites.is_deterministic(site):  # an auxiliary site
                 self._add("kl", name, site, log_q[name], role="guide")
         if self.expectation is not None:
@@ -266,6 +275,7 @@ class Contributions:
             up, down = Factored(up.total(), 0), Factored(down.total(), 0)
         if up.value.shape != down.value.shape and self.expectation is not None:
             return [(1.0, up), (-1.0, down)]
+        self.batch.below[name] = Factored(down.value.detach(), down.n_dims)
         return [(1.0, Factored(up.value - down.value, up.n_dims))]
 
     def _marginalise(self, model_trace: Any, guide_trace: Any) -> set[str]:
@@ -325,6 +335,7 @@ class Contributions:
         keep = sorted(dim for axis, dim in axes.items() if axis not in self.data_axes)
         detail = _mask(detail, site["mask"])
         weight, dims = self._weight(site, detail)
+        self.batch.note(kind, name, sign, detail, weight, axes)
         keep = [dim for dim in keep if dim >= detail.n_dims - detail.value.dim()]
         finite = sites.has_density_everywhere(site["fn"])
         plates = sites.plate_scale(site)
@@ -361,6 +372,7 @@ class Contributions:
 
     def _add_packed(self, kind: Kind, name: str, where: Ordinal, cost: Tensor, dims: str) -> None:
         assert self.expectation is not None
+        self.batch.summed_out.append(name)
         weight, weight_dims = self.expectation.weight(where, dims)
         if isinstance(weight, Tensor):
             out = "".join(sorted(set(dims) | set(weight_dims)))

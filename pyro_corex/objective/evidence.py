@@ -136,7 +136,6 @@ class Batch:
     """References to the tensors of one trace; see the module's docstring."""
 
     data_axes: Collection[str | int] = ()
-    particles: int = 1
     analytic: Collection[str] = ()
     details: list[Detail] = field(default_factory=list)
     observed: dict[str, Observed] = field(default_factory=dict)
@@ -209,6 +208,11 @@ class Batch:
             no_layers=no_layers,
         )
 
+    @property
+    def _particles(self) -> int:
+        frames = (frame for site in self.observed.values() for frame in site.frames)
+        return next((frame.size for frame in frames if frame.name == sites.PARTICLE_PLATE), 1)
+
     def _complete(self) -> bool:
         return not self.partial and not self.summed_out
 
@@ -239,7 +243,7 @@ class Batch:
         drop = [dim for dim in range(-value.dim(), 0) if dim not in keep]
         if drop:
             value = value.sum(drop)
-        return value.flatten() / self.particles
+        return value.flatten() / self._particles
 
     def _matrix(self, value: Tensor, events: int, axes: Axes) -> Tensor:
         """Values as ``(B, d)``: the data's axes first; of particles and the like, the first."""
@@ -350,8 +354,7 @@ class Batch:
         shares = [d for d in self.details if d.kind == "kl" and d.name == name]
         last = shares[-1]
         log_prob = self.below.get(name) or Factored(last.value, last.n_dims)
-        detached = Factored(log_prob.value.detach(), log_prob.n_dims)
-        reduced = self._reduced(detached, last.weight, last.axes)
+        reduced = self._reduced(log_prob, last.weight, last.axes)
         return Below(self._matrix(latent.value, latent.events, last.axes), reduced)
 
 

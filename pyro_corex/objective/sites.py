@@ -21,6 +21,9 @@ from torch.distributions import Distribution, Independent, kl_divergence
 
 Site = dict[str, Any]
 
+PARTICLE_PLATE = "num_particles_vectorized"
+"""The plate that Pyro puts around programs whose particles are vectorised."""
+
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _SQRT_HALF = math.sqrt(0.5)
 

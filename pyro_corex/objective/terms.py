@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from pyro_corex.information import Estimate, entropy_estimate
+from pyro_corex.objective.evidence import Batch, Evidence, Inputs
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,7 +43,8 @@ class CorExTerms:
     total_correlation: Tensor | None = None
     """The minibatch estimate of TC(z), where ``tc_weight`` is not 0."""
 
-    _values: Mapping[str, tuple[Tensor, object]] = field(default_factory=dict)
+    _batch: Batch | Evidence | None = field(default=None, repr=False, compare=False)
+    """What the terms were made of."""
 
     @property
     def elbo(self) -> float:
@@ -57,6 +62,129 @@ class CorExTerms:
         if self.total_correlation is not None:
             value -= self.tc_weight * float(self.total_correlation)
         return value
+
+    # ------------------------------------------------------------------ with the entropies
+
+    @cached_property
+    def entropy(self) -> Mapping[str, Tensor]:
+        """Observed site -> :math:`H(x_i)` in nats, in the shape of ``reconstruction``.
+
+        Estimated from the values of the batch that the terms are from (see
+        :func:`pyro_corex.information.entropy_estimate`): differential entropies where the
+        likelihood is a density, else entropies of the observed frequencies.
+
+        :raises ValueError: where the likelihood is not a proper one for the data, or does not
+            factorise; saying how to mend it.
+        """
+        return {
+            name: entropy_of(name, inputs).value.reshape(self._shape(name))
+            for name, inputs in self._evidence.inputs.items()
+        }
+
+    @property
+    def relevance(self) -> Mapping[str, Tensor]:
+        r"""Observed site -> :math:`H(x_i) + \langle \ln q_\phi(x_i|z) \rangle`, one value per input
+        dimension: a lower bound on :math:`I(x_i : z)` (Eq. 8).
+
+        It is negative where the decoder is worse than the marginal.
+
+        :raises ValueError: as :attr:`entropy`.
+        """
+        return {name: h + self.reconstruction[name] for name, h in self.entropy.items()}
+
+    @property
+    def tc_bound(self) -> float:
+        r"""The sum of ``relevance`` minus the sum of ``kl``: a lower bound on TC(x) (Eq. 10).
+
+        It is of the batch that the terms are from, and as noisy as that; see
+        :func:`pyro_corex.tc_bound` for a data set, with a standard error.  The KLs count in full,
+        whatever the weights that were trained with.
+
+        :raises ValueError: as :attr:`entropy`.
+        """
+        return self._relevance() - _number(self.kl)
+
+    @property
+    def informativeness(self) -> float:
+        r"""A lower bound on :math:`TC(x;z) = \sum_i I(x_i:z) - I(x:z)` (Eq. 5), in nats.
+
+        Each :math:`I(x_i:z)` is replaced by ``relevance`` (Eq. 8), which is not more, and
+        :math:`I(x:z)` by the sum of ``kl``, which is not less (Eq. 9, whose sum over j exceeds
+        :math:`I(x:z)` by TC(z) and by the distance of the prior from :math:`p_\theta(z_j)`).  That
+        is the number ``tc_bound``: what bounds the objective of Eq. 4 bounds its first term.  It
+        falls short of TC(x;z) by TC(z) at least, so
+        :meth:`~pyro_corex.AggregatePosterior.total_correlation` may be added to it as far as that
+        estimate is trusted.
+
+        :raises ValueError: as :attr:`entropy`.
+        """
+        return self.tc_bound
+
+    @cached_property
+    def layers(self) -> tuple[float, ...]:
+        r"""The contribution of each layer, from the data upwards; they add up to ``tc_bound``.
+
+        A lower bound on :math:`L(\theta^{(l)}; z^{(l-1)})` (Eq. 13 to 17) up to the error of the
+        entropies,
+
+        .. math::
+
+            \sum_i [H(z^{(l-1)}_i) + \langle \ln q(z^{(l-1)}_i|z^{(l)}) \rangle]
+            - \sum_j [H(z^{(l)}_j) + \langle \ln p(z^{(l)}_j|z^{(l-1)}) \rangle],
+
+        where :math:`z^{(0)} = x`, and the second sum is that of ``kl`` for the top layer.  The
+        entropies of the aggregate posterior's marginals are estimated from the draws of the batch;
+        their errors move nats from one layer to the next, but leave the sum as it is.  A layer
+        pays for itself where its contribution is positive (Eq. 16).
+
+        :raises ValueError: as :attr:`entropy`, and for programs whose latents are not layers: in a
+            stack the guide goes up and the model comes down.
+        """
+        evidence = self._evidence
+        if evidence.no_layers:
+            raise ValueError(
+                f"The latents are not the layers of a stack: {evidence.no_layers}. Use tc_bound "
+                "for the whole, or StackedCorEx."
+            )
+        rest = self._relevance()
+        found = []
+        for name in evidence.layers:
+            above = 0.0
+            if name in evidence.below:
+                below = evidence.below[name]
+                entropy = entropy_of(name, Inputs(below.values, "continuous")).value
+                above = float(entropy.double().sum()) + float(below.log_prob.double().mean())
+            found.append(rest - _number({name: self.kl[name]}) - above)
+            rest = above
+        return tuple(found)
+
+    def without_data(self) -> CorExTerms:
+        """The same terms, letting go of the batch that they are from.
+
+        What needs the data (``entropy``, ``relevance``, ``tc_bound``, ``informativeness``,
+        ``layers``) is then gone: for keeping the terms of many steps.
+        """
+        return replace(self, _batch=None)
+
+    @property
+    def _evidence(self) -> Evidence:
+        if self._batch is None:
+            raise ValueError(
+                "These terms have let go of their data, which the entropies H(x_i) need. Evaluate "
+                "anew, elbo.terms(model, guide, x)."
+            )
+        return self._batch.evidence
+
+    def _relevance(self) -> float:
+        if not self._evidence.inputs:
+            raise ValueError(
+                "The model observes nothing, so there is no TC(x) to bound. Give it a site with "
+                "obs=..."
+            )
+        return _number(self.entropy) + _number(self.reconstruction)
+
+    def _shape(self, name: str) -> torch.Size:
+        return self.reconstruction[name].shape
 
     def __repr__(self) -> str:
         lines = [
@@ -79,6 +207,30 @@ class CorExTerms:
 def _total(values: Mapping[str, Tensor]) -> Tensor | float:
     totals = [value.sum() for value in values.values()]
     return torch.stack(totals).sum() if totals else 0.0
+
+
+def _number(values: Mapping[str, Tensor]) -> float:
+    """As ``_total``, in double precision, so that differences of large sums stay exact."""
+    return sum(float(value.double().sum()) for value in values.values())
+
+
+def entropy_of(name: str, inputs: Inputs) -> Estimate:
+    """The entropies of a site's values.
+
+    :raises ValueError: where they would not fit the likelihood.
+    """
+    if inputs.problem:
+        raise ValueError(inputs.problem)
+    try:
+        return entropy_estimate(inputs.values, inputs.kind)
+    except ValueError as error:
+        hint = ""
+        if inputs.kind == "continuous":
+            hint = (
+                " A density has no finite bound on TC(x) for discrete data: use a discrete "
+                "likelihood for them, such as Categorical or Bernoulli."
+            )
+        raise ValueError(f"The entropies of site {name!r} are not known: {error}{hint}") from error
 
 
 def _summary(value: Tensor, unit: str) -> str:

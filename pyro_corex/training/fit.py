@@ -119,7 +119,7 @@ def _train_epoch(
         loss = elbo.differentiable_loss(model, guide, x)
         loss.backward()
         optimiser.step()
-        seen.append(elbo.last_terms)
+        seen.append(elbo.last_terms.without_data())  # else all batches of the epoch would stay
     if not seen:
         raise ValueError("The data are empty: there is no batch to train on")
     record = _average(seen)
