@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Collection, Iterator
@@ -276,16 +277,15 @@ class CorExELBO(TraceEnum_ELBO):
             else:
                 return
         if not self._pair.sequential:
-            state = None if self._pair.enumerated else torch.get_rng_state()
-            for traces in self._enumerated_traces(model, guide, args, kwargs):
-                if state is not None and _enumerates_sequentially(traces[1]):
-                    self._pair.sequential = True
-                    torch.set_rng_state(state)
-                    break
-                self._pair.enumerated, state = True, None
-                self._validate(*traces)
-                yield traces
+            state = torch.get_rng_state()
+            found = self._enumerated_traces(model, guide, args, kwargs)
+            try:
+                traces = next(found)
+            except _SequentialSiteError:
+                self._pair.sequential = True
+                torch.set_rng_state(state)
             else:
+                yield from self._validated(itertools.chain([traces], found))
                 return
         yield from self._validated(super()._get_traces(model, guide, args, kwargs))
 
@@ -387,9 +387,19 @@ class _Recorder(TraceMessenger):
 
 
 class _Enumerate(EnumMessenger):
-    """``EnumMessenger`` without the guards against warnings of ``torch.jit.trace``."""
+    """``EnumMessenger`` that gives up at a sequentially enumerated site.
 
-    _pyro_sample = EnumMessenger._pyro_sample.__wrapped__
+    It also leaves out the guards against warnings of ``torch.jit.trace``, which cost time.
+    """
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if sites.enumerated(msg) and msg["infer"]["enumerate"] == "sequential":
+            raise _SequentialSiteError
+        EnumMessenger._pyro_sample.__wrapped__(self, msg)
+
+
+class _SequentialSiteError(Exception):
+    """The guide has a site that is enumerated one value at a time."""
 
 
 class _Pair:
@@ -398,7 +408,6 @@ class _Pair:
     def __init__(self, model: Program, guide: Program) -> None:
         self.model = model
         self.guide = guide
-        self.enumerated = False  # has been run with parallel enumeration
         self.sequential = False  # has sites that are enumerated one value at a time
         self._cleared: dict[tuple[tuple[str, ...], tuple[str, ...]], frozenset[str]] = {}
         self._top: dict[tuple[str, ...], list[str]] = {}
@@ -468,14 +477,6 @@ def _enumerates(model_trace: Any, guide_trace: Any) -> bool:
         and s["infer"]["enumerate"] == "parallel"
         and name not in guide_trace.nodes
         for name, s in model_trace.nodes.items()
-    )
-
-
-def _enumerates_sequentially(guide_trace: Any) -> bool:
-    return any(
-        sites.enumerated(s) and s["infer"]["enumerate"] == "sequential"
-        for s in guide_trace.nodes.values()
-        if sites.is_sample(s)
     )
 
 

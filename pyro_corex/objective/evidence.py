@@ -256,7 +256,10 @@ class Batch:
         others = [dim for dim in range(-rank, 0) if dim not in data]
         order = [dim - events for dim in [*data, *others]] + list(range(-events, 0))
         value = value.permute([dim % value.dim() for dim in order])
-        return value.flatten(0, len(data) - 1).flatten(1) if data else value.flatten()[None]
+        if not data:
+            return value.flatten()[None]
+        value = value.flatten(0, len(data) - 1)
+        return value.reshape(len(value), -1)
 
     def _inputs(self, name: str, site: Observed) -> Inputs:
         detail = next((d for d in self.details if d.name == name), None)

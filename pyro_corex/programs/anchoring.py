@@ -19,10 +19,10 @@ Weight = float | Tensor | Callable[[], float | Tensor]
 
 
 def anchor(fn: Callable[..., Any], weights: Mapping[str, Weight]) -> Callable[..., Any]:
-    r"""Weights the KL term of chosen latents: Eq. 21, with weight :math:`1 - \\lambda`.
+    r"""Weights the KL term of chosen latents: Eq. 21, with weight :math:`1 - \lambda`.
 
     A weight below 1 lets a latent carry more information about the data, a weight above 1 less;
-    0 takes the pressure off altogether.  With one weight :math:`\\beta` for every latent this is
+    0 takes the pressure off altogether.  With one weight :math:`\beta` for every latent this is
     the beta-VAE.  Wrap the model and the guide with the *same* weights::
 
         weights = {"z": torch.tensor([0.5, 0.5, 1.0, 1.0])}
