@@ -1,6 +1,7 @@
 """Total Correlation Explanation in Pyro."""
 
 from pyro_corex import datasets, evaluation, information, programs, report
+from pyro_corex.evaluation import TCBound, choose_depth, tc_bound
 from pyro_corex.information import AggregatePosterior
 from pyro_corex.objective import CorExELBO, CorExTerms
 from pyro_corex.programs import (
@@ -25,8 +26,10 @@ __all__ = [
     "History",
     "Layer",
     "StackedCorEx",
+    "TCBound",
     "Warmup",
     "anchor",
+    "choose_depth",
     "datasets",
     "evaluation",
     "fit",
@@ -34,4 +37,5 @@ __all__ = [
     "latent_plate",
     "programs",
     "report",
+    "tc_bound",
 ]

@@ -1,6 +1,7 @@
 """Estimators of information on plain tensors, in nats. They need PyTorch only."""
 
 from .aggregate import AggregatePosterior
+from .bound import mean_with_entropies, tc_bound
 from .entropy import entropy_estimate, gaussian_entropy, marginal_entropy
 from .estimate import Estimate
 from .mutual_information import (
@@ -41,9 +42,11 @@ __all__ = [
     "gaussian_mutual_information_stderr",
     "gaussian_total_correlation",
     "marginal_entropy",
+    "mean_with_entropies",
     "minibatch_total_correlation",
     "pairwise_total_correlation",
     "relevance",
     "sampled_mutual_information",
+    "tc_bound",
     "total_correlation",
 ]

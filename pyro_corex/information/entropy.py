@@ -15,6 +15,7 @@ from ._checks import check_finite, check_matrix
 from .estimate import Estimate
 
 _KINDS = ("auto", "binary", "categorical", "continuous")
+_ELEMENTS = 1 << 22  # bound on data * dimensions held at once
 _logger = logging.getLogger(__name__)
 
 
@@ -158,11 +159,7 @@ def _categorical(ordered: Tensor) -> tuple[Tensor, Tensor]:
 
 def _continuous(ordered: Tensor) -> tuple[Tensor, Tensor]:
     d, n = ordered.shape
-    m = min(max(1, round(n**0.25)), n - 1)
-    i = torch.arange(n, device=ordered.device)
-    low, high = (i - m).clamp(min=0), (i + m).clamp(max=n - 1)
-    width = (high - low).double()
-    gap = ordered[:, high] - ordered[:, low]
+    gap, width = _gaps(ordered)
     atoms = (gap <= 0).any(1)
     ties = _new_run(ordered).sum(1) * 2 < n
     bad = int((atoms | ties).sum())
@@ -174,11 +171,75 @@ def _continuous(ordered: Tensor) -> tuple[Tensor, Tensor]:
         )
     log_gap = gap.log()
     value = (log_gap - width.digamma()).mean(1) + torch.digamma(width.new_tensor(n + 1.0))
-    k = torch.tensor(float(2 * m), dtype=torch.float64, device=ordered.device)
-    trigamma = torch.special.polygamma(1, k)
+    trigamma, spacings = _spacings_noise(n, ordered.device)
     surprise = (log_gap.var(1) - trigamma).clamp(min=0)  # Var ln p(x), without the spacings' noise
-    spacings = ((2 * k * k - 2 * k + 1) * trigamma - 2 * k + 1).clamp(min=0)
     return value, ((surprise + spacings) / n).sqrt()
+
+
+def _window(n: int) -> int:
+    return min(max(1, round(n**0.25)), n - 1)
+
+
+def _gaps(ordered: Tensor) -> tuple[Tensor, Tensor]:
+    """The spacings (d, N) of sorted rows, and how many data each of them spans (N,)."""
+    n, m = ordered.shape[1], _window(ordered.shape[1])
+    i = torch.arange(n, device=ordered.device)
+    low, high = (i - m).clamp(min=0), (i + m).clamp(max=n - 1)
+    return ordered[:, high] - ordered[:, low], (high - low).double()
+
+
+def _spacings_noise(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Variance of a single log-spacing, and what one adds to N times the variance of the mean."""
+    k = torch.tensor(2.0 * _window(n), dtype=torch.float64, device=device)
+    trigamma = torch.special.polygamma(1, k)
+    return trigamma, ((2 * k * k - 2 * k + 1) * trigamma - 2 * k + 1).clamp(min=0)
+
+
+def summed_surprisal(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """How each datum sways the entropies, summed over dimensions, in nats.
+
+    The influence of datum n on an estimate of H(x_i) is -ln p(x_ni) - H(x_i), so that the standard
+    error of sum_i H(x_i) + mean_n t_n is that of the mean of sum_i -ln p(x_ni) + t_n, however the
+    two are correlated (the delta method). Here p is the observed frequency, or the density from
+    the spacings of :func:`entropy_estimate`. The noise of the spacings is larger in a single datum
+    than its share in the mean (neighbours share their spacings); ``excess`` is the difference.
+
+    Args:
+        x: (N, d) data, N >= 2.
+        kind: ``"binary"``, ``"categorical"`` or ``"continuous"``, of data that
+            :func:`entropy_estimate` accepts.
+
+    Returns:
+        (N,) tensor of float64, the sums over i of -ln p(x_ni); and a scalar tensor, what to take
+        off the variance of these before it is divided by N.
+
+    """
+    n, d = x.shape
+    total = x.new_zeros(n, dtype=torch.float64)
+    excess = x.new_zeros((), dtype=torch.float64)
+    if kind == "continuous":
+        trigamma, spacings = _spacings_noise(n, x.device)
+        excess = d * (trigamma - spacings)
+    for block in x.detach().split(max(1, _ELEMENTS // n), dim=1):
+        rows = block.t()
+        if kind == "binary":
+            p = rows.double().mean(1, keepdim=True)
+            information = -torch.where(rows > 0, p, 1 - p).log()
+        elif kind == "categorical":
+            ordered, order = rows.sort(dim=1)
+            new = _new_run(ordered)
+            start = new.flatten().nonzero().flatten()
+            count = torch.diff(start, append=start.new_tensor([rows.numel()]))
+            run = new.flatten().cumsum(0) - 1
+            p = (count[run].double() / n).view_as(ordered)
+            information = torch.empty_like(p).scatter_(1, order, -p.log())
+        else:
+            ordered, order = rows.double().sort(dim=1)
+            gap, width = _gaps(ordered)
+            sorted_information = gap.log() - width.digamma() + math.log(n)
+            information = torch.empty_like(gap).scatter_(1, order, sorted_information)
+        total += information.sum(0)
+    return total, excess
 
 
 def gaussian_entropy(scale: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class Below:
     values: Tensor
     """Draws from the guide, shape ``(N, m)``."""
     log_prob: Tensor
-    r"""The sum over j of :math:`\\ln q(z_j | \\text{above})`, shape ``(N,)``, in nats."""
+    r"""The sum over j of :math:`\ln q(z_j | \text{above})`, shape ``(N,)``, in nats."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,20 @@ class Evidence:
     def evidence(self) -> Evidence:
         """Itself: a :class:`Batch` gives one, too."""
         return self
+
+    @property
+    def size(self) -> int:
+        """The number of data, 0 where the terms are not known for each of them."""
+        return next((len(term) for term in self.per_datum.values()), 0)
+
+    def signed(self, name: str) -> Tensor:
+        """What a site adds to the bound for each datum: shape ``(N,)``."""
+        parts = [
+            term if kind == "reconstruction" else -term
+            for (kind, site), term in self.per_datum.items()
+            if site == name
+        ]
+        return torch.stack(parts).sum(0)
 
     @staticmethod
     def join(parts: Sequence[Evidence]) -> Evidence:
@@ -93,6 +107,29 @@ class Evidence:
                     torch.cat([part.below[name].log_prob for part in parts]),
                 )
                 for name in first.below
+            },
+            no_layers=first.no_layers,
+        )
+
+    @staticmethod
+    def average(particles: Sequence[Evidence]) -> Evidence:
+        """The evidence of several draws from the guide for the same data."""
+        first = particles[0]
+        if len(particles) == 1:
+            return first
+        return Evidence(
+            inputs=first.inputs,
+            per_datum={
+                key: torch.stack([p.per_datum[key] for p in particles]).mean(0)
+                for key in first.per_datum
+            },
+            layers=first.layers,
+            below={
+                name: Below(
+                    below.values,
+                    torch.stack([p.below[name].log_prob for p in particles]).mean(0),
+                )
+                for name, below in first.below.items()
             },
             no_layers=first.no_layers,
         )
@@ -196,9 +233,8 @@ class Batch:
     def evidence(self) -> Evidence:
         """What the references amount to."""
         terms = self._per_datum()
-        layers = tuple(
-            name for name in self.latents if ("kl", name) in terms or not self._complete()
-        )
+        drawn = {d.name for d in self.details if d.kind == "kl" and self._data_dims(d.axes)}
+        layers = tuple(name for name in self.latents if name in drawn)
         no_layers = self._no_layers(layers)
         return Evidence(
             inputs={name: self._inputs(name, site) for name, site in self.observed.items()},
@@ -332,11 +368,9 @@ class Batch:
                 "some sites are summed out in the model or enumerated one value at a time, and "
                 "have no term of their own"
             )
-        axes = {d.name: d.axes for d in self.details if d.kind == "kl"}
-        outside = [name for name in axes if not self._data_dims(axes[name])]
-        others = [name for name in axes if name not in layers]
-        if outside or others:
-            return f"the latent sites {sorted({*outside, *others})} are not drawn for each datum"
+        others = {d.name for d in self.details if d.kind == "kl" and d.name not in layers}
+        if others:
+            return f"the latent sites {sorted(others)} are not drawn by the guide for each datum"
         if len(layers) < 2:
             return "" if layers else "there are no latent sites"
         model = [name for name in self.model_order if name in layers]

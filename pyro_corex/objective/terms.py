@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -78,7 +78,7 @@ class CorExTerms:
         """
         return {
             name: entropy_of(name, inputs).value.reshape(self._shape(name))
-            for name, inputs in self._evidence.inputs.items()
+            for name, inputs in self.evidence.inputs.items()
         }
 
     @property
@@ -140,7 +140,7 @@ class CorExTerms:
         :raises ValueError: as :attr:`entropy`, and for programs whose latents are not layers: in a
             stack the guide goes up and the model comes down.
         """
-        evidence = self._evidence
+        evidence = self.evidence
         if evidence.no_layers:
             raise ValueError(
                 f"The latents are not the layers of a stack: {evidence.no_layers}. Use tc_bound "
@@ -166,8 +166,45 @@ class CorExTerms:
         """
         return replace(self, _batch=None)
 
+    @staticmethod
+    def join(parts: Sequence[CorExTerms]) -> CorExTerms:
+        """The terms of several batches of one program as those of all their data.
+
+        :raises ValueError: where there are none, or they have let go of their data.
+        """
+        if not parts:
+            raise ValueError("There are no terms to join: give those of at least one batch.")
+        evidence = [part.evidence for part in parts]
+        sizes = [
+            float(e.size) if e.size else p.num_data for e, p in zip(evidence, parts, strict=True)
+        ]
+        shares = [size / sum(sizes) for size in sizes]
+
+        def mean(values: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+            pairs = list(zip(values, shares, strict=True))
+            return {
+                name: torch.stack([value[name] * share for value, share in pairs]).sum(0)
+                for name in values[0]
+            }
+
+        tcs = [part.total_correlation for part in parts]
+        pairs = [(tc, share) for tc, share in zip(tcs, shares, strict=True) if tc is not None]
+        return replace(
+            parts[0],
+            reconstruction=mean([part.reconstruction for part in parts]),
+            kl=mean([part.kl for part in parts]),
+            kl_weight=mean([part.kl_weight for part in parts]),
+            num_data=sum(sizes),
+            total_correlation=torch.stack([tc * w for tc, w in pairs]).sum() if pairs else None,
+            _batch=Evidence.join(evidence),
+        )
+
     @property
-    def _evidence(self) -> Evidence:
+    def evidence(self) -> Evidence:
+        """What the terms say of each datum; for :mod:`pyro_corex.evaluation`.
+
+        :raises ValueError: after :meth:`without_data`.
+        """
         if self._batch is None:
             raise ValueError(
                 "These terms have let go of their data, which the entropies H(x_i) need. Evaluate "
@@ -176,7 +213,7 @@ class CorExTerms:
         return self._batch.evidence
 
     def _relevance(self) -> float:
-        if not self._evidence.inputs:
+        if not self.evidence.inputs:
             raise ValueError(
                 "The model observes nothing, so there is no TC(x) to bound. Give it a site with "
                 "obs=..."

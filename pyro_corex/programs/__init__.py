@@ -9,7 +9,14 @@ from pyro_corex.programs.likelihoods import (
     Likelihood,
     Normal,
 )
-from pyro_corex.programs.networks import conv_decoder, conv_encoder, mlp, mlp_decoder, mlp_encoder
+from pyro_corex.programs.networks import (
+    GroupedDecoder,
+    conv_decoder,
+    conv_encoder,
+    mlp,
+    mlp_decoder,
+    mlp_encoder,
+)
 from pyro_corex.programs.plates import latent_plate
 from pyro_corex.programs.priors import Prior
 from pyro_corex.programs.stacked import Layer, StackedCorEx
@@ -21,6 +28,7 @@ __all__ = [
     "Categorical",
     "ContinuousBernoulli",
     "CorExVAE",
+    "GroupedDecoder",
     "Layer",
     "LearnedNormal",
     "Likelihood",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
 
+import torch
 from torch import Tensor, nn
 
 
@@ -60,6 +61,39 @@ def mlp_decoder(
     if n_params > 1:
         shape = (*shape, n_params)
     return network if len(shape) == 1 else _Reshaped(network, shape)
+
+
+class GroupedDecoder(nn.Module):
+    r"""A decoder in which each latent explains a group of outputs of its own, as in a tree.
+
+    .. math:: \mathrm{loc}_i = a_i z_{g(i)} + b_i
+
+    Hierarchical CorEx (Ver Steeg & Galstyan 2015) groups variables in this way.  Other than a
+    linear or fully connected decoder it cannot undo a rotation of its latents, so what is left
+    dependent among them is left to the next layer.
+
+    :param latent_dim: the number of latents, m.
+    :param out_dim: the number of outputs, a multiple of m: the groups are side by side and equal.
+    :param scales: also give a learned scale for each output, as a layer above the first must.
+    """
+
+    def __init__(self, latent_dim: int, out_dim: int, *, scales: bool = False) -> None:
+        super().__init__()
+        _check_sizes([latent_dim, out_dim])
+        if out_dim % latent_dim:
+            raise ValueError(
+                f"out_dim must be a multiple of latent_dim, but {out_dim} outputs do not make "
+                f"{latent_dim} equal groups"
+            )
+        self.copies = out_dim // latent_dim
+        self.weight = nn.Parameter(torch.full((out_dim,), 0.5))
+        self.bias = nn.Parameter(torch.zeros(out_dim))
+        self.log_scale = nn.Parameter(torch.zeros(out_dim)) if scales else None
+
+    def forward(self, z: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Locations, or locations and scales, of shape ``(n, out_dim)`` for ``(n, latent_dim)``."""
+        loc = z.repeat_interleave(self.copies, -1) * self.weight + self.bias
+        return loc if self.log_scale is None else (loc, self.log_scale.exp().expand_as(loc))
 
 
 def conv_encoder(

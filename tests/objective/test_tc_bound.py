@@ -7,7 +7,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_corex import CorExELBO, CorExVAE, StackedCorEx
+from pyro_corex import CorExELBO, CorExTerms, CorExVAE, StackedCorEx
+from pyro_corex.information import marginal_entropy
 from pyro_corex.programs import mlp_decoder, mlp_encoder
 
 N = 20_000
@@ -73,3 +74,354 @@ def test_grey_values_under_a_bernoulli_are_refused():
     assert math.isfinite(terms.elbo)
     with pytest.raises(ValueError, match=r"(?i)binar"):
         _ = terms.tc_bound
+
+
+# ---------------------------------------------------------------------- relevance and its kin
+
+
+def batch_terms(model, guide, *args, **options):
+    torch.manual_seed(1)
+    with pyro.validation_enabled(False):
+        return CorExELBO(**options).terms(model, guide, *args)
+
+
+def plates_and_events(as_event, x):
+    """One program written both ways."""
+    n, d = x.shape
+
+    def observe(fn):
+        if as_event:
+            pyro.sample("x", fn.to_event(1), obs=x.unsqueeze(-2))
+        else:
+            with pyro.plate("inputs", d, dim=-1):
+                pyro.sample("x", fn, obs=x)
+
+    def model(_):
+        with pyro.plate("data", n, dim=-2):
+            z = pyro.sample("z", dist.Normal(torch.zeros(n, 1), 1.0))
+            loc = z * torch.linspace(0.2, 1.0, d)
+            observe(dist.Normal(loc.unsqueeze(-2) if as_event else loc, 0.5))
+
+    def guide(_):
+        with pyro.plate("data", n, dim=-2):
+            pyro.sample("z", dist.Normal(x.mean(1, keepdim=True), 0.3))
+
+    return model, guide, x
+
+
+@pytest.mark.parametrize("as_event", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_particles": 3}, {"num_particles": 3, "vectorize_particles": True}]
+)
+def test_relevance_is_entropy_plus_reconstruction(as_event, options):
+    torch.manual_seed(0)
+    x = torch.randn(300, 4) + torch.randn(300, 1)
+    terms = batch_terms(*plates_and_events(as_event, x), max_plate_nesting=2, **options)
+    entropy = marginal_entropy(x, "continuous")
+    assert torch.allclose(terms.entropy["x"].flatten(), entropy)
+    want = entropy + terms.reconstruction["x"].flatten()
+    assert torch.allclose(terms.relevance["x"].flatten(), want)
+    assert terms.relevance["x"].shape == terms.reconstruction["x"].shape
+    bound = float(terms.relevance["x"].sum() - terms.kl["z"].sum())
+    assert terms.tc_bound == pytest.approx(bound, abs=1e-8)
+    assert terms.informativeness == terms.tc_bound
+    assert terms.layers == (pytest.approx(terms.tc_bound),)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_particles": 3, "vectorize_particles": True}])
+def test_terms_of_each_datum_add_up(options):
+    x = torch.bernoulli(torch.full((40, 12), 0.4))
+    for stack in (
+        StackedCorEx([(12, 4), (4, 3)], n_classes=3),
+        StackedCorEx([(12, 4), (4, 3), (3, 2)], n_classes=None),
+    ):
+        for parameter in stack.parameters():  # narrow layers in a chain may start with huge scales
+            parameter.data *= 0.3
+        terms = batch_terms(stack.model, stack.guide, x, max_plate_nesting=2, **options)
+        evidence = terms.evidence
+        assert evidence.size == 40
+        for name, kl in terms.kl.items():
+            assert float(evidence.per_datum["kl", name].mean()) == pytest.approx(float(kl.sum()))
+        total = sum(evidence.signed(name).mean() for name in ["x", *terms.kl])
+        assert float(total) == pytest.approx(terms.elbo)
+
+
+def test_layers_of_a_discrete_top_by_hand():
+    """The second layer explains z1: its entropies, its density given the classes, the KL."""
+    x = torch.bernoulli(torch.full((40, 12), 0.4))
+    stack = StackedCorEx([(12, 4), (4, 3)], n_classes=3)
+    terms = batch_terms(stack.model, stack.guide, x, max_plate_nesting=2)
+    torch.manual_seed(1)
+    z = stack.encode(x)[0].rsample()
+    probs = stack.encoders[1](z).softmax(-1)
+    log_q = torch.stack([stack.given_top(torch.tensor([k])).log_prob(z).sum(-1) for k in range(3)])
+    expected = float((probs.T * log_q).sum(0).mean().detach())
+    second = float(marginal_entropy(z.detach(), "continuous").sum()) + expected
+    second -= float(terms.kl["z2"].sum())
+    assert terms.layers[1] == pytest.approx(second, abs=1e-6)
+    assert sum(terms.layers) == pytest.approx(terms.tc_bound, abs=1e-5)
+
+
+def test_a_subsample_is_the_batch():
+    torch.manual_seed(0)
+    data = torch.randn(200, 4)
+
+    def model(x):
+        with pyro.plate("data", 200, subsample_size=50, dim=-2) as rows:
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0))
+            with pyro.plate("inputs", 4, dim=-1):
+                pyro.sample("x", dist.Normal(z * 0.1, 1.0), obs=x[rows])
+
+    def guide(x):
+        with pyro.plate("data", 200, subsample_size=50, dim=-2) as rows:
+            pyro.sample("z", dist.Normal(x[rows].mean(1, keepdim=True), 1.0))
+
+    terms = batch_terms(model, guide, data)
+    assert terms.num_data == 200
+    assert terms.evidence.size == 50
+    assert float(terms.evidence.signed("x").mean()) == pytest.approx(
+        float(terms.reconstruction["x"].sum())
+    )
+    assert math.isfinite(terms.tc_bound)
+
+
+def test_terms_that_let_go_of_their_data():
+    x = torch.bernoulli(torch.full((40, 12), 0.4))
+    vae = CorExVAE(mlp_encoder([12, 2]), mlp_decoder([2, 12]), 2)
+    terms = batch_terms(vae.model, vae.guide, x)
+    kept = terms.without_data()
+    assert kept.elbo == terms.elbo
+    with pytest.raises(ValueError, match="have let go of their data"):
+        _ = kept.relevance
+    with pytest.raises(ValueError, match="have let go of their data"):
+        CorExTerms.join([terms, kept])
+
+
+def test_joined_batches_are_one_batch():
+    """With a program that draws nothing at random that matters."""
+    torch.manual_seed(0)
+    x = torch.randn(300, 4)
+
+    def programs(x):
+        def model(_):
+            with pyro.plate("data", len(x), dim=-2):
+                pyro.sample("z", dist.Normal(torch.zeros(1), 1.0))
+                with pyro.plate("inputs", 4, dim=-1):
+                    pyro.sample("x", dist.Normal(x.mean(1, keepdim=True), 1.0), obs=x)
+
+        def guide(_):
+            with pyro.plate("data", len(x), dim=-2):
+                pyro.sample("z", dist.Normal(x.mean(1, keepdim=True), 1.0))
+
+        return model, guide, x
+
+    whole = batch_terms(*programs(x))
+    parts = [batch_terms(*programs(part)) for part in (x[:250], x[250:])]
+    joined = CorExTerms.join(parts)
+    assert joined.num_data == 300
+    assert torch.allclose(joined.reconstruction["x"], whole.reconstruction["x"])
+    assert joined.tc_bound == pytest.approx(whole.tc_bound)
+    with pytest.raises(ValueError, match="no terms to join"):
+        CorExTerms.join([])
+
+
+# ---------------------------------------------------------------------- refusals
+
+
+def normal_model(x, likelihood=None, mask=None, scale=1.0):
+    def model(_):
+        with pyro.plate("data", len(x), dim=-2):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0))
+            fn = dist.Normal(z, 1.0) if likelihood is None else likelihood(z)
+            with (
+                pyro.plate("inputs", x.shape[1], dim=-1),
+                pyro.poutine.mask(mask=True if mask is None else mask),
+                pyro.poutine.scale(scale=scale),
+            ):
+                pyro.sample("x", fn, obs=x)
+
+    def guide(_):
+        with pyro.plate("data", len(x), dim=-2):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x), 1), 1.0))
+
+    return model, guide, x
+
+
+READINGS = torch.randn(60, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+REFUSED = {
+    "masked": (normal_model(READINGS, mask=READINGS > -1), "is masked"),
+    "masked distribution": (
+        normal_model(READINGS, lambda z: dist.Normal(z, 1.0).mask(READINGS > -1)),
+        "is masked",
+    ),
+    "scaled": (normal_model(READINGS, scale=0.5), "is scaled, by poutine.scale"),
+    "a density on counts": (
+        normal_model(READINGS.round()),
+        "entropies of site 'x' are not known.*use a discrete likelihood",
+    ),
+    "a density on bits": (normal_model((READINGS > 0).double()), "use a discrete likelihood"),
+    "grey values": (
+        normal_model(READINGS.sigmoid(), lambda z: dist.Bernoulli(logits=z)),
+        "other values than 0 and 1.*Binarise",
+    ),
+    "outside of the support": (
+        normal_model(READINGS, lambda z: dist.ContinuousBernoulli(logits=z)),
+        "values outside of the support of its likelihood, ContinuousBernoulli",
+    ),
+    "delta": (normal_model(READINGS * 0, lambda z: dist.Delta(z * 0)), "no density"),
+    "one datum": (normal_model(READINGS[:1]), "at least 2"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.filterwarnings("ignore:The loss is not finite")
+def test_improper_likelihoods_are_refused(name):
+    programs, message = REFUSED[name]
+    terms = batch_terms(*programs, data_plates=["data"])
+    for read in ("entropy", "relevance", "tc_bound", "informativeness", "layers"):
+        with pytest.raises(ValueError, match=message):
+            getattr(terms, read)
+
+
+def test_a_likelihood_that_does_not_factorise_is_refused():
+    x = torch.randn(20, 3)
+
+    def model(x):
+        with pyro.plate("data", 20):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            loc = z.unsqueeze(-1).expand(20, 3)
+            pyro.sample("x", dist.MultivariateNormal(loc, torch.eye(3)), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", 20):
+            pyro.sample("z", dist.Normal(x.mean(1), 1.0))
+
+    with pytest.raises(ValueError, match="MultivariateNormal, does not factorise"):
+        _ = batch_terms(model, guide, x).tc_bound
+
+
+def test_a_subsample_of_the_inputs_is_refused():
+    x = torch.randn(20, 6)
+
+    def model(x):
+        with pyro.plate("data", 20, dim=-2):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0))
+            with pyro.plate("inputs", 6, subsample_size=2, dim=-1) as columns:
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, columns])
+
+    def guide(x):
+        with pyro.plate("data", 20, dim=-2):
+            pyro.sample("z", dist.Normal(x.mean(1, keepdim=True), 1.0))
+
+    with pytest.raises(ValueError, match="sees 2 of the 6 input dimensions"):
+        _ = batch_terms(model, guide, x).tc_bound
+
+
+def test_no_data_plate_is_refused():
+    x = torch.randn(6)
+
+    def model(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, torch.ones(6)).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.sample("z", dist.Normal(x.mean(), 1.0))
+
+    with pytest.raises(ValueError, match="not in a plate of data"):
+        _ = batch_terms(model, guide, x).tc_bound
+
+
+def test_nothing_observed_is_refused():
+    def program():
+        with pyro.plate("data", 5):
+            pyro.sample("z", dist.Normal(torch.zeros(5), 1.0))
+
+    with pytest.raises(ValueError, match="observes nothing"):
+        _ = batch_terms(program, program).tc_bound
+
+
+@pyro.infer.config_enumerate
+def mixture(x):
+    with pyro.plate("data", len(x)):
+        c = pyro.sample("c", dist.Categorical(torch.ones(2)))
+        loc = torch.tensor([-1.0, 1.0])[c].unsqueeze(-1)
+        pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+
+def test_latents_that_the_model_sums_out_are_refused():
+    terms = batch_terms(mixture, lambda x: None, torch.randn(20, 1))
+    with pytest.raises(ValueError, match="summed with latents that the model enumerates"):
+        _ = terms.tc_bound
+
+
+# ---------------------------------------------------------------------- what is a stack
+
+
+def siblings(order):
+    def model(x):
+        with pyro.plate("data", len(x), dim=-2):
+            a = pyro.sample("a", dist.Normal(torch.zeros(1), 1.0))
+            b = pyro.sample("b", dist.Normal(torch.zeros(1), 1.0))
+            with pyro.plate("inputs", 4, dim=-1):
+                pyro.sample("x", dist.Normal(a + b, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-2):
+            for name in order:
+                pyro.sample(name, dist.Normal(x.mean(1, keepdim=True), 1.0))
+
+    return model, guide
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [("ab", "in reverse order"), ("ba", "without regard to the latents above it")],
+)
+def test_siblings_are_not_layers(order, message):
+    torch.manual_seed(0)
+    terms = batch_terms(*siblings(order), torch.randn(50, 4))
+    assert math.isfinite(terms.tc_bound)
+    with pytest.raises(ValueError, match=message):
+        _ = terms.layers
+
+
+def test_global_latents_are_not_layers():
+    torch.manual_seed(0)
+
+    def model(x):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x), dim=-2):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0))
+            with pyro.plate("inputs", 4, dim=-1):
+                pyro.sample("x", dist.Normal(mu + z, 1.0), obs=x)
+
+    def guide(x):
+        pyro.sample("mu", dist.Normal(0.0, 0.1))
+        with pyro.plate("data", len(x), dim=-2):
+            pyro.sample("z", dist.Normal(x.mean(1, keepdim=True), 1.0))
+
+    terms = batch_terms(model, guide, torch.randn(50, 4))
+    assert math.isfinite(terms.tc_bound)
+    with pytest.raises(ValueError, match=r"\['mu'\] are not drawn by the guide for each"):
+        _ = terms.layers
+
+
+def test_a_discrete_middle_layer_is_refused():
+    torch.manual_seed(0)
+    infer = {"enumerate": "parallel"}
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            probs = torch.stack([z.sigmoid(), 1 - z.sigmoid()], -1)
+            c = pyro.sample("c", dist.Categorical(probs), infer=infer)
+            loc = c.to(x.dtype).unsqueeze(-1)
+            pyro.sample("x", dist.Normal(loc, torch.ones(4)).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Categorical(torch.ones(len(x), 2)), infer=infer)
+            pyro.sample("z", dist.Normal(c.to(x.dtype), 1.0))
+
+    with pytest.raises(ValueError, match="'c' is discrete and not the top layer"):
+        _ = batch_terms(model, guide, torch.randn(30, 4)).layers

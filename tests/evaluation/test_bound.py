@@ -1,0 +1,327 @@
+"""tc_bound on a data set."""
+
+import dataclasses
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import pyro_corex as pc
+from pyro_corex.datasets import linear_gaussian, noisy_coins
+from pyro_corex.programs import GroupedDecoder, LearnedNormal, mlp, mlp_decoder, mlp_encoder
+
+D, M = 12, 2
+
+
+def one_factor(d, noise):
+    """The true programs of d noisy readings of one cause: their bound is tight."""
+    precision = 1 + d / noise**2
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-2):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(1), 1.0))
+            with pyro.plate("inputs", d, dim=-1):
+                pyro.sample("x", dist.Normal(z, noise), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-2):
+            loc = x.sum(1, keepdim=True) / noise**2 / precision
+            pyro.sample("z", dist.Normal(loc, precision**-0.5))
+
+    cov = torch.ones(d, d) + noise**2 * torch.eye(d)
+    truth = float(pc.information.gaussian_total_correlation(cov))
+    return SimpleNamespace(model=model, guide=guide), truth
+
+
+def readings(n, d, noise, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 1, generator=g) + noise * torch.randn(n, d, generator=g)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A linear program, fitted to a dense linear-Gaussian model."""
+    data = linear_gaussian(10_000, D, M, noise=0.5)
+    torch.manual_seed(0)
+    vae = pc.CorExVAE(mlp_encoder([D, M]), mlp_decoder([M, D]), M, likelihood=LearnedNormal(D))
+    for lr in (2e-2, 4e-3, 8e-4):
+        pc.fit(vae, data.x, epochs=5, lr=lr, progress=False)
+    return vae, data.total_correlation
+
+
+@pytest.fixture
+def stack():
+    torch.manual_seed(0)
+    module = pc.StackedCorEx([(D, 4), (4, 3)], n_classes=None, likelihood="normal")
+    for parameter in module.parameters():
+        parameter.data *= 0.3
+    return module
+
+
+# ---------------------------------------------------------------------- the number
+
+
+def test_a_fit_is_within_two_per_cent_of_the_truth(fitted):
+    vae, truth = fitted
+    x = linear_gaussian(20_000, D, M, noise=0.5, sample_seed=7).x
+    bound = pc.tc_bound(vae, x)
+    assert bound.estimate == pytest.approx(truth, rel=0.02)
+    assert bound.estimate < truth + 3 * bound.stderr
+    assert 0 < bound.stderr < 0.01 * truth
+    assert bound.num_data == 20_000
+
+
+def test_the_standard_error_is_the_spread_over_data_sets():
+    programs, truth = one_factor(6, 0.6)
+    bounds = [pc.tc_bound(programs, readings(800, 6, 0.6, seed), seed=seed) for seed in range(40)]
+    estimates = torch.tensor([bound.estimate for bound in bounds])
+    stderr = torch.tensor([bound.stderr for bound in bounds]).mean()
+    assert float(stderr) == pytest.approx(float(estimates.std()), rel=0.35)
+    assert float(estimates.mean()) == pytest.approx(truth, abs=4 * float(stderr) / 40**0.5 + 0.012)
+
+
+def test_draws_do_not_repeat_the_noise_of_data_of_the_same_seed():
+    programs, truth = one_factor(6, 0.6)
+    torch.manual_seed(3)
+    x = torch.randn(5000, 1)
+    x = x + 0.6 * torch.randn(5000, 6)
+    bound = pc.tc_bound(programs, x, seed=3)
+    assert abs(bound.estimate - truth) < 4 * bound.stderr
+
+
+def test_a_bound_for_binary_data():
+    """One coin and a program that is right about it."""
+    flip, copies = 0.1, 6
+    data = noisy_coins(20_000, 1, copies, flip=flip)
+    logit = math.log((1 - flip) / flip)
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-2):
+            c = pyro.sample("c", dist.Categorical(torch.ones(2)), infer={"enumerate": "parallel"})
+            with pyro.plate("inputs", copies, dim=-1):
+                pyro.sample("x", dist.Bernoulli(logits=logit * (2.0 * c - 1)), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-2):
+            heads = logit * (2 * x - 1).sum(1, keepdim=True)
+            logits = torch.stack([torch.zeros_like(heads), heads], -1)
+            pyro.sample("c", dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
+
+    bound = pc.tc_bound(SimpleNamespace(model=model, guide=guide), data.x)
+    assert bound.estimate == pytest.approx(data.total_correlation, abs=4 * bound.stderr)
+    assert bound.stderr < 0.03
+
+
+def test_more_particles_lessen_the_noise():
+    programs, _ = one_factor(6, 0.6)
+    x = readings(2000, 6, 0.6)
+
+    def spread(n):
+        found = [pc.tc_bound(programs, x, num_particles=n, seed=s).estimate for s in range(10)]
+        return float(torch.tensor(found).std())
+
+    assert spread(10) < 0.7 * spread(1)
+    assert pc.tc_bound(programs, x, num_particles=10).stderr < pc.tc_bound(programs, x).stderr
+    assert pc.tc_bound(programs, x, num_particles=3).num_data == 2000
+
+
+def test_anchors_have_no_part_in_it():
+    torch.manual_seed(0)
+    encoder, decoder = mlp_encoder([D, M]), mlp_decoder([M, D])
+    x = torch.randn(100, D)
+    plain = pc.CorExVAE(encoder, decoder, M, likelihood="normal")
+    anchored = pc.AnchorVAE(encoder, decoder, M, anchors={0: 0.1}, likelihood="normal")
+    assert pc.tc_bound(anchored, x).estimate == pytest.approx(pc.tc_bound(plain, x).estimate)
+
+
+# ---------------------------------------------------------------------- what it is made of
+
+
+def test_terms_are_those_of_all_data(fitted):
+    vae, _ = fitted
+    x = linear_gaussian(2000, D, M, noise=0.5, sample_seed=7).x
+    bound = pc.tc_bound(vae, x, batch_size=700)
+    terms = bound.terms
+    assert terms.num_data == 2000
+    assert terms.tc_bound == pytest.approx(bound.estimate, abs=1e-4)
+    want = pc.information.marginal_entropy(x, "continuous")
+    torch.testing.assert_close(terms.entropy["x"], want)
+    torch.testing.assert_close(terms.relevance["x"], want + terms.reconstruction["x"])
+    assert len(bound.layers) == 1
+    assert bound.layers[0].estimate == pytest.approx(bound.estimate, abs=1e-9)
+    assert bound.layers[0].stderr == pytest.approx(bound.stderr)
+
+
+@pytest.mark.parametrize("particles", [1, 2])
+def test_layers_add_up(stack, particles):
+    x = torch.randn(600, D)
+    bound = pc.tc_bound(stack, x, batch_size=250, num_particles=particles)
+    assert len(bound.layers) == 2
+    total = sum(layer.estimate for layer in bound.layers)
+    assert total == pytest.approx(bound.estimate, abs=1e-9)
+    assert bound.terms.layers == pytest.approx([x.estimate for x in bound.layers], abs=1e-4)
+    assert all(layer.stderr > 0 for layer in bound.layers)
+    assert "layers: " in repr(bound)
+
+
+def test_layers_above_enumerated_classes_add_up():
+    torch.manual_seed(0)
+    module = pc.StackedCorEx([(D, 4), (4, 5)], n_classes=5)
+    bound = pc.tc_bound(module, torch.bernoulli(torch.full((300, D), 0.4)))
+    assert sum(x.estimate for x in bound.layers) == pytest.approx(bound.estimate, abs=1e-9)
+
+
+def test_latents_that_are_not_layers_have_none():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-2):
+            a = pyro.sample("a", dist.Normal(torch.zeros(1), 1.0))
+            b = pyro.sample("b", dist.Normal(torch.zeros(1), 1.0))
+            with pyro.plate("inputs", D, dim=-1):
+                pyro.sample("x", dist.Normal(a + b, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-2):
+            for name in "ab":
+                pyro.sample(name, dist.Normal(x.mean(1, keepdim=True) / 2, 1.0))
+
+    bound = pc.tc_bound(SimpleNamespace(model=model, guide=guide), torch.randn(100, D))
+    assert bound.layers == ()
+
+
+def test_repr(fitted):
+    vae, _ = fitted
+    bound = pc.tc_bound(vae, linear_gaussian(500, D, M, noise=0.5).x)
+    text = repr(bound)
+    assert f"TC(x) >= {bound.estimate:.4g} ± {bound.stderr:.2g} nats, from 500 data" in text
+    assert "entropies" in text
+    assert "layers" not in text
+    assert repr(bound.layers[0]) == f"{bound.estimate:.4g} ± {bound.stderr:.2g} nats"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        bound.estimate = 0.0
+
+
+# ---------------------------------------------------------------------- data
+
+
+def test_every_kind_of_data(fitted):
+    vae, _ = fitted
+    x = linear_gaussian(500, D, M, noise=0.5).x
+    kinds = [
+        x,
+        x.numpy(),
+        TensorDataset(x),
+        DataLoader(TensorDataset(x, torch.zeros(500)), batch_size=200),
+        list(x.split(200)),
+        [[part] for part in x.split(200)],
+    ]
+    found = [pc.tc_bound(vae, data, batch_size=200).estimate for data in kinds]
+    loaded = [found.pop(2), found.pop(2)]  # a DataLoader draws a number, so the noise is another
+    assert found == pytest.approx([found[0]] * 4, abs=1e-5)
+    assert loaded[0] == pytest.approx(loaded[1], abs=1e-5)
+    assert loaded[0] == pytest.approx(found[0], abs=0.5)
+    assert pc.information.tc_bound(vae, x, batch_size=200).estimate == pytest.approx(found[0])
+
+
+def test_integers_become_floats():
+    module = pc.CorExVAE(mlp_encoder([D, M]), mlp_decoder([M, D]), M)
+    x = noisy_coins(200, 2, 6).x
+    assert pc.tc_bound(module, x.long()).estimate == pc.tc_bound(module, x).estimate
+    assert pc.tc_bound(module, x.numpy().astype(np.uint8)).num_data == 200
+
+
+def test_a_transform_is_part_of_the_data():
+    module = pc.CorExVAE(mlp_encoder([D, M]), mlp_decoder([M, D]), M)
+    grey = torch.rand(300, D)
+    with pytest.raises(ValueError, match="Binarise"):
+        pc.tc_bound(module, grey)
+    bound = pc.tc_bound(module, grey, transform=torch.bernoulli)
+    values = bound.terms.evidence.inputs["x"].values
+    assert set(values.unique().tolist()) == {0.0, 1.0}
+    assert bound.estimate == pc.tc_bound(module, grey, transform=torch.bernoulli).estimate
+
+
+def test_nothing_is_left_changed(fitted):
+    vae, _ = fitted
+    vae.train()
+    dropout = nn.Dropout(0.5)
+    vae.extra = dropout
+    dropout.eval()
+    x = torch.randn(50, D)
+    state = torch.get_rng_state()
+    pc.tc_bound(vae, x)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert vae.training
+    assert not dropout.training
+    assert all(p.grad is None or not p.grad.isnan().any() for p in vae.parameters())
+    assert pyro.infer.util.is_validation_enabled()
+    del vae.extra
+    vae.eval()
+
+
+# ---------------------------------------------------------------------- errors
+
+
+def vae(**options):
+    return pc.CorExVAE(mlp_encoder([D, M]), mlp_decoder([M, D]), M, **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: pc.tc_bound(nn.Linear(2, 2), x), TypeError, "Linear must have the methods"),
+        (lambda x: pc.tc_bound(vae(), x, num_particles=0), ValueError, "num_particles must be an"),
+        (lambda x: pc.tc_bound(vae(), x, batch_size=0), ValueError, "batch_size must be an"),
+        (lambda x: pc.tc_bound(vae(), x[:0]), ValueError, "data are empty"),
+        (lambda x: pc.tc_bound(vae(), []), ValueError, "data are empty"),
+        (lambda x: pc.tc_bound(vae(), x[:1]), ValueError, "at least 2 data, but got 1"),
+        (lambda x: pc.tc_bound(vae(), 3), TypeError, "data must be a tensor.*but got int"),
+        (lambda x: pc.tc_bound(vae(), ["x"]), TypeError, "A batch must be a tensor.*is str"),
+        (lambda x: pc.tc_bound(vae(likelihood="normal"), x), ValueError, "discrete likelihood"),
+        (lambda x: pc.tc_bound(vae(), 0.5 * x), ValueError, "Site 'x' is Bernoulli, but"),
+    ],
+)
+def test_errors(call, error, message):
+    with pytest.raises(error, match=message):
+        call(noisy_coins(40, 2, 6).x)
+
+
+def test_nothing_observed_is_refused():
+    def program(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+
+    with pytest.raises(ValueError, match="observes nothing"):
+        pc.tc_bound(SimpleNamespace(model=program, guide=program), torch.randn(5, 2))
+
+
+def test_terms_without_a_value_for_each_datum_are_refused():
+    def model(x):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x), dim=-2), pyro.plate("inputs", D, dim=-1):
+            pyro.sample("x", dist.Normal(mu, 1.0), obs=x)
+
+    def guide(x):
+        pyro.sample("mu", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ValueError, match="not known for each datum"):
+        pc.tc_bound(SimpleNamespace(model=model, guide=guide), torch.randn(50, D))
+
+
+# ---------------------------------------------------------------------- grouped decoders
+
+
+def test_grouped_decoder():
+    decoder = GroupedDecoder(2, 6, scales=True)
+    loc, scale = decoder(torch.tensor([[1.0, 2.0]]))
+    assert loc.tolist() == [[0.5, 0.5, 0.5, 1.0, 1.0, 1.0]]
+    assert scale.tolist() == [[1.0] * 6]
+    assert GroupedDecoder(2, 6)(torch.zeros(3, 2)).shape == (3, 6)
+    with pytest.raises(ValueError, match="6 outputs do not make 4 equal groups"):
+        GroupedDecoder(4, 6)
+    assert mlp([2, 3])(torch.zeros(1, 2)).shape == (1, 3)
