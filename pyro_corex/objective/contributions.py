@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from opt_einsum import shared_intermediates
 from pyro.infer.traceenum_elbo import _compute_model_factors
-from pyro.infer.util import is_validation_enabled
 from pyro.ops import packed
 from pyro.ops.contract import contract_tensor_tree
 from pyro.ops.rings import SampleRing
@@ -23,125 +21,20 @@ from torch import Tensor
 from pyro_corex.objective import sites, tc_penalty
 from pyro_corex.objective.enumeration import Expectation, Ordinal, ordinal
 from pyro_corex.objective.evidence import Batch
+from pyro_corex.objective.reductions import (
+    as_kept,
+    is_one,
+    mask,
+    plus,
+    reduce,
+    scale_and_mask,
+    to_axes,
+)
+from pyro_corex.objective.scales import check_same_scale
 from pyro_corex.objective.sites import PARTICLE_PLATE, Factored, Site, is_sample
-from pyro_corex.objective.terms import CorExTerms
+from pyro_corex.objective.sums import Kind, Sums
 
-Kind = Literal["reconstruction", "kl"]
 Axis = str | int  # the name of a plate, or the place of a batch dimension outside of all plates
-
-
-@dataclass
-class Sums:
-    """The terms of one or more traces, summed over the data and the particles.
-
-    ``value`` is what is reported, ``weighted`` what is trained; both map a kind of term and a site
-    to a tensor with one entry per latent or input dimension.
-    """
-
-    value: dict[tuple[Kind, str], Tensor] = field(default_factory=dict)
-    weighted: dict[tuple[Kind, str], Tensor] = field(default_factory=dict)
-    weight: dict[str, Tensor | float | None] = field(default_factory=dict)
-    """The weight of each KL; ``None`` where it differs between data, which have no one weight."""
-    num_data: float = 1.0
-    total_correlation: Tensor | None = None
-    """TC(z), summed over the particles, where it is penalised."""
-    penalty: Tensor | None = None
-    """What is trained of it."""
-    batch: Batch | None = None
-    """What the terms were made of, of the last trace."""
-    shares_graph: bool = False
-    """Whether other traces of the same particle share tensors with this one."""
-
-    def add(self, kind: Kind, name: str, value: Tensor, weighted: Tensor) -> None:
-        """Adds to a term what is reported, and what is trained with its graph."""
-        _accumulate(self.value, (kind, name), value.detach())
-        _accumulate(self.weighted, (kind, name), weighted)
-
-    def merge(self, other: Sums) -> None:
-        """Adds the terms of another trace of the same programs, without their graph."""
-        for key, value in other.value.items():
-            self.add(*key, value, other.weighted[key].detach())
-        self.weight.update(other.weight)
-        self.num_data = other.num_data
-        self.batch = other.batch
-        if other.total_correlation is not None and other.penalty is not None:
-            self.penalise(other.total_correlation, other.penalty.detach())
-
-    def penalise(self, value: Tensor, penalty: Tensor) -> None:
-        """Adds to TC(z) what is reported, and what is trained with its graph."""
-        self.total_correlation = _sum(self.total_correlation, value.detach())
-        self.penalty = _sum(self.penalty, penalty)
-
-    def elbo(self) -> Tensor | float:
-        """The sum of all weighted terms in nats: what is to be maximised."""
-        total: Tensor | float = 0.0
-        for (kind, _), weighted in self.weighted.items():
-            total = total + weighted.sum() if kind == "reconstruction" else total - weighted.sum()
-        return total if self.penalty is None else total - self.penalty
-
-    def terms(self, num_particles: int, tc_weight: float) -> CorExTerms:
-        """The terms per datum."""
-        scale = 1.0 / (num_particles * self.num_data)
-        kl = {name: value * scale for (kind, name), value in self.value.items() if kind == "kl"}
-        return CorExTerms(
-            reconstruction={
-                name: value * scale
-                for (kind, name), value in self.value.items()
-                if kind == "reconstruction"
-            },
-            kl=kl,
-            kl_weight={name: self._kl_weight(name) for name in kl},
-            num_data=self.num_data,
-            tc_weight=tc_weight,
-            total_correlation=None
-            if self.total_correlation is None
-            else self.total_correlation / num_particles,
-            _batch=self.batch,
-        )
-
-    def _kl_weight(self, name: str) -> Tensor:
-        """The weights of a KL in the shape of its values, such that the products add up."""
-        value, weight = self.value["kl", name], self.weight[name]
-        if weight is None:
-            return _ratio(self.weighted["kl", name].detach(), value)
-        if isinstance(weight, Tensor):
-            return weight.detach().expand(value.shape)
-        return torch.full_like(value, weight)
-
-    def describe_non_finite(self) -> str:
-        """Which terms are NaN or infinite, as a sentence."""
-        found = []
-        for (kind, name), value in self.value.items():
-            for what, bad in (("NaN", value.isnan()), ("infinite", value.isinf())):
-                count = int(bad.sum())
-                if count:
-                    where = (
-                        f" in {count} of {value.numel()} dimensions" if value.numel() > 1 else ""
-                    )
-                    term = "reconstruction" if kind == "reconstruction" else "KL"
-                    found.append(f"the {term} of site {name!r} is {what}{where}")
-        if self.total_correlation is not None and not bool(self.total_correlation.isfinite()):
-            found.append("the penalty on TC(z) is not finite")
-        return (
-            "The loss is not finite: "
-            + ("; ".join(found) or "the sum of its terms overflows")
-            + ". "
-            "Check the data and the parameters for NaN and for values outside a support, or lower "
-            "the learning rate."
-        )
-
-
-def _sum(total: Tensor | None, value: Tensor) -> Tensor:
-    return value if total is None else total + value
-
-
-def _accumulate(into: dict[Any, Tensor], key: Any, value: Tensor) -> None:
-    if key not in into:
-        into[key] = value
-    elif into[key].shape == value.shape:
-        into[key] = into[key] + value
-    else:  # one part does not factorise: keep the sum
-        into[key] = into[key].sum() + value.sum()
 
 
 class Contributions:
@@ -245,7 +138,7 @@ class Contributions:
                 log_p = sites.log_prob_at(name, site)
                 self._add("kl", name, site, log_p, sign=-1.0)
             else:
-                _check_same_scale(name, site, q)
+                check_same_scale(name, site, q)
                 for sign, share in self._kl(name, q, site, log_q):
                     self._add("kl", name, q, share, role="guide", sign=sign)
         for name, site in self.guide.items():
@@ -287,7 +180,7 @@ class Contributions:
         for name, site in self.model.items():
             log_p = sites.log_prob_at(name, site).total()
             site["unscaled_log_prob"] = log_p
-            site["log_prob"] = _scale_and_mask(log_p, site)
+            site["log_prob"] = scale_and_mask(log_p, site)
         for site in self.guide.values():
             parts = site["score_parts"]
             site["unscaled_log_prob"] = parts.log_prob
@@ -333,13 +226,13 @@ class Contributions:
         """Adds ``sign * detail``, of shape ``batch + dims``, as the site's (share of a) term."""
         axes = self._axes[role, name]
         keep = sorted(dim for axis, dim in axes.items() if axis not in self.data_axes)
-        detail = _mask(detail, site["mask"])
+        detail = mask(detail, site["mask"])
         weight, dims = self._weight(site, detail)
         self.batch.note(kind, name, sign, detail, weight, axes)
         keep = [dim for dim in keep if dim >= detail.n_dims - detail.value.dim()]
         finite = sites.has_density_everywhere(site["fn"])
         plates = sites.plate_scale(site)
-        value = _reduce(detail, weight, keep, finite)
+        value = reduce(detail, weight, keep, finite)
         if plates * sign != 1.0:
             value = value * (plates * sign)
         scale = (
@@ -349,15 +242,15 @@ class Contributions:
         )
         anchor: Tensor | float | None = scale
         if isinstance(scale, Tensor) and scale.dim():
-            anchor = _as_kept(scale, keep, detail.n_dims)
+            anchor = as_kept(scale, keep, detail.n_dims)
             if anchor is None:  # the weight differs between data
                 scaled = scale.reshape(scale.shape + (1,) * detail.n_dims) * detail.value
-                weighted = _reduce(Factored(scaled, detail.n_dims), weight, keep, finite)
+                weighted = reduce(Factored(scaled, detail.n_dims), weight, keep, finite)
                 weighted = weighted * (plates * sign)
             else:
                 weighted = value * anchor
         else:
-            weighted = value if _is_one(scale) else value * scale
+            weighted = value if is_one(scale) else value * scale
         event_weight = sites.event_weight(site["fn"]) if kind == "kl" else None
         if event_weight is not None and detail.n_dims:
             weighted = weighted * event_weight
@@ -377,8 +270,8 @@ class Contributions:
         if isinstance(weight, Tensor):
             out = "".join(sorted(set(dims) | set(weight_dims)))
             cost, weight = (
-                _to_axes(cost, dims, out),
-                _to_axes(weight, weight_dims, out),
+                to_axes(cost, dims, out),
+                to_axes(weight, weight_dims, out),
             )
             cost = cost.masked_fill(weight == 0, 0.0) * weight
         elif weight != 1.0:
@@ -428,7 +321,7 @@ class Contributions:
         """Keeps what a cost adds to the bound, per element of its plates."""
         with torch.no_grad():
             where = ordinal(site, self.plate_to_symbol)
-            cost = _scale_and_mask(detail.total(), site) * weight
+            cost = scale_and_mask(detail.total(), site) * weight
             symbols = site["infer"]["_dim_to_symbol"]
             names = [symbols.get(d) for d in range(-cost.dim(), 0)]
             kept = [i for i, s in enumerate(names) if s in where and cost.shape[i] > 1]
@@ -454,7 +347,7 @@ class Contributions:
                 if factor.ordinal <= where and set(plates) <= set(dims):
                     drop = [i for i, s in enumerate(dims) if s not in plates]
                     cost = cost.sum(drop) if drop else cost
-                    cost = _to_axes(cost, "".join(s for s in dims if s in plates), plates)
+                    cost = to_axes(cost, "".join(s for s in dims if s in plates), plates)
                     downstream = cost if downstream is None else downstream + cost
             if downstream is None:
                 continue
@@ -467,11 +360,11 @@ class Contributions:
             baseline = (downstream.sum(over, keepdim=True) - downstream) / (n - 1)
             weight, weight_dims = expectation.weight(factor.ordinal, factor.dims)
             out = "".join(sorted(set(factor.dims) | set(weight_dims)))
-            term = _to_axes(baseline, plates, out) * _to_axes(factor.log_weight, factor.dims, out)
+            term = to_axes(baseline, plates, out) * to_axes(factor.log_weight, factor.dims, out)
             if isinstance(weight, Tensor):
-                term = term * _to_axes(weight, weight_dims, out)
+                term = term * to_axes(weight, weight_dims, out)
             zero = term.sum()  # of value 0: it changes the gradient only
-            self.sums.weighted["kl", factor.name] = _plus(
+            self.sums.weighted["kl", factor.name] = plus(
                 self.sums.weighted.get(("kl", factor.name)), zero
             )
 
@@ -527,112 +420,3 @@ class Contributions:
                     full = sites.batch_shape(site)[dim]
                 size[axis] = max(size.get(axis, 1), full)
         return float(math.prod(size.values()))
-
-
-def _mask(detail: Factored, mask: Tensor | bool | None) -> Factored:
-    if mask is None or mask is True:
-        return detail
-    if mask is False:
-        return Factored(torch.zeros_like(detail.value), detail.n_dims)
-    mask = mask.reshape(mask.shape + (1,) * detail.n_dims)
-    return Factored(torch.where(mask, detail.value, detail.value.new_zeros(())), detail.n_dims)
-
-
-def _scale_and_mask(value: Tensor, site: Site) -> Tensor:
-    value = _mask(Factored(value, 0), site["mask"]).value
-    return value if _is_one(site["scale"]) else value * site["scale"]
-
-
-def _reduce(detail: Factored, weight: Tensor | float, keep: list[int], finite: bool) -> Tensor:
-    """Sums the weighted batch dimensions but those to keep; a weight of 0 hides an infinity."""
-    value, n = detail
-    drop = [d - n for d in range(n - value.dim(), 0) if d not in keep]
-    if not isinstance(weight, Tensor):
-        value = value if weight == 1.0 else value * weight
-        return value.sum(drop) if drop else value
-    weight = weight.reshape(weight.shape + (1,) * n)
-    if weight.dim() > value.dim() or any(
-        w > 1 and v == 1 for w, v in zip(weight.shape[::-1], value.shape[::-1], strict=False)
-    ):
-        value = value.expand(torch.broadcast_shapes(value.shape, weight.shape))
-        drop = [d - n for d in range(n - value.dim(), 0) if d not in keep]
-    if not finite:
-        value = value.masked_fill(weight == 0, 0.0)
-    n_drop = len(drop)
-    if drop == list(range(-value.dim(), n_drop - value.dim())) and weight.numel() == math.prod(
-        value.shape[:n_drop]
-    ):  # every leading dimension is weighted and summed: a product of a matrix with a vector
-        kept = value.shape[n_drop:]
-        product = weight.reshape(1, -1) @ value.reshape(weight.numel(), -1)
-        return product.reshape(kept)
-    return (value * weight).sum(drop) if drop else value * weight
-
-
-def _as_kept(scale: Tensor, keep: list[int], n_dims: int) -> Tensor | None:
-    """A batch-shaped scale in the shape of the kept axes, or None if it varies along others."""
-    varying = [d for d in range(-scale.dim(), 0) if scale.shape[d] > 1]
-    if not set(varying) <= set(keep):
-        return None
-    shape = [scale.shape[d] if d >= -scale.dim() else 1 for d in keep]
-    return scale.reshape(shape + [1] * n_dims)
-
-
-def _to_axes(value: Tensor, dims: str, out: str) -> Tensor:
-    """Permutes a packed tensor to the axes ``out``, with size 1 where it has none."""
-    order = [s for s in out if s in dims]
-    value = value.permute([dims.index(s) for s in order])
-    sizes = iter(value.shape)
-    return value.reshape([next(sizes) if s in dims else 1 for s in out])
-
-
-def _plus(value: Tensor | None, scalar: Tensor) -> Tensor:
-    if value is None:
-        return scalar
-    return value + scalar / value.numel()
-
-
-def _is_one(scale: Any) -> bool:
-    return not isinstance(scale, Tensor) and scale == 1.0
-
-
-def _ratio(weighted: Tensor, value: Tensor) -> Tensor:
-    return torch.where(value == 0, torch.ones_like(value), weighted / value)
-
-
-def _check_same_scale(name: str, model_site: Site, guide_site: Site) -> None:
-    pairs = [("scale", model_site["scale"], guide_site["scale"])]
-    wp, wq = sites.event_weight(model_site["fn"]), sites.event_weight(guide_site["fn"])
-    if wp is not None or wq is not None:
-        one = 1.0
-        pairs.append(("per-dimension weight", one if wp is None else wp, one if wq is None else wq))
-    for what, p, q in pairs:
-        if p is q and _is_one(p):
-            continue
-        for scale in (p, q):
-            if _holds(lambda s: s < 0, scale):
-                raise ValueError(
-                    f"Site {name!r} has the negative {what} {scale}. A KL weight must be >= 0: "
-                    "1 is the bound itself, less than 1 lets the latent carry more, 0 takes the "
-                    "pressure off."
-                )
-        if p is not q and _holds(lambda a, b: a != b, p, q):
-            raise ValueError(
-                f"Site {name!r} has the {what} {p} in the model but {q} in the guide. "
-                "A KL term has one weight: wrap both programs with the same weights, "
-                "anchor(model, weights) and anchor(guide, weights)."
-            )
-
-
-def _holds(condition: Any, *values: Tensor | float) -> bool:
-    """Whether a condition holds anywhere, asked only where the answer costs no synchronisation.
-
-    Values on an accelerator are looked at when Pyro's validation is on, which synchronises anyway.
-    """
-    tensors = [v for v in values if isinstance(v, Tensor)]
-    for tensor in tensors:
-        if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.device.type == "meta":
-            return False
-        if tensor.device.type != "cpu" and not is_validation_enabled():
-            return False
-    result = condition(*values)
-    return bool(result.any()) if isinstance(result, Tensor) else bool(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
@@ -122,9 +123,9 @@ def check_weight(name: str, weight: float | Tensor) -> None:
     if isinstance(weight, Tensor):
         if type(weight) is not Tensor or weight.device.type != "cpu":
             return
-        valid = bool((weight >= 0).all())
+        valid = bool(((weight >= 0) & weight.isfinite()).all())
     elif isinstance(weight, Real):
-        valid = bool(weight >= 0)
+        valid = bool(0 <= weight < math.inf)
     else:
         raise TypeError(
             f"The KL weight of {name!r} must be a number, a tensor or a function that returns "
@@ -132,8 +133,8 @@ def check_weight(name: str, weight: float | Tensor) -> None:
         )
     if not valid:
         raise ValueError(
-            f"The KL weight of {name!r} must be >= 0, but got {weight}. 1 is the bound itself, "
-            "less than 1 lets a latent carry more, 0 takes the pressure off."
+            f"The KL weight of {name!r} must be >= 0 and finite, but got {weight}. 1 is the bound "
+            "itself, less than 1 lets a latent carry more, 0 takes the pressure off."
         )
 
 

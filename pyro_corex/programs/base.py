@@ -20,6 +20,7 @@ from pyro_corex.programs.likelihoods import Likelihood, make_likelihood
 from pyro_corex.programs.plates import latent_plate
 
 _counter = itertools.count()
+_LOG_SCALES = (-12.0, 8.0)
 
 
 class CorExProgram(PyroModule):
@@ -87,7 +88,22 @@ class CorExProgram(PyroModule):
                 "A single datum is a batch of one: x.unsqueeze(0)."
             )
         if is_validation_enabled():
+            self._check_dtype(x)
             self.likelihood.check(x)
+
+    def _check_dtype(self, x: Tensor) -> None:
+        dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), x.dtype)
+        if x.is_floating_point():
+            fits = x.dtype == dtype or torch.is_autocast_enabled(x.device.type)
+        else:  # codes are for networks that look them up
+            fits = any(isinstance(module, nn.Embedding) for module in self.modules())
+        if not fits:
+            name = str(dtype).removeprefix("torch.")
+            raise TypeError(
+                f"x has the dtype {x.dtype}, but the networks have {dtype}: pass "
+                f"x.to(torch.{name})"
+                + (", or convert the program with .to(x.dtype)." if x.is_floating_point() else ".")
+            )
 
     def _check_encoded(self, q: Distribution, x: Tensor) -> None:
         if q.batch_shape[:-1] != (len(x),):
@@ -134,7 +150,7 @@ def normal_from(output: Any, dim: int, name: str) -> dist.Normal:
     """The normal that a network's output describes.
 
     :param output: a tensor whose last axis holds ``dim`` locations and ``dim`` log-scales, or a
-        pair of locations and scales.
+        pair of locations and scales.  Log-scales are held between -12 and 8.
     """
     if isinstance(output, (tuple, list)):
         if len(output) != 2:
@@ -153,7 +169,8 @@ def normal_from(output: Any, dim: int, name: str) -> dist.Normal:
                 "the pair (loc, scale)."
             )
         loc, log_scale = output.chunk(2, dim=-1)
-        scale = log_scale.exp()
+        # a network that is not trained yet may ask for e^100 in a stack, where layers feed layers
+        scale = log_scale.clamp(*_LOG_SCALES).exp()
     if loc.shape[-1] != dim or scale.shape != loc.shape:
         raise ValueError(
             f"{name} gives locations of shape {tuple(loc.shape)} and scales of shape "

@@ -114,7 +114,7 @@ class UserPrior(Prior):
     def __init__(self, source: Distribution | Callable[[], Any], dim: int) -> None:
         super().__init__(dim)
         self.source = source
-        self()  # refuses at once what does not fit
+        _check_support(self())  # refuses at once what does not fit
 
     def forward(self) -> Distribution:
         """See :meth:`Prior.forward`."""
@@ -129,6 +129,22 @@ _PRIORS: dict[str, Callable[[int], Prior]] = {
     "learned_normal": LearnedNormal,
     "learned_mixture": LearnedMixture,
 }
+
+
+def _check_support(prior: Distribution) -> None:
+    """Refuses a prior that has no density where a Gaussian encoder draws."""
+    far = torch.tensor([-1e3, 1e3]).repeat(prior.batch_shape[-1] if prior.batch_shape else 1, 1).T
+    support: Any = prior.support
+    try:
+        inside = bool(support.check(far).all())
+    except (AttributeError, NotImplementedError, RuntimeError):  # it cannot be asked
+        return
+    if not inside:
+        raise ValueError(
+            f"The prior {type(prior).__name__} has the support {prior.support}, but the encoder "
+            "draws from normals: the KL would be infinite. Use a prior on all real numbers, e.g. "
+            "the prior of the logarithm, or a transformed normal."
+        )
 
 
 def make_prior(prior: str | Prior | Distribution | Callable[[], Any], dim: int) -> Prior:

@@ -234,11 +234,21 @@ class StackedCorEx(CorExProgram):
                 + (f"(n, {width})" if not self._is_discrete(layer) else "(n,), a class each")
                 + f", but got {tuple(z.shape)}"
             )
+        if self._is_discrete(layer):
+            self._check_classes(z)
         for at in range(layer, 1, -1):
             z = self._down(at, z).mean
             layer = at - 1
         params = apply_network(self.decoders[0], self._as_vector(layer, z))
         return self.likelihood(params)
+
+    def _check_classes(self, z: Tensor) -> None:
+        classes = torch.arange(self.dims[-1], device=z.device)
+        if not bool(torch.isin(z, classes).all()):
+            raise ValueError(
+                f"z must hold classes from 0 to {self.dims[-1] - 1}, but holds "
+                f"{float(z.min()):g} to {float(z.max()):g}"
+            )
 
     def given_top(self, z: Tensor) -> Distribution:
         """q(z^(L-1)|z^(L)): what the model draws below the top layer (Sec. 6.1, Fig. 3).
@@ -248,8 +258,9 @@ class StackedCorEx(CorExProgram):
         """
         if self.n_layers < 2:
             raise ValueError("given_top needs at least two layers; see decode")
-        if self._is_discrete(self.n_layers) and z.dim() == 1:
-            z = z.unsqueeze(-1)
+        if self._is_discrete(self.n_layers):
+            z = z.unsqueeze(-1) if z.dim() == 1 else z
+            self._check_classes(z)
         return self._down(self.n_layers, z)
 
     def extra_repr(self) -> str:

@@ -60,7 +60,7 @@ def latent_bars(
     order = values.argsort(descending=True).tolist()
     ax = _axes(ax, max(4.0, 0.12 * len(order)), 2.4)
     colours = [ACCENT if j in anchors else "0.6" for j in order]
-    ax.bar(range(len(order)), values[order].detach().cpu().numpy(), color=colours)
+    ax.bar(range(1, len(order) + 1), values[order].detach().cpu().numpy(), color=colours)
     ax.set_xlabel("latent, by rank")
     ax.set_ylabel("nats")
     ax.spines[["top", "right"]].set_visible(False)

@@ -60,7 +60,8 @@ def fit(
     :param module: a program with ``.model(x)`` and ``.guide(x)``, such as
         :class:`~pyro_corex.CorExVAE`; it is trained in place and left in evaluation mode.
     :param data: the data, first axis the data: a tensor, an array, a ``Dataset`` or a
-        ``DataLoader``.  Batches that are tuples or lists give x as their first entry.
+        ``DataLoader``.  Batches that are tuples or lists give x as their first entry.  They
+        are converted to the dtype of the module's parameters.
     :param epochs: passes over the data.
     :param seed: of the order of the data and of all sampling; torch's own random state is put back
         afterwards.
@@ -75,6 +76,12 @@ def fit(
     :returns: the history; ``module`` holds the result.
     """
     _check(epochs, batch_size, lr)
+    if not callable(getattr(module, "model", None)) or not callable(getattr(module, "guide", None)):
+        raise TypeError(
+            f"{type(module).__name__} must have the methods .model(x) and .guide(x), as CorExVAE "
+            "has"
+        )
+    dtype = next((p.dtype for p in module.parameters()), torch.get_default_dtype())
     device = pick_device(device)
     elbo = CorExELBO() if elbo is None else elbo
     with (
@@ -82,7 +89,7 @@ def fit(
         _size_told(elbo, data),
     ):
         torch.manual_seed(seed)
-        batches = _batches(data, batch_size, device)
+        batches = _batches(data, batch_size, device, dtype)
         if isinstance(data, (Tensor, np.ndarray)) and transform is None:
             _check_support(module, torch.as_tensor(data))
         module.to(device).train()
@@ -171,28 +178,29 @@ class _TensorBatches:
 class _LoaderBatches:
     """The first entries of a loader's batches, on the device."""
 
-    def __init__(self, loader: DataLoader[Any], device: torch.device) -> None:
+    def __init__(self, loader: DataLoader[Any], device: torch.device, dtype: torch.dtype) -> None:
         self.loader = loader
         self.device = device
+        self.dtype = dtype
 
     def __iter__(self) -> Iterator[Tensor]:
         for batch in self.loader:
             x = batch[0] if isinstance(batch, (tuple, list)) else batch
-            yield x.to(self.device, non_blocking=True)
+            yield x.to(self.device, self.dtype, non_blocking=True)
 
 
-def _batches(data: Data, batch_size: int, device: torch.device) -> Iterable[Tensor]:
+def _batches(
+    data: Data, batch_size: int, device: torch.device, dtype: torch.dtype
+) -> Iterable[Tensor]:
     if isinstance(data, (Tensor, np.ndarray)):
         x = torch.as_tensor(data)
         if not x.numel():
             raise ValueError(f"The data are empty: their shape is {tuple(x.shape)}")
-        if not x.is_floating_point():
-            x = x.to(torch.get_default_dtype())
-        return _TensorBatches(x.to(device), batch_size)
+        return _TensorBatches(x.to(device, dtype), batch_size)
     if isinstance(data, Dataset):
         data = DataLoader(data, batch_size=batch_size, shuffle=True)
     if isinstance(data, DataLoader):
-        return _LoaderBatches(data, device)
+        return _LoaderBatches(data, device, dtype)
     raise TypeError(
         f"data must be a tensor, an array, a Dataset or a DataLoader, but got {type(data).__name__}"
     )

@@ -345,3 +345,14 @@ def test_the_top_finds_two_clusters(seed):
     independent = joint.sum(0) * joint.sum(1, keepdim=True)
     information = float(torch.xlogy(joint, joint / independent).sum())
     assert information > 0.8 * log(2)  # nats
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_narrow_untrained_stacks_are_finite(seed):
+    """Layers feed layers: without a limit, a log-scale of 100 comes about in a few steps."""
+    torch.manual_seed(seed)
+    program = StackedCorEx([(12, 4), (4, 3), (3, 2)], likelihood="normal", n_classes=None)
+    loss = CorExELBO().differentiable_loss(program.model, program.guide, 3 * torch.randn(500, 12))
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in program.parameters() if p.grad is not None)

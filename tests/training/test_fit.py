@@ -53,7 +53,9 @@ def test_the_seed_decides_and_the_global_state_is_put_back(copies):
 
 def test_kinds_of_data(copies):
     loader = DataLoader(TensorDataset(copies, torch.zeros(len(copies))), batch_size=128)
-    kinds = [copies, copies.numpy(), copies.numpy().astype(np.int64), loader, loader.dataset]
+    double = DataLoader(TensorDataset(copies.double()), batch_size=128)
+    arrays = [copies.numpy().astype(kind) for kind in (np.float32, np.float64, np.int64, bool)]
+    kinds = [copies, *arrays, loader, loader.dataset, double]
     for data in kinds:
         history = pc.fit(vae(), data, epochs=1, progress=False)
         assert math.isfinite(history["elbo"][0])
@@ -89,6 +91,11 @@ def test_bad_input(change, match):
     arguments = {"data": torch.zeros(4, 8), "epochs": 1, **change}
     with pytest.raises(ValueError, match=match):
         pc.fit(vae(), progress=False, **arguments)
+
+
+def test_a_module_that_is_no_program():
+    with pytest.raises(TypeError, match=r"Linear must have the methods .model\(x\) and .guide"):
+        pc.fit(torch.nn.Linear(8, 2), torch.zeros(4, 8), epochs=1, progress=False)
 
 
 def test_data_of_an_unknown_kind():
