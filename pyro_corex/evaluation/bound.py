@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
+from pyro_corex.information.batches import Data, read_batches
 from pyro_corex.information.bound import mean_with_entropies, provide
 from pyro_corex.objective import CorExELBO, CorExTerms
 from pyro_corex.objective.evidence import Evidence
-
-Data = Tensor | np.ndarray[Any, Any] | Dataset[Any] | Iterable[Any]
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,7 +116,8 @@ def tc_bound(
         # not the very seed, with which the data may have been simulated: the draws from the guide
         # would repeat the noise of the data, and the bound would be too high
         torch.manual_seed(0x7C_B0_5EED + seed)
-        for x in _batches(data, batch_size):
+        for x in read_batches(data, batch_size):
+            x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
             x = x if device is None else x.to(device)
             x = x if transform is None else transform(x)
             parts.append(_average([elbo.terms(model, guide, x) for _ in range(num_particles)]))
@@ -203,23 +201,3 @@ class _evaluating:  # noqa: N801
         if isinstance(self.module, nn.Module):
             for part, mode in self.modes:
                 part.training = mode
-
-
-def _batches(data: Data, batch_size: int) -> Iterator[Tensor]:
-    if isinstance(data, (Tensor, np.ndarray)):
-        whole = torch.as_tensor(data)
-        data = whole.split(batch_size) if whole.dim() and len(whole) else ()
-    elif isinstance(data, Dataset):
-        data = DataLoader(data, batch_size=batch_size)
-    if not isinstance(data, Iterable):
-        raise TypeError(
-            "data must be a tensor, an array, a Dataset or an iterable of batches, but got "
-            f"{type(data).__name__}"
-        )
-    for batch in data:
-        x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-        if not isinstance(x, Tensor):
-            raise TypeError(
-                f"A batch must be a tensor or begin with one, but is {type(batch).__name__}"
-            )
-        yield x if x.is_floating_point() else x.to(torch.get_default_dtype())

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_corex.evaluation.bound import Bound, Data, TCBound, tc_bound
+from pyro_corex.evaluation.bound import Bound, TCBound, tc_bound
+from pyro_corex.information.batches import Data
 from pyro_corex.programs import Layer, Likelihood, Prior, StackedCorEx
 from pyro_corex.programs.likelihoods import make_likelihood
 from pyro_corex.training import fit

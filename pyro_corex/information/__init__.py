@@ -1,4 +1,4 @@
-"""Estimators of information on plain tensors, in nats. They need PyTorch only."""
+"""Estimators of information on plain tensors, in nats. They need PyTorch and NumPy only."""
 
 from .aggregate import AggregatePosterior
 from .bound import mean_with_entropies, tc_bound

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
+_ELEMENTS = 1 << 22  # bound on the elements of a block
+
+
+def row_blocks(x: Tensor) -> tuple[Tensor, ...]:
+    """Splits x along its first axis into blocks that are small beside a large x."""
+    return x.split(max(1, _ELEMENTS * len(x) // max(1, x.numel())))
+
 
 def check_finite(name: str, x: Tensor) -> None:
     """Raise ValueError where x has NaN or infinite entries, or none at all."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.distributions import Categorical, Distribution, Independent, Normal
 
 from ._checks import check_gaussian
 from ._pairwise import aggregate_log_density, normal_log_density
+from .batches import Data, read_batches
 from .estimate import Estimate
 from .mutual_information import (
     aggregate_entropy,
@@ -20,6 +22,7 @@ from .mutual_information import (
     gaussian_mutual_information,
     gaussian_mutual_information_estimate,
 )
+from .storage import concatenate_in_files
 from .total_correlation import aggregate_total_correlation
 
 _BATCH = 1024
@@ -62,26 +65,35 @@ class AggregatePosterior:
     def from_data(
         cls,
         module: nn.Module,
-        data: Tensor | Iterable[Any],
+        data: Data,
         *,
         layer: int = -1,
         batch_size: int = _BATCH,
+        storage: str | Path | None = None,
     ) -> AggregatePosterior:
         """Encode a data set with ``module.encode``, without gradients and in eval mode.
+
+        The data are read batch by batch. What is kept of each datum are the parameters of its
+        encoder, 2 m numbers, or m K for discrete latents; where they are too many for memory, give
+        a folder as ``storage``, and N is bound by the disk alone.
 
         Args:
             module: its ``encode(x)`` returns a Normal with ``loc`` and ``scale`` (B, m), possibly
                 inside Independent, or a Categorical with ``probs`` (B, K) or (B, m, K), or a
                 sequence of such, one per layer. The module's training mode is restored.
-            data: (N, ...) tensor, or an iterable of batches such as a DataLoader. A batch that is a
-                tuple or list is taken to begin with x. Batches are moved to the device of the
-                module's parameters.
-            layer: which layer of a stack; the last by default.
-            batch_size: how many rows of a tensor are encoded at once.
+            data: (N, ...) tensor or array, a Dataset, or an iterable of batches such as a
+                DataLoader. A batch that is a tuple or list is taken to begin with x. Batches are
+                moved to the device of the module's parameters.
+            layer: which layer of a stack, the last by default. ``encode`` decides what the upper
+                layers are conditioned on: in ``StackedCorEx`` on the mean of the layer below.
+            batch_size: how many rows are encoded at once, unless data are batches already.
+            storage: a folder for temporary files, which hold the encodings in place of memory, are
+                read by all methods and vanish with this object. The result is on the CPU then.
 
         Raises:
             TypeError: the module has no ``encode``, or it returns no such distribution.
             ValueError: there are no data, or ``layer`` or ``batch_size`` is out of range.
+            OSError: ``storage`` does not exist, may not be written to, or is full.
 
         """
         encode = getattr(module, "encode", None)
@@ -90,23 +102,26 @@ class AggregatePosterior:
                 f"{type(module).__name__} has no encode(x) that returns a distribution over z; add "
                 "one, or use AggregatePosterior(loc, scale)."
             )
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, but is {batch_size}.")
         parameter = next(module.parameters(), None)
+
+        def parts() -> Iterator[tuple[Tensor, ...]]:
+            for x in read_batches(data, batch_size):
+                x = x if parameter is None else x.to(parameter.device)
+                yield _parameters(_choose(encode(x), layer))
+
         modes = [(child, child.training) for child in module.modules()]
-        parts: list[tuple[Tensor, ...]] = []
         module.eval()
         try:
             with torch.no_grad():
-                for x in _batches(data, batch_size):
-                    x = x if parameter is None else x.to(parameter.device)
-                    parts.append(_parameters(_choose(encode(x), layer)))
+                if storage is None:
+                    whole = [torch.cat(column) for column in zip(*parts(), strict=True)]
+                else:
+                    whole = concatenate_in_files(parts(), storage)
         finally:
             for child, mode in modes:
                 child.training = mode
-        if not parts:
+        if not whole:
             raise ValueError("data holds no batches; give at least one datum.")
-        whole = [torch.cat(column) for column in zip(*parts, strict=True)]
         return cls(*whole) if len(whole) == 2 else cls.from_probs(*whole)
 
     def __repr__(self) -> str:
@@ -127,7 +142,8 @@ class AggregatePosterior:
     def variance(self) -> Tensor:
         """(m,) variances, within plus between the data."""
         if self._probs is None:
-            return self._scale.square().mean(0) + self._loc.var(0, correction=0)
+            within = torch.linalg.vector_norm(self._scale, dim=0).square() / len(self._scale)
+            return within + self._loc.var(0, correction=0)
         deviation = _states(self._probs) - self.mean[:, None]
         return (self._probs.mean(0) * deviation.square()).sum(1)
 
@@ -248,30 +264,14 @@ def _discrete_total_correlation(
 ) -> Estimate:
     n, m, k = probs.shape
     drawn = probs[source].reshape(-1, k).multinomial(1, generator=generator).view(-1, m)
-    log_probs = probs.log()
     latent = torch.arange(m, device=probs.device)
 
     def log_density(draws: slice, data: slice) -> Tensor:
-        return log_probs[data][:, latent, drawn[draws]].transpose(0, 1)
+        return probs[data].log()[:, latent, drawn[draws]].transpose(0, 1)
 
     aggregate = aggregate_log_density(log_density, source, n, m)
     term = aggregate.joint - aggregate.marginal.sum(1)
     return Estimate(term.mean(), term.std() / math.sqrt(term.numel()), "aggregate posterior")
-
-
-def _batches(data: Tensor | Iterable[Any], batch_size: int) -> Iterator[Tensor]:
-    if isinstance(data, Tensor):
-        if data.dim() == 0:
-            raise ValueError("data must have shape (N, ...), one row per datum, but is a scalar.")
-        yield from (part for part in torch.split(data, batch_size) if part.shape[0])
-        return
-    for batch in data:
-        x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-        if not isinstance(x, Tensor):
-            raise TypeError(
-                f"a batch must be a tensor or begin with one, but is {type(batch).__name__}."
-            )
-        yield x
 
 
 def _choose(encoded: Any, layer: int) -> Any:

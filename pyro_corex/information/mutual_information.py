@@ -17,7 +17,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from ._checks import check_finite, check_gaussian
+from ._checks import check_finite, check_gaussian, row_blocks
 from ._pairwise import PairLogDensity, aggregate_log_density
 from ._scale_space import summarise_mixtures
 from .estimate import Estimate
@@ -147,15 +147,19 @@ def categorical_mutual_information_estimate(
     else:
         raise ValueError("give either probs or logits, and not both.")
     n = p.shape[0]
-    mean = p.mean(0, keepdim=True)
-    surprise = torch.special.xlogy(mean, mean).sum(2).squeeze(0)  # -H(mean)
-    # KL_n = sum_k p ln p - p ln mean, where p > 0 implies mean > 0
-    kl = (torch.special.xlogy(p, p) - torch.special.xlogy(p, mean)).sum(2)
-    value = (torch.special.xlogy(p, p).sum(2).mean(0) - surprise).clamp(min=0)
+    mean = p.mean(0)
+    kl = torch.cat([_categorical_kl(rows, mean) for rows in row_blocks(p)])
+    value = kl.mean(0).clamp(min=0)
     stderr = kl.std(0) / math.sqrt(n) if n > 1 else torch.full_like(value, math.nan)
     if math.log(n) < math.log(p.shape[2]) + CAP_MARGIN:
         _warn_near_cap(value, n)
     return Estimate(value, stderr, "categorical encoder, exact")
+
+
+def _categorical_kl(p: Tensor, q: Tensor) -> Tensor:
+    """sum_k p ln p - p ln q over the last dimension, where p > 0 implies q > 0."""
+    kl: Tensor = (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum(-1)
+    return kl
 
 
 def check_probs(probs: Tensor) -> Tensor:
@@ -165,12 +169,13 @@ def check_probs(probs: Tensor) -> Tensor:
             f"probabilities must have shape (N, m, K), but have {tuple(probs.shape)}; for a single "
             "latent insert a dimension with probs[:, None]."
         )
-    check_finite("probs", probs)
-    if bool((probs < 0).any()) or bool(((probs.sum(2) - 1).abs() > 1e-3).any()):
-        raise ValueError(
-            "probs must be non-negative and sum to 1 over the last dimension; pass unnormalised "
-            "log-probabilities as logits, or apply softmax(-1)."
-        )
+    for rows in row_blocks(probs):
+        check_finite("probs", rows)
+        if bool((rows < 0).any()) or bool(((rows.sum(2) - 1).abs() > 1e-3).any()):
+            raise ValueError(
+                "probs must be non-negative and sum to 1 over the last dimension; pass "
+                "unnormalised log-probabilities as logits, or apply softmax(-1)."
+            )
     return probs
 
 

@@ -186,7 +186,7 @@ def aggregate_total_correlation(
         raise ValueError(f"source must index the {n} data, from 0 to {n - 1}.")
     with torch.no_grad():
         aggregate = aggregate_log_density(
-            lambda s, t: normal_log_density(z[s, None], loc[t], scale[t]),
+            lambda s, t: normal_log_density(z[s, None], loc[t].contiguous(), scale[t].contiguous()),
             source,
             n,
             m,

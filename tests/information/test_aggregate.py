@@ -1,4 +1,7 @@
+import errno
 import math
+import subprocess
+import sys
 
 import pyro.distributions as dist
 import pytest
@@ -279,3 +282,109 @@ def test_from_data_refuses_other_data():
         AggregatePosterior.from_data(Encoder(), [{"x": torch.zeros(3, 4)}])
     with pytest.raises(TypeError, match="begin with one, but is tuple"):
         AggregatePosterior.from_data(Encoder(), [()])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_encodings_in_a_file_are_those_in_memory(generator, tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr("pyro_corex.information.storage._BYTES", 10_000)  # several turned blocks
+    x = torch.randn(1_500, 4, generator=generator, dtype=torch.float64)
+    module = Encoder(lambda a, b: Normal(a.to(dtype), b.to(dtype))).double()
+    memory = AggregatePosterior.from_data(module, x, batch_size=400)
+    disk = AggregatePosterior.from_data(module, x, batch_size=400, storage=tmp_path)
+    z = torch.randn(20, 3, generator=generator, dtype=memory.mean.dtype)
+    tolerance = {"rtol": 0, "atol": 0.05 if dtype == torch.bfloat16 else 1e-5}
+    for of in (
+        lambda post: post.mean,
+        lambda post: post.variance,
+        lambda post: post.entropy(),
+        lambda post: post.mutual_information_stderr(),
+        lambda post: post.mutual_information(),
+        lambda post: post.log_prob(z.to(post.mean.dtype)),
+    ):
+        torch.testing.assert_close(of(disk), of(memory), check_dtype=False, **tolerance)
+    if dtype != torch.bfloat16:
+        draws = [p.sample(7, torch.Generator().manual_seed(3)) for p in (memory, disk)]
+        assert torch.equal(*draws)
+        assert disk.total_correlation() == pytest.approx(memory.total_correlation(), abs=1e-5)
+    assert not list(tmp_path.iterdir())  # the files have no names
+
+
+def test_discrete_encodings_in_a_file(generator, tmp_path):
+    x = torch.randn(900, 4, generator=generator)
+    module = Encoder(lambda a, b: Categorical(torch.stack([a, b], 1).softmax(2)))
+    memory = AggregatePosterior.from_data(module, x)
+    disk = AggregatePosterior.from_data(module, x, storage=str(tmp_path))
+    assert repr(disk) == repr(memory)
+    torch.testing.assert_close(disk.mutual_information(), memory.mutual_information())
+    torch.testing.assert_close(disk.entropy(), memory.entropy())
+    assert disk.total_correlation() == pytest.approx(memory.total_correlation(), abs=1e-6)
+
+
+LIMITED = """
+import re, resource, sys, tempfile, torch
+from torch import nn
+from pyro_corex import AggregatePosterior
+
+class Encoder(nn.Module):
+    def encode(self, x):
+        return torch.distributions.Normal(x, x.abs() + 0.1, validate_args=False)
+
+torch.set_num_threads(1)
+def batches():  # 131 MB of encodings
+    for seed in range(32):
+        generator = torch.Generator().manual_seed(seed)
+        yield torch.randn(16_000, 32, generator=generator)
+
+AggregatePosterior.from_data(Encoder(), next(batches())).mutual_information()  # all is loaded
+used = int(re.search(r"VmData:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+limit = used + 120 * 2**20  # what is mapped from files does not count
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+with tempfile.TemporaryDirectory() as folder:
+    storage = folder if sys.argv[1] == "disk" else None
+    post = AggregatePosterior.from_data(Encoder(), batches(), storage=storage)
+    post.sample(1000), post.variance, post.total_correlation(num_samples=4)
+    print(post, post.mutual_information().mean().item())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA bounds memory on Linux only")
+def test_encodings_in_a_file_do_not_need_memory():
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", LIMITED, where], capture_output=True, text=True, timeout=300
+        )
+        for where in ("disk", "memory")
+    ]
+    assert runs[0].returncode == 0, runs[0].stderr
+    assert "512000 data, 32 latents" in runs[0].stdout
+    assert runs[1].returncode  # in memory they do not fit
+    assert "memory" in runs[1].stderr
+
+
+def test_storage_says_what_is_wrong(generator, tmp_path, monkeypatch):
+    x = torch.randn(30, 4, generator=generator)
+    with pytest.raises(FileNotFoundError, match="does not exist; make it first"):
+        AggregatePosterior.from_data(Encoder(), x, storage=tmp_path / "missing")
+    with pytest.raises(ValueError, match="data holds no batches"):
+        AggregatePosterior.from_data(Encoder(), x[:0], storage=tmp_path)
+    module = Encoder(lambda a, b: Normal(a[:, : len(a) // 5], b[:, : len(a) // 5]))
+    with pytest.raises(ValueError, match=r"shape \(2,\) for each datum, but those before.*\(3,\)"):
+        AggregatePosterior.from_data(module, x[:25], batch_size=15, storage=tmp_path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pyro_corex.information.storage._reserve", full)
+    with pytest.raises(OSError, match="No space left"):
+        AggregatePosterior.from_data(Encoder(), x, storage=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_from_data_takes_arrays_and_data_sets(generator):
+    x = torch.randn(50, 4, generator=generator)
+    module = Encoder()
+    want = AggregatePosterior.from_data(module, x).mean
+    for data in (x.numpy(), TensorDataset(x)):
+        torch.testing.assert_close(AggregatePosterior.from_data(module, data).mean, want)
+    with pytest.raises(TypeError, match="a Dataset or an iterable of batches, but is int"):
+        AggregatePosterior.from_data(module, 3)
