@@ -18,7 +18,8 @@ _CHUNK = 32  # images drawn at once: few enough for the processor's cache
 _WIDTH, _HEIGHT = 0.60, 0.78  # half axes of the head, with the image from -1 to 1
 _TURN = math.radians(40)  # azimuth from -1 to 1
 _SWING = math.radians(70)  # direction of the light from -1 to 1
-_SHIFT = 0.06  # largest shift, about two pixels of 64
+_SHIFT = 0.03  # largest shift, about one pixel of 64
+_TINT = 0.05  # largest change of the background
 _LIGHT_SKIN, _DARK_SKIN = (1.0, 0.82, 0.70), (0.42, 0.27, 0.18)
 _HAIR, _LIPS, _WALL = (0.16, 0.10, 0.07), (0.72, 0.26, 0.26), (0.52, 0.58, 0.64)
 
@@ -113,7 +114,7 @@ def _draw(image: Tensor, factors: Tensor, nuisance: Tensor) -> None:
 
     skin_weight = (tone + 1) / 2
     for channel in range(3):
-        backdrop = _WALL[channel] + 0.10 * nuisance[:, 2 + channel, None, None]
+        backdrop = _WALL[channel] + _TINT * nuisance[:, 2 + channel, None, None]
         skin = _LIGHT_SKIN[channel] + skin_weight * (_DARK_SKIN[channel] - _LIGHT_SKIN[channel])
         colour = skin.expand_as(shade)
         colour = colour + nose * (0.72 * skin - colour)
