@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,13 +12,11 @@ from pyro_corex.training import files, random_state, storage
 from pyro_corex.training.files import CheckpointError
 from pyro_corex.training.record import Record
 
-if TYPE_CHECKING:
-    from pyro_corex.training.loop import Loop
 
-
-def write(loop: Loop, path: Path, processes: list[dict[str, Any]]) -> None:
+def write(loop: Any, path: Path, processes: list[dict[str, Any]]) -> None:
     """Writes where a run stands.
 
+    :param loop: a :class:`~pyro_corex.training.loop.Loop`.
     :param processes: what each process has of its own.
     """
     scaler = loop.fabric.strategy.precision.state_dict()
@@ -48,7 +46,7 @@ def write(loop: Loop, path: Path, processes: list[dict[str, Any]]) -> None:
         raise
 
 
-def read(loop: Loop, path: Path) -> None:
+def read(loop: Any, path: Path) -> None:
     """Puts a run where the checkpoint says that it stood.
 
     :raises CheckpointError: where the file is no checkpoint, or of another run.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,9 +20,6 @@ from pyro_corex.training import files, storage
 from pyro_corex.training.files import CheckpointError
 from pyro_corex.training.history import History
 from pyro_corex.training.interrupts import Stopped, passed_on
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
@@ -112,7 +110,11 @@ def launch(fabric: Any, run: Run, module: nn.Module, schedules: Sequence[Any]) -
         except Stopped as stopped:
             signal = stopped
         signal.reraise()
-    with tempfile.TemporaryDirectory() as folder, passed_on(multiprocessing.active_children):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        passed_on(multiprocessing.active_children),
+        _quiet(logging.getLogger("lightning_fabric")),
+    ):
         path = Path(folder) / "result"
         fabric.launch(_work, run, module, schedules, path, start_method)
         result = files.read(path)
@@ -127,6 +129,17 @@ def launch(fabric: Any, run: Run, module: nn.Module, schedules: Sequence[Any]) -
         Stopped(*result["stopped"]).reraise()
     terms = result["history"].pop("terms")
     return History(**result["history"], terms=None if terms is None else CorExTerms(**terms))
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Without a word about each process that starts."""
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _work(
