@@ -29,6 +29,7 @@ def write(loop: Any, path: Path, processes: list[dict[str, Any]]) -> None:
         "lr_schedule": None if loop.lr_schedule is None else loop.lr_schedule.state_dict(),
         "kl_schedules": [_state(schedule) for schedule in loop.settings.schedules],
         "scaler": scaler,
+        "max_plate_nesting": loop.elbo.max_plate_nesting,
         "processes": processes,
         "best": loop.best,
         "place": {"epoch": loop.epoch, "batch": loop.batch, "waited": loop.waited},
@@ -67,6 +68,8 @@ def read(loop: Any, path: Path) -> None:
         if state is not None:
             schedule.load_state_dict(state)
     loop.fabric.strategy.precision.load_state_dict(content["scaler"])
+    # else the objective would look for it, with a run of the programs that draws
+    loop.elbo.max_plate_nesting = content["max_plate_nesting"]
     own = content["processes"][loop.fabric.global_rank]
     loop.resume_random, loop.epoch_random = own["random"], own["epoch_random"]
     loop.record = Record.from_state_dict(own["record"])
