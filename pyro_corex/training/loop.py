@@ -95,6 +95,7 @@ class Loop:
     """Those to go on with after the batches that are done were passed over."""
     saved_at: tuple[int, int] | None = None
     """Epoch and batch of the last checkpoint."""
+    stepped: bool = False
 
     def __post_init__(self) -> None:
         self.world: int = self.fabric.world_size
@@ -137,7 +138,8 @@ class Loop:
             if not len(self.record):
                 raise ValueError("The data are empty: there is no batch to train on")
             averages = self._averages(self.record)
-            self.history.terms = self.elbo.last_terms.without_data()
+            if self.stepped:  # in this process: all steps of the epoch may be from before it
+                self.history.terms = self.elbo.last_terms.without_data()
             if self.validation is not None:
                 found = self._evaluate(self.validation)
                 averages |= {f"val_{name}": value for name, value in found.items()}
@@ -207,6 +209,7 @@ class Loop:
             schedule.step()
         self.batch += 1
         self.history.steps += 1
+        self.stepped = True
 
     def _after_step(self, interrupts: Interrupts) -> None:
         agree = self.record.unread >= READ_EVERY

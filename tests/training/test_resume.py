@@ -44,11 +44,6 @@ class Noisy(Dataset):
         return (self.x[i].bool() ^ flip).float()
 
 
-def loader_of(dataset):
-    generator = torch.Generator().manual_seed(7)
-    return lambda: DataLoader(dataset, batch_size=64, shuffle=True, generator=generator)
-
-
 def loader(x):
     generator = torch.Generator().manual_seed(7)
     return DataLoader(Noisy(x), batch_size=64, shuffle=True, generator=generator)
@@ -105,6 +100,21 @@ def test_resuming_is_bit_for_bit(case, stop, tmp_path):
     assert without_time(again) == without_time(history)
     assert (again.steps, again.best_epoch) == (history.steps, history.best_epoch)
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.ckpt"]
+
+
+def test_resuming_between_the_last_step_of_an_epoch_and_its_end(tmp_path):
+    def run(transform, **more):
+        module = vae()
+        options = {"epochs": 2, "batch_size": 64, "progress": False, "transform": transform}
+        return module, pc.fit(module, copies(), **options, **more)
+
+    expected, history = run(Until())
+    path = tmp_path / "run.ckpt"
+    with pytest.raises(Power):
+        run(Until(9), checkpoint=path, checkpoint_every=None, checkpoint_every_steps=8)
+    resumed, again = run(Until(), checkpoint=path, resume=True)
+    assert torch.equal(vector(resumed), vector(expected))
+    assert without_time(again) == without_time(history)
 
 
 def test_kl_schedules_go_on(tmp_path):
@@ -169,7 +179,9 @@ def test_how_often_checkpoints_are_written(tmp_path, monkeypatch):
     def places(**every):
         written.clear()
         path = tmp_path / str(every)
-        pc.fit(vae(), copies(256), epochs=3, batch_size=64, progress=False, checkpoint=path, **every)
+        pc.fit(
+            vae(), copies(256), epochs=3, batch_size=64, progress=False, checkpoint=path, **every
+        )
         return list(written)
 
     assert places() == [(2, 0), (3, 0), (4, 0)]
