@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pyro_corex.training import files, random_state, storage
 from pyro_corex.training.files import CheckpointError
@@ -35,6 +35,7 @@ def write(loop: Any, path: Path, processes: list[dict[str, Any]]) -> None:
         "place": {"epoch": loop.epoch, "batch": loop.batch, "waited": loop.waited},
         "history": {
             "epochs": history.epochs,
+            "losses": torch.tensor(history.losses, dtype=torch.float64),
             "steps": history.steps,
             "best_epoch": history.best_epoch,
             "stopped_early": history.stopped_early,
@@ -77,7 +78,7 @@ def read(loop: Any, path: Path) -> None:
     for name, value in content["place"].items():
         setattr(loop, name, value)
     for name, value in content["history"].items():
-        setattr(loop.history, name, value)
+        setattr(loop.history, name, value.tolist() if isinstance(value, Tensor) else value)
     loop.saved_at = (loop.epoch, loop.batch)
     if loop.epoch_random is None:  # between two epochs
         random_state.restore(own["random"], loop.device, loop.data.generators())

@@ -18,6 +18,10 @@ class History:
     terms: CorExTerms | None = None
     """The terms of the last training step."""
 
+    losses: list[float] = field(default_factory=list)
+    """The loss of each training step of the finished epochs, in nats summed over the batch: what
+    ``svi.step`` would return."""
+
     steps: int = 0
     """The number of training steps."""
 

@@ -138,6 +138,10 @@ class Loop:
             if not len(self.record):
                 raise ValueError("The data are empty: there is no batch to train on")
             averages = self._averages(self.record)
+            losses = self.record.losses()
+            if self.world > 1:
+                losses = torch.stack(self._gather(losses)).sum(0)
+            self.history.losses += losses.tolist()
             if self.stepped:  # in this process: all steps of the epoch may be from before it
                 self.history.terms = self.elbo.last_terms.without_data()
             if self.validation is not None:

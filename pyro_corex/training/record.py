@@ -70,6 +70,10 @@ class Record:
         sizes = torch.tensor([sum(self.sizes)], dtype=torch.float64)
         return torch.cat([self._table.sum(0), sizes])
 
+    def losses(self) -> Tensor:
+        """The loss of each step that was read."""
+        return self._table[:, 0]
+
     def averages(self, totals: Tensor, num_particles: int) -> dict[str, float]:
         """The terms in nats per datum, from the :meth:`totals` of one or more processes."""
         loss, *terms, size = totals.tolist()
