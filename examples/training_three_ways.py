@@ -107,7 +107,9 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
         for name, way in WAYS.items()
     }
     for step in (0, len(losses["fit"]) - 1):
-        print(f"step {step + 1}:", {name: round(values[step], 3) for name, values in losses.items()})
+        print(
+            f"step {step + 1}:", {name: round(values[step], 3) for name, values in losses.items()}
+        )
     same = losses["SVI"] == losses["fit"] == losses["Lightning"]
     print(f"The same in all {len(losses['fit'])} steps: {same}")
     draw(losses, args.output)
