@@ -78,8 +78,8 @@ def _normal_log_prob(fn: dist.Normal, value: Tensor) -> Tensor:
 def _bernoulli_log_prob(fn: dist.Bernoulli, value: Tensor) -> Tensor:
     """As ``fn.log_prob``, but without the ``log1p`` in it, which is slow on CPUs.
 
-    With l the logits, x l - ln(1 + e^l) = (x - 1/2) l - |l| / 2 + ln sigmoid(|l|), of which the last
-    term is between -ln 2 and 0; the gradient is right at l = 0, too.
+    With l the logits, x l - ln(1 + e^l) = (x - 1/2) l - |l| / 2 + ln sigmoid(|l|), of which the
+    last term is between -ln 2 and 0; the gradient is right at l = 0, too.
     """
     if fn._validate_args:
         fn._validate_sample(value)

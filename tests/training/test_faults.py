@@ -86,7 +86,7 @@ def test_a_checkpoint_that_cannot_be_written(path, monkeypatch, call, action, ma
 
 def test_a_full_disk_when_nothing_was_there(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "fsync", no_space)
-    with pytest.raises(OSError, match="No space left on device. Nothing is there"):
+    with pytest.raises(OSError, match=r"No space left on device\. Nothing is there"):
         pc.save(vae(), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
@@ -182,9 +182,9 @@ def test_a_file_with_code_is_refused_and_not_run(tmp_path, monkeypatch):
 
 
 def test_there_is_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="There is no file .*model"):
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*model"):
         pc.load(tmp_path / "model", vae())
-    with pytest.raises(FileNotFoundError, match="There is no checkpoint .*run to go on from"):
+    with pytest.raises(FileNotFoundError, match=r"There is no checkpoint .*run to go on from"):
         run(tmp_path / "run", resume=True)
 
 
@@ -284,7 +284,7 @@ def test_nan_in_a_loader(path):
     module = vae()
     with pytest.raises(
         ValueError,
-        match=r"step 5 \(batch 5 of epoch 1\): the KL of site 'z' is NaN; the reconstruction of site",
+        match=r"step 5 \(batch 5 of epoch 1\): the KL of site 'z' is NaN; the reconstruction of",
     ):
         pc.fit(module, loader, **OPTIONS)
     assert vector(module).isfinite().all()  # the step was not taken
@@ -427,7 +427,7 @@ def test_a_signal(tmp_path, number, kind, capsys):
 
 def test_a_signal_without_a_checkpoint():
     module = vae()
-    with pytest.raises(KeyboardInterrupt, match="after step 3 .*No checkpoint was asked for"):
+    with pytest.raises(KeyboardInterrupt, match=r"after step 3 .*No checkpoint was asked for"):
         pc.fit(module, copies(), transform=kill(signal.SIGINT), **OPTIONS)
     assert vector(module).isfinite().all()
 

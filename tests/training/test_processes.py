@@ -16,7 +16,6 @@ import pyro_corex as pc
 from pyro_corex.training import files
 from tests.training.programs import copies, stack, vae, vector, without_time
 
-
 ROOT = Path(pc.__file__).parents[1]
 
 

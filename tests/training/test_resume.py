@@ -12,7 +12,7 @@ from pyro_corex.training import files
 from tests.training.programs import copies, stack, vae, vector, without_time
 
 
-class Power(Exception):
+class PowerError(Exception):
     """It is gone."""
 
 
@@ -25,7 +25,7 @@ class Until:
     def __call__(self, x):
         self.taken += 1
         if self.taken == self.step:
-            raise Power
+            raise PowerError
         noise = 0.01 * (random.random() + np.random.random())
         return torch.bernoulli((0.8 * x + 0.1 + noise).clamp(0, 1))
 
@@ -93,7 +93,7 @@ def test_resuming_is_bit_for_bit(case, stop, tmp_path):
 
     expected, history = run()
     path = tmp_path / "run.ckpt"
-    with pytest.raises(Power):
+    with pytest.raises(PowerError):
         run(checkpoint=path, checkpoint_every_steps=3, transform=Until(stop))
     resumed, again = run(checkpoint=path, resume="auto")
     assert torch.equal(vector(resumed), vector(expected))
@@ -110,7 +110,7 @@ def test_resuming_between_the_last_step_of_an_epoch_and_its_end(tmp_path):
 
     expected, history = run(Until())
     path = tmp_path / "run.ckpt"
-    with pytest.raises(Power):
+    with pytest.raises(PowerError):
         run(Until(9), checkpoint=path, checkpoint_every=None, checkpoint_every_steps=8)
     resumed, again = run(Until(), checkpoint=path, resume=True)
     assert torch.equal(vector(resumed), vector(expected))
@@ -128,7 +128,7 @@ def test_kl_schedules_go_on(tmp_path):
     expected, taken = run()
     assert taken == 24
     path = tmp_path / "run.ckpt"
-    with pytest.raises(Power):
+    with pytest.raises(PowerError):
         run(checkpoint=path, checkpoint_every_steps=5, transform=Until(14))
     # the transform only draws; without it the rest of the run has other data
     assert files.read(path)["kl_schedules"] == [{"taken": 10}]
