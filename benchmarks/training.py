@@ -147,7 +147,8 @@ def by_pythae(vae: pc.CorExVAE, x: Tensor, tc_weight: float = 0.0) -> Epochs:
     from pythae.data.datasets import BaseDataset
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
 
-    logging.getLogger("pythae").setLevel(logging.CRITICAL)
+    for name in ("pythae", "pythae.trainers", "pythae.trainers.base_trainer.base_trainer"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     model = pythae_model(vae, tuple(x.shape[1:]), tc_weight)
     seconds: list[float] = []
 

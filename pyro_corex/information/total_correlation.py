@@ -226,7 +226,7 @@ def minibatch_total_correlation(
             f"{tuple(z.shape)}, {tuple(loc.shape)} and {tuple(scale.shape)}."
         )
     weight = batch_log_weight(z, n_data, method)
-    value: Tensor = NormalPairs.apply(z, loc, scale, weight)  # type: ignore[no-untyped-call]
+    value: Tensor = NormalPairs.apply(z, loc, scale, weight)
     return value
 
 
