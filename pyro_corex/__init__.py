@@ -13,13 +13,14 @@ from pyro_corex.programs import (
     anchor,
     latent_plate,
 )
-from pyro_corex.training import History, fit
+from pyro_corex.training import CheckpointError, History, fit, load, save
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AggregatePosterior",
     "AnchorVAE",
+    "CheckpointError",
     "CorExELBO",
     "CorExTerms",
     "CorExVAE",
@@ -35,7 +36,9 @@ __all__ = [
     "fit",
     "information",
     "latent_plate",
+    "load",
     "programs",
     "report",
+    "save",
     "tc_bound",
 ]

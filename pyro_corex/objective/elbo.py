@@ -207,12 +207,17 @@ class CorExELBO(TraceEnum_ELBO):
 
         :raises RuntimeError: before the first call.
         """
+        return self.last_sums.terms(self.num_particles, self.tc_weight)
+
+    @property
+    def last_sums(self) -> Sums:
+        """What :attr:`last_terms` are made from: sums over the data and the particles."""
         if self._last is None:
             raise RuntimeError(
                 "CorExELBO has no terms yet: they are kept by a training step or an evaluation. "
                 "Call elbo.terms(model, guide, *args), or take a step first."
             )
-        return self._last.terms(self.num_particles, self.tc_weight)
+        return self._last
 
     def _finish(self, sums: Sums) -> float:
         self._last = sums
