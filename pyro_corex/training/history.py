@@ -12,8 +12,9 @@ class History:
     """What a training run was like, epoch by epoch."""
 
     epochs: list[dict[str, float]] = field(default_factory=list)
-    """For each epoch: "elbo", "objective" and "kl_<site>" in nats per datum, and "seconds"; with
-    validation data the same as "val_elbo", "val_objective" and "val_kl_<site>"."""
+    """For each epoch: "elbo", "objective", "kl_<site>", and where the objective has them "tc" and
+    "mi_<site>", in nats per datum, and "seconds"; with validation data the same with "val_" before
+    them."""
 
     terms: CorExTerms | None = None
     """The terms of the last training step."""

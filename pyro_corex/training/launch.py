@@ -159,7 +159,8 @@ def _work(
     try:
         history = run(fabric)
         terms = history.terms
-        shown = ("reconstruction", "kl", "kl_weight", "num_data", "tc_weight", "total_correlation")
+        shown = ["reconstruction", "kl", "kl_weight", "num_data", "tc_weight", "total_correlation"]
+        shown += ["mutual_information", "mi_weight"]
         result["history"] = {
             **vars(history),
             "terms": None if terms is None else {name: getattr(terms, name) for name in shown},

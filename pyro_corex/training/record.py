@@ -10,7 +10,13 @@ from torch import Tensor
 
 from pyro_corex.objective import CorExELBO
 
-_WORDS = {"reconstruction": "the reconstruction of site", "kl": "the KL of site"}
+_WORDS = {
+    "reconstruction": "the reconstruction of site {!r}",
+    "kl": "the KL of site {!r}",
+    "total_correlation": "the penalty on TC(z)",
+    "mutual_information": "the reward for I(z:x) of site {!r}",
+}
+_KEYS = {"kl": "kl_{}", "total_correlation": "tc", "mutual_information": "mi_{}"}
 
 
 class Record:
@@ -39,9 +45,9 @@ class Record:
         self.names = list(sums.value)
         row = [loss.detach()]
         row += [value.sum() if value.dim() else value for value in sums.value.values()]
-        if sums.penalty is not None:
-            self.names.append(("penalty", ""))
-            row.append(sums.penalty.detach())
+        for extra, value in sums.extra.items():
+            self.names.append(extra)
+            row.append(value.sum() * sums.num_data)
         self._rows.append(torch.stack(row))
         self.sizes.append(sums.num_data * elbo.num_particles)
 
@@ -61,8 +67,8 @@ class Record:
         found = []
         for (kind, name), value in zip(self.names, row[1:].tolist(), strict=True):
             if not math.isfinite(value):
-                what = f"{_WORDS[kind]} {name!r}" if kind in _WORDS else "the penalty on TC(z)"
-                found.append(f"{what} is {'NaN' if math.isnan(value) else 'infinite'}")
+                what = "NaN" if math.isnan(value) else "infinite"
+                found.append(f"{_WORDS[kind].format(name)} is {what}")
         return "; ".join(found) or "its terms are finite, but their weighted sum is not"
 
     def totals(self) -> Tensor:
@@ -79,12 +85,12 @@ class Record:
         loss, *terms, size = totals.tolist()
         n_data = size / num_particles
         named = dict(zip(self.names, (value / size for value in terms), strict=True))
-        kl = {name: value for (kind, name), value in named.items() if kind == "kl"}
+        kl = sum(value for (kind, _), value in named.items() if kind == "kl")
         reconstruction = sum(v for (kind, _), v in named.items() if kind == "reconstruction")
         return {
             "objective": -loss / n_data,
-            "elbo": reconstruction - sum(kl.values()),
-            **{f"kl_{name}": value for name, value in kl.items()},
+            "elbo": reconstruction - kl,
+            **{_KEYS[kind].format(n): v for (kind, n), v in named.items() if kind in _KEYS},
         }
 
     # ------------------------------------------------------------------ for checkpoints

@@ -145,4 +145,17 @@ def test_the_history_is_that_of_the_terms():
         assert history[name][0] == pytest.approx(mean, rel=1e-5)
     kl = sum(float(terms.kl["z"].sum()) * terms.num_data for terms in seen) / 100
     assert history["kl_z"][0] == pytest.approx(kl, rel=1e-5)
-    assert without_time(history)[0].keys() == {"elbo", "objective", "kl_z"}
+    tc = sum(float(terms.total_correlation) * terms.num_data for terms in seen) / 100
+    assert history["tc"][0] == pytest.approx(tc, rel=1e-5)
+    assert without_time(history)[0].keys() == {"elbo", "objective", "kl_z", "tc"}
+
+
+def test_the_history_has_what_a_discrete_latent_knows():
+    stack = pc.StackedCorEx([(4, 8, 3), (3, 8, 2)], n_classes=2)
+    elbo = pc.CorExELBO(mi_weight={"z2": 2.0})
+    history = pc.fit(stack, copies(64), epochs=1, batch_size=64, elbo=elbo, progress=False)
+    known = float(history.terms.mutual_information["z2"].sum())
+    assert history["mi_z2"] == [pytest.approx(known, rel=1e-5)]
+    assert history.terms.mi_weight == {"z2": 2.0}
+    objective = history["elbo"][0] + 2 * known
+    assert history["objective"][0] == pytest.approx(objective, rel=1e-5)
