@@ -151,7 +151,7 @@ def test_the_history_is_that_of_the_terms():
 
 
 def test_the_history_has_what_a_discrete_latent_knows():
-    stack = pc.StackedCorEx([(4, 8, 3), (3, 8, 2)], n_classes=2)
+    stack = pc.StackedCorEx([(8, 8, 3), (3, 8, 2)], n_classes=2)
     elbo = pc.CorExELBO(mi_weight={"z2": 2.0})
     history = pc.fit(stack, copies(64), epochs=1, batch_size=64, elbo=elbo, progress=False)
     known = float(history.terms.mutual_information["z2"].sum())
