@@ -13,7 +13,7 @@ class History:
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     """For each epoch: "elbo", "objective", "kl_<site>", and where the objective has them "tc" and
-    "mi_<site>", in nats per datum, and "seconds"; with validation data also "val_elbo" and so on."""
+    "mi_<site>", in nats per datum, and "seconds"; with validation data "val_elbo" and so on."""
 
     terms: CorExTerms | None = None
     """The terms of the last training step."""
