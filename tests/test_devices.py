@@ -38,16 +38,6 @@ B, D, M, K = 5, 6, 3, 4
 IMAGE = (1, 8, 8)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_pyro() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pyro.clear_param_store()
-    yield
-    pyro.clear_param_store()
-    torch.set_num_threads(threads)
-
-
 # ---------------------------------------------------------------------- the programs
 
 

@@ -50,20 +50,11 @@ def check_weights(option: str, weights: Mapping[str, float] | None) -> dict[str,
             f"{weights!r}"
         )
     for name, weight in weights.items():
-        check_weight(f"{option}[{name!r}]", weight)
+        if not isinstance(weight, (int, float)):
+            raise TypeError(f"{option}[{name!r}] must be a number >= 0, but got {weight!r}")
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"{option}[{name!r}] must be a finite number >= 0, but got {weight!r}")
     return dict(weights)
-
-
-def check_weight(what: str, weight: float) -> None:
-    """Checks that a weight is a number.
-
-    :raises TypeError: where it is not a number.
-    :raises ValueError: where it is negative or not finite.
-    """
-    if not isinstance(weight, (int, float)):
-        raise TypeError(f"{what} must be a number >= 0, but got {weight!r}")
-    if not 0 <= weight < math.inf:
-        raise ValueError(f"{what} must be a finite number >= 0, but got {weight!r}")
 
 
 def table(

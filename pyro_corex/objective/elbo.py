@@ -13,11 +13,8 @@ from pyro import poutine
 from pyro.infer import TraceEnum_ELBO
 from pyro.infer.elbo import ELBO
 from pyro.infer.util import is_validation_enabled
-from pyro.poutine.enum_messenger import EnumMessenger
-from pyro.poutine.trace_messenger import TraceMessenger
 from pyro.util import (
     check_model_guide_match,
-    check_site_shape,
     check_traceenum_requirements,
 )
 from torch import Tensor
@@ -27,6 +24,14 @@ from pyro_corex.objective.contributions import Contributions
 from pyro_corex.objective.pair import Pair, Program
 from pyro_corex.objective.sums import Sums
 from pyro_corex.objective.terms import CorExTerms
+from pyro_corex.objective.traces import (
+    Enumerate,
+    Recorder,
+    SequentialSiteError,
+    check_shapes,
+    enumerates,
+    plate_nesting,
+)
 
 
 class CorExELBO(TraceEnum_ELBO):
@@ -281,9 +286,9 @@ class CorExELBO(TraceEnum_ELBO):
         if self.max_plate_nesting == float("inf"):
             for _ in range(self.num_particles):
                 traces = self._get_trace(model, guide, args, kwargs)
-                if _enumerates(*traces):  # sites that only the model has are enumerated below
+                if enumerates(*traces):  # sites that only the model has are enumerated below
                     self._prepare(*traces)
-                    self.max_plate_nesting = _plate_nesting(*traces)
+                    self.max_plate_nesting = plate_nesting(*traces)
                     break
                 self._validate(*traces)
                 yield traces
@@ -294,7 +299,7 @@ class CorExELBO(TraceEnum_ELBO):
             found = self._enumerated_traces(model, guide, args, kwargs)
             try:
                 traces = next(found)
-            except _SequentialSiteError:
+            except SequentialSiteError:
                 self._pair.sequential = True
                 torch.set_rng_state(state)
             else:
@@ -309,8 +314,8 @@ class CorExELBO(TraceEnum_ELBO):
         if self.vectorize_particles:
             guide = self._vectorized_num_particles(guide)
             model = self._vectorized_num_particles(model)
-        guide = _Enumerate(first_available_dim=-1 - int(self.max_plate_nesting))(guide)
-        model = _Enumerate()(model)  # goes on where the guide stopped allocating dimensions
+        guide = Enumerate(first_available_dim=-1 - int(self.max_plate_nesting))(guide)
+        model = Enumerate()(model)  # goes on where the guide stopped allocating dimensions
         for _ in range(1 if self.vectorize_particles else self.num_particles):
             yield self._get_trace(model, guide, args, kwargs)
 
@@ -325,9 +330,9 @@ class CorExELBO(TraceEnum_ELBO):
             guide(*args, **kwargs)
             model_trace, guide_trace = unwrapped.get_traces()
         else:
-            guide_trace = _Recorder()(guide).get_trace(*args, **kwargs)
+            guide_trace = Recorder()(guide).get_trace(*args, **kwargs)
             replayed = poutine.replay(model, trace=guide_trace)
-            model_trace = _Recorder()(replayed).get_trace(*args, **kwargs)
+            model_trace = Recorder()(replayed).get_trace(*args, **kwargs)
         return model_trace, guide_trace
 
     def _validate(self, model_trace: Any, guide_trace: Any) -> None:
@@ -345,10 +350,10 @@ class CorExELBO(TraceEnum_ELBO):
             for name in [n for n, s in trace.nodes.items() if sites.is_subsample(s)]:
                 trace.remove_node(name)
             if is_validation_enabled():
-                _check_shapes(trace, self.max_plate_nesting)
+                check_shapes(trace, self.max_plate_nesting)
 
     def _check_enumeration(self, model_trace: Any, guide_trace: Any) -> None:
-        if not self._warn_unenumerated or _enumerates(model_trace, guide_trace):
+        if not self._warn_unenumerated or enumerates(model_trace, guide_trace):
             return
         could_be = [
             name
@@ -387,62 +392,3 @@ class CorExELBO(TraceEnum_ELBO):
             max_plate_nesting=self.max_plate_nesting,
             strict_enumeration_warning=False,
         )
-
-
-class _Recorder(TraceMessenger):
-    """``poutine.trace`` that says that it has no use for parameters.
-
-    A program whose parameters are a module's own may then leave them unregistered, unless
-    someone else, such as ``SVI``, is listening.
-    """
-
-    records_params = False
-
-
-class _Enumerate(EnumMessenger):
-    """``EnumMessenger`` that gives up at a sequentially enumerated site.
-
-    It also leaves out the guards against warnings of ``torch.jit.trace``, which cost time.
-    """
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if sites.enumerated(msg) and msg["infer"]["enumerate"] == "sequential":
-            raise _SequentialSiteError
-        EnumMessenger._pyro_sample.__wrapped__(self, msg)
-
-
-class _SequentialSiteError(Exception):
-    """The guide has a site that is enumerated one value at a time."""
-
-
-def _enumerates(model_trace: Any, guide_trace: Any) -> bool:
-    """Whether enumeration would do something for these traces."""
-    guide_sites = (s for s in guide_trace.nodes.values() if sites.is_sample(s))
-    if any(sites.enumerated(s) for s in guide_sites):
-        return True
-    return any(
-        sites.is_sample(s)
-        and sites.enumerated(s)
-        and s["infer"]["enumerate"] == "parallel"
-        and name not in guide_trace.nodes
-        for name, s in model_trace.nodes.items()
-    )
-
-
-def _check_shapes(trace: Any, max_plate_nesting: float) -> None:
-    for site in trace.nodes.values():
-        if sites.is_sample(site):
-            placeholder = site["value"].new_empty(()).expand(sites.batch_shape(site))
-            check_site_shape({**site, "log_prob": placeholder}, max_plate_nesting)
-
-
-def _plate_nesting(*traces: Any) -> int:
-    dims = [
-        frame.dim
-        for trace in traces
-        for site in trace.nodes.values()
-        if sites.is_sample(site)
-        for frame in site["cond_indep_stack"]
-        if frame.vectorized
-    ]
-    return -min(dims, default=0)

@@ -25,6 +25,8 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
+from pyro_corex.information.batches import first_of
+
 Data = Tensor | np.ndarray[Any, Any] | Dataset[Any] | DataLoader[Any]
 
 
@@ -64,13 +66,14 @@ class Order:
         self.seed, self.shuffle, self.drop_last = seed, shuffle, drop_last
         self.rank, self.world = rank, world
 
-    def batches(self, epoch: int) -> list[Tensor]:
-        """The indices of each batch, on the CPU."""
+    def batches(self, epoch: int, device: torch.device | str = "cpu") -> list[Tensor]:
+        """The indices of each batch, which go to the device together."""
         if self.shuffle:
             generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
             order = torch.randperm(self.num_data, generator=generator)
         else:
             order = torch.arange(self.num_data)
+        order = order.to(device)
         together = self.batch_size * self.world
         found = []
         for rows in order.split(together):
@@ -94,8 +97,8 @@ class TensorBatches:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Tensor]:
         """See :class:`Batches`."""
-        for rows in self.order.batches(number)[start:]:
-            yield self.x[rows.to(self.x.device, non_blocking=True)]
+        for rows in self.order.batches(number, self.x.device)[start:]:
+            yield self.x[rows]
 
     def generators(self) -> list[torch.Generator]:
         """See :class:`Batches`."""
@@ -142,20 +145,6 @@ class LoaderBatches:
         owners = [self.loader, self.loader.sampler, self.loader.batch_sampler]
         found = (getattr(owner, "generator", None) for owner in owners)
         return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
-
-
-def first_of(batch: Any) -> Tensor:
-    """x, of a batch that may come with labels.
-
-    :raises TypeError: where there is no tensor.
-    """
-    x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            f"A batch must be a tensor, or a tuple or list that begins with one, but the loader "
-            f"gives {type(x).__name__}"
-        )
-    return x
 
 
 def make_batches(

@@ -114,7 +114,14 @@ def fit(
     :returns: the history; ``module`` holds the result.
     """
     _check_program(module)
-    callbacks, schedules = _several(callback), _several(kl_schedule)
+    callbacks, schedules, loggers = map(_several, (callback, kl_schedule, logger))
+    for name, what in (("transform", transform), ("optimizer", optimizer)):
+        _check_calls(name, what)
+    _check_calls("lr_schedule", lr_schedule, "of the optimiser that gives a scheduler")
+    for each in callbacks:
+        _check_calls("callback", each)
+    _check_has("kl_schedule", schedules, "step", "e.g. Warmup(0.0, 1.0, steps=1000)")
+    _check_has("logger", loggers, "log_metrics", "one of lightning_fabric.loggers, e.g. CSVLogger")
     _check(
         {"epochs": epochs, "batch_size": batch_size, "devices": devices},
         {"patience": patience, "checkpoint_every": checkpoint_every}
@@ -142,7 +149,7 @@ def fit(
     if isinstance(data, (Tensor, np.ndarray)) and transform is None:
         _check_support(module, torch.as_tensor(data))
     chosen = pick_device(device)
-    fabric = make_fabric(chosen, devices, strategy, precision, _several(logger))
+    fabric = make_fabric(chosen, devices, strategy, precision, loggers)
     run = _Run(
         module=module,
         data=data,
@@ -219,6 +226,8 @@ class _Run:
         else:
             optimiser = _adam(parameters, self.lr, fabric.strategy.precision.precision)
         schedule = None if self.make_schedule is None else self.make_schedule(optimiser)
+        if self.make_schedule is not None:
+            _check_has("lr_schedule", [schedule], "step", "one of torch.optim.lr_scheduler")
         loss, wrapped = fabric.setup(Loss(module, self.elbo, fabric.world_size), optimiser)
         loop = Loop(
             fabric=fabric,
@@ -315,6 +324,19 @@ def _check_program(module: Any) -> None:
             f"{type(module).__name__} must have the methods .model(x) and .guide(x), as CorExVAE "
             "has"
         )
+
+
+def _check_calls(name: str, what: Any, how: str = "") -> None:
+    if what is not None and not callable(what):
+        raise TypeError(
+            f"{name} must be a function{' ' + how if how else ''}, but got {type(what).__name__}"
+        )
+
+
+def _check_has(name: str, given: Sequence[Any], method: str, what: str) -> None:
+    for each in given:
+        if not callable(getattr(each, method, None)):
+            raise TypeError(f"{name} must be {what}, but got {type(each).__name__}")
 
 
 def _check_support(module: nn.Module, x: Tensor) -> None:

@@ -30,7 +30,13 @@ def pick_device(device: str | torch.device) -> torch.device:
     """The device that ``device`` names; "auto" is CUDA where there is one, else the CPU."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f'device must be "auto", or a device of torch such as "cpu" or "cuda:0", but got '
+            f"{device!r}"
+        ) from error
 
 
 def make_fabric(

@@ -24,6 +24,7 @@ def save(module: nn.Module, path: str | Path) -> None:
     :param path: the file; its folder has to exist.
     :raises OSError: where it cannot be written; a file that was there is then as it was.
     """
+    _check_module("save(module, path)", module)
     files.write(check_folder(Path(path)), {"kind": "module", **contents(module)})
 
 
@@ -40,8 +41,14 @@ def load(path: str | Path, module: Module) -> Module:
         and for a module of another configuration, saying what differs; the module is then as it
         was.
     """
+    _check_module("load(path, module)", module)
     fill(module, files.read(Path(path)), str(path))
     return module
+
+
+def _check_module(call: str, module: Any) -> None:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"{call} needs a torch.nn.Module, but got {type(module).__name__}")
 
 
 def contents(module: nn.Module) -> dict[str, Any]:

@@ -32,3 +32,12 @@ def vector(module):
 
 def without_time(history):
     return [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in history.epochs]
+
+
+OPTIONS = {"epochs": 2, "batch_size": 64, "progress": False}
+
+
+def run(path, module=None, data=None, **options):
+    module = vae() if module is None else module
+    data = copies() if data is None else data
+    return pc.fit(module, data, checkpoint=path, **{**OPTIONS, **options})

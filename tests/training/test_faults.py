@@ -3,7 +3,6 @@
 import errno
 import io
 import os
-import pickle
 import signal
 
 import pytest
@@ -12,15 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import pyro_corex as pc
 from pyro_corex.training import files
-from tests.training.programs import copies, vae, vector
-
-OPTIONS = {"epochs": 2, "batch_size": 64, "progress": False}
-
-
-def run(path, module=None, data=None, **options):
-    module = vae() if module is None else module
-    data = copies() if data is None else data
-    return pc.fit(module, data, checkpoint=path, **{**OPTIONS, **options})
+from tests.training.programs import OPTIONS, copies, run, vae, vector
 
 
 @pytest.fixture
@@ -133,65 +124,7 @@ def test_a_checkpoint_of_another_run_is_not_overwritten(path):
         run(path)
 
 
-# ---------------------------------------------------------------------- reading
-
-DAMAGE = {
-    "cut short": (lambda raw: raw[:-1], "is damaged: it was cut short or changed"),
-    "only its beginning": (lambda raw: raw[:10], "is damaged: it was cut short or changed"),
-    "one bit": (lambda raw: raw[:500] + bytes([raw[500] ^ 1]) + raw[501:], "is damaged"),
-    "the checksum": (lambda raw: raw[:40] + b"0" + raw[41:], "is damaged"),
-    "empty": (lambda raw: b"", "is not a file that pyro_corex wrote"),
-    "text": (lambda raw: b"epoch,loss\n1,2\n", "is not a file that pyro_corex wrote"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_or_foreign_file(tmp_path, damage):
-    path = tmp_path / "run"
-    run(path, epochs=1)
-    change, match = DAMAGE[damage]
-    path.write_bytes(change(path.read_bytes()))
-    module = vae(seed=1)
-    before = vector(module)
-    for attempt in (lambda: pc.load(path, module), lambda: run(path, module, resume=True)):
-        with pytest.raises(pc.CheckpointError, match=match):
-            attempt()
-    assert torch.equal(vector(module), before)
-
-
-def test_a_file_of_torch_save(tmp_path):
-    torch.save(vae().state_dict(), tmp_path / "model.pt")
-    with pytest.raises(
-        pc.CheckpointError, match=r"A state_dict that torch.save wrote is read with"
-    ):
-        pc.load(tmp_path / "model.pt", vae())
-
-
-class Code:
-    def __reduce__(self):
-        return (os.mkdir, ("executed",))
-
-
-def test_a_file_with_code_is_refused_and_not_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    files.write(tmp_path / "model", {"kind": "module", "state": Code()})
-    with pytest.raises(pc.CheckpointError, match="holds something other than data"):
-        pc.load(tmp_path / "model", vae())
-    assert not (tmp_path / "executed").exists()
-    assert pickle.dumps(Code())
-
-
-def test_there_is_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"There is no file .*model"):
-        pc.load(tmp_path / "model", vae())
-    with pytest.raises(FileNotFoundError, match=r"There is no checkpoint .*run to go on from"):
-        run(tmp_path / "run", resume=True)
-
-
-def test_a_saved_module_is_no_run(tmp_path):
-    pc.save(vae(), tmp_path / "model")
-    with pytest.raises(pc.CheckpointError, match="holds a module, as save wrote it, but no run"):
-        run(tmp_path / "model", resume=True)
+# ---------------------------------------------------------------------- another program or run
 
 
 def tanh():
@@ -350,7 +283,7 @@ DATA = {
         RuntimeError,
         "could not be read after batch 0 of epoch 1: OSError: the share is gone",
     ),
-    "no tensors": (Words(), RuntimeError, "begins with one, but the loader gives str"),
+    "no tensors": (Words(), RuntimeError, "begin with one, but is list that begins with str"),
 }
 
 
@@ -448,6 +381,7 @@ def test_a_second_sigint_does_not_wait():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
+        ({"device": "gpu"}, 'device must be "auto", or a device of torch .* but got .gpu'),
         ({"precision": "8"}, "precision must be one of .*'32-true', 'bf16-mixed'.* but got '8'"),
         ({"precision": "16-mixed", "device": "cpu"}, 'is for CUDA, but the device is .* "bf16-mix'),
         ({"devices": 0}, "devices must be an integer >= 1, but got 0"),
@@ -467,6 +401,27 @@ def test_a_second_sigint_does_not_wait():
 def test_bad_options(options, match):
     with pytest.raises(ValueError, match=match):
         pc.fit(vae(), copies(), **{**OPTIONS, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"transform": "bernoulli"}, "transform must be a function, but got str"),
+        ({"optimizer": 3}, "optimizer must be a function, but got int"),
+        ({"callback": [print, "print"]}, "callback must be a function, but got str"),
+        ({"lr_schedule": 0.9}, "lr_schedule must be a function of the optimiser .* but got float"),
+        ({"lr_schedule": lambda _: None}, "must be one of torch.optim.lr_scheduler, .* NoneType"),
+        ({"kl_schedule": 0.5}, r"kl_schedule must be e.g. Warmup\(.*\), but got float"),
+        ({"logger": "csv"}, "logger must be one of lightning_fabric.loggers, .* but got str"),
+    ],
+)
+def test_options_of_another_type(options, match):
+    """They are refused before anything is trained."""
+    module = vae()
+    before = vector(module)
+    with pytest.raises(TypeError, match=match):
+        pc.fit(module, copies(), **{**OPTIONS, **options})
+    assert torch.equal(vector(module), before)
 
 
 def test_an_optimizer_that_is_none():
