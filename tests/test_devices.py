@@ -223,6 +223,18 @@ def test_the_penalty_on_tc_stays_on_cuda(device, watched, name):
         assert {t.device.type for t in tensors} == {"cuda"}
 
 
+@pytest.mark.parametrize("particles", [1, 2])
+@pytest.mark.parametrize(("device", "watched"), ON_CUDA)
+def test_the_reward_for_information_stays_on_cuda(device, watched, particles):
+    name = "stack, discrete top"
+    objective = CorExELBO(particles, particles > 1, max_plate_nesting=2, mi_weight={"z2": 2.0})
+    with device():
+        loss = forward(PROGRAMS[name](), name, watched, objective)
+        with watched():
+            tensors = [loss, objective.last_terms.mutual_information["z2"]]
+        assert {t.device.type for t in tensors} == {"cuda"}
+
+
 def train_on_meta(program: Any, name: str, particles: int = 1) -> None:
     program = program.to("meta")
     optim = torch.optim.Adam(program.parameters())
