@@ -227,9 +227,10 @@ def test_the_penalty_on_tc_stays_on_cuda(device, watched, name):
 @pytest.mark.parametrize(("device", "watched"), ON_CUDA)
 def test_the_reward_for_information_stays_on_cuda(device, watched, particles):
     name = "stack, discrete top"
+    program = PROGRAMS[name]()
     objective = CorExELBO(particles, particles > 1, max_plate_nesting=2, mi_weight={"z2": 2.0})
     with device():
-        loss = forward(PROGRAMS[name](), name, watched, objective)
+        loss = forward(program, name, watched, objective)
         with watched():
             tensors = [loss, objective.last_terms.mutual_information["z2"]]
         assert {t.device.type for t in tensors} == {"cuda"}
