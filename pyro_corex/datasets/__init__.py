@@ -4,13 +4,16 @@ from pyro_corex.datasets.digits import Digits, bundled_digits, mnist
 from pyro_corex.datasets.faces import FACE_FACTORS, draw_faces, synthetic_faces
 from pyro_corex.datasets.images import CelebA, ImageFiles
 from pyro_corex.datasets.synthetic import Synthetic, layered, linear_gaussian, noisy_coins
+from pyro_corex.datasets.transforms import RandomAffine, affine
 
 __all__ = [
     "FACE_FACTORS",
     "CelebA",
     "Digits",
     "ImageFiles",
+    "RandomAffine",
     "Synthetic",
+    "affine",
     "bundled_digits",
     "draw_faces",
     "layered",
