@@ -3,7 +3,7 @@
 from pyro_corex import datasets, evaluation, information, programs, report
 from pyro_corex.evaluation import TCBound, choose_depth, tc_bound
 from pyro_corex.information import AggregatePosterior
-from pyro_corex.objective import CorExELBO, CorExTerms
+from pyro_corex.objective import CorExELBO, CorExTerms, Invariance
 from pyro_corex.programs import (
     AnchorVAE,
     CorExVAE,
@@ -25,6 +25,7 @@ __all__ = [
     "CorExTerms",
     "CorExVAE",
     "History",
+    "Invariance",
     "Layer",
     "StackedCorEx",
     "TCBound",

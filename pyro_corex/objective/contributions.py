@@ -7,7 +7,7 @@ made here, and :class:`~pyro_corex.objective.terms.CorExTerms` reports the very 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -99,6 +99,21 @@ class Contributions:
         for name, weight in weights.items():
             found = discrete.mutual_information(self._table("mi_weight", name, self.guide))
             self.sums.add_extra("mutual_information", name, found, weight)
+
+    def compare(self, weights: Mapping[str, float], copies: Sequence[Mapping[str, Site]]) -> None:
+        """Takes ``weights`` times what discrete sites tell about the transformation off the bound.
+
+        :param copies: the sites of the guide, run on transformed copies of the data.
+        """
+        if any(sites.plate_scale(site) != 1.0 for site in self.guide.values()):
+            raise ValueError(
+                "invariance compares the data of a batch with copies of them, but a plate of the "
+                "guide subsamples, anew in each run. Give batches as an argument instead, or set "
+                "invariance=None."
+            )
+        for name, weight in weights.items():
+            tables = [self._table("Invariance.weights", name, g) for g in (self.guide, *copies)]
+            self.sums.add_extra("sensitivity", name, discrete.sensitivity(tables), weight)
 
     def _table(self, option: str, name: str, guide: Mapping[str, Site]) -> discrete.Table:
         return discrete.table(

@@ -9,7 +9,7 @@ own aggregate posterior.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -122,6 +122,18 @@ def mutual_information(at: Table) -> Tensor:
     """I(z:x) of the batch in nats, one value a latent; summed over vectorised particles."""
     mean = at.probs.mean(at.data - 1, keepdim=True)
     return _kept(_entropy(mean) - _entropy(at.probs).mean(at.data, keepdim=True), at)
+
+
+def sensitivity(copies: Sequence[Table]) -> Tensor:
+    r"""I(z:t|x) in nats, one value a latent: the generalised Jensen-Shannon divergence of copies.
+
+    :param copies: the tables of a datum and of its transformed copies, of one shape.
+    """
+    probs = torch.stack([at.probs for at in copies])
+    return _kept(
+        (_entropy(probs.mean(0)) - _entropy(probs).mean(0)).mean(copies[0].data, keepdim=True),
+        copies[0],
+    )
 
 
 def _kept(value: Tensor, at: Table) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pyro_corex.objective import discrete, sites
 from pyro_corex.objective.contributions import Contributions
+from pyro_corex.objective.invariance import Invariance
 from pyro_corex.objective.pair import Pair, Program
 from pyro_corex.objective.sums import Sums
 from pyro_corex.objective.terms import CorExTerms
@@ -81,6 +82,8 @@ class CorExELBO(TraceEnum_ELBO):
         is raised for each nat that this discrete latent knows of the datum.  The estimate is exact
         for the batch, H(mean q) - mean H(q).  Where the guide draws the site given another latent,
         it is I(z : that latent), which is not less.  A weight of 0 reports it only.
+    :param invariance: an :class:`~pyro_corex.Invariance`, a penalty on what discrete latents tell
+        about how a datum was transformed.
     :param data_plates: the names of the plates that index data.  By default they are the plates
         that observed and latent sites share.  The other plates of a site index its dimensions.
     :param strict_enumeration_warning: ``"auto"`` warns where nothing is enumerated though a
@@ -99,6 +102,7 @@ class CorExELBO(TraceEnum_ELBO):
         tc_sites: Collection[str] | None = None,
         tc_num_data: int | None = None,
         mi_weight: Mapping[str, float] | None = None,
+        invariance: Invariance | None = None,
         data_plates: Collection[str] | None = None,
         strict_enumeration_warning: bool | Literal["auto"] = "auto",
         ignore_jit_warnings: bool = False,
@@ -110,6 +114,8 @@ class CorExELBO(TraceEnum_ELBO):
             raise ValueError(f"tc_weight must be a number >= 0, but got {tc_weight!r}")
         if tc_num_data is not None and not tc_num_data >= 1:
             raise ValueError(f"tc_num_data must be an integer >= 1, but got {tc_num_data!r}")
+        if invariance is not None and not isinstance(invariance, Invariance):
+            raise TypeError(f"invariance must be an Invariance, but got {invariance!r}")
         for option, names in (("data_plates", data_plates), ("tc_sites", tc_sites)):
             if isinstance(names, str):
                 raise TypeError(
@@ -129,6 +135,7 @@ class CorExELBO(TraceEnum_ELBO):
         self.tc_sites = None if tc_sites is None else tuple(tc_sites)
         self.tc_num_data = tc_num_data
         self.mi_weight = discrete.check_weights("mi_weight", mi_weight)
+        self.invariance = invariance
         self.data_plates = None if data_plates is None else frozenset(data_plates)
         self._warn_unenumerated = bool(strict_enumeration_warning)
         self._pair: Pair | None = None
@@ -143,6 +150,7 @@ class CorExELBO(TraceEnum_ELBO):
             "tc_sites": (self.tc_sites and list(self.tc_sites), None),
             "tc_num_data": (self.tc_num_data, None),
             "mi_weight": (self.mi_weight, {}),
+            "invariance": (self.invariance, None),
             "data_plates": (self.data_plates and sorted(self.data_plates), None),
         }
         shown = ", ".join(f"{k}={v!r}" for k, (v, default) in given.items() if v != default)
@@ -263,7 +271,25 @@ class CorExELBO(TraceEnum_ELBO):
                 names = pair.penalised(found.latents(), self.tc_sites, args, kwargs)
                 found.penalise(self.tc_weight, names, self.tc_num_data)
             found.inform(self.mi_weight)
+            if self.invariance is not None:
+                copies = [self._copy(guide, args, kwargs) for _ in range(self.invariance.copies)]
+                found.compare(self.invariance.weights, copies)
             yield found.sums
+
+    def _copy(self, guide: Program, args: Any, kwargs: Any) -> Mapping[str, Any]:
+        """The guide's sites for a transformed copy of the data."""
+        assert self.invariance is not None
+        if isinstance(poutine.unwrap(guide), poutine.messenger.Messenger):
+            raise ValueError(
+                "invariance runs the guide on its own, which a guide that runs the model does not "
+                "allow. Write the guide as a program of its own, or set invariance=None."
+            )
+        if self.max_plate_nesting < float("inf"):
+            if self.vectorize_particles:
+                guide = self._vectorized_num_particles(guide)
+            guide = Enumerate(first_available_dim=-1 - int(self.max_plate_nesting))(guide)
+        trace = Recorder()(guide).get_trace(*self.invariance.copy(args), **kwargs)
+        return {name: site for name, site in trace.nodes.items() if sites.is_sample(site)}
 
     def _get_traces(
         self, model: Program, guide: Program, args: Any, kwargs: Any

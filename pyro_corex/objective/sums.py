@@ -12,12 +12,13 @@ from pyro_corex.objective.evidence import Batch
 from pyro_corex.objective.terms import CorExTerms
 
 Kind = Literal["reconstruction", "kl"]
-Extra = Literal["total_correlation", "mutual_information"]
+Extra = Literal["total_correlation", "mutual_information", "sensitivity"]
 
 _TC: tuple[Extra, str] = ("total_correlation", "")
 _EXTRA: dict[Extra, str] = {
     "total_correlation": "the penalty on TC(z)",
     "mutual_information": "the reward for I(z:x) of site {}",
+    "sensitivity": "the penalty on I(z:t|x) of site {}",
 }
 
 
@@ -94,6 +95,8 @@ class Sums:
             total_correlation=self.extra[_TC] / num_particles if _TC in self.extra else None,
             mutual_information=self._extra("mutual_information", num_particles),
             mi_weight=self._extra_weight("mutual_information"),
+            sensitivity=self._extra("sensitivity", num_particles),
+            sensitivity_weight=self._extra_weight("sensitivity"),
             _batch=self.batch,
         )
 

@@ -51,6 +51,12 @@ class CorExTerms:
     mi_weight: Mapping[str, float] = field(default_factory=dict)
     """Latent site -> the weight of the reward for its ``mutual_information``."""
 
+    sensitivity: Mapping[str, Tensor] = field(default_factory=dict)
+    r"""Latent site of an :class:`Invariance` -> :math:`I(z_j : t|x)`, one value per latent."""
+
+    sensitivity_weight: Mapping[str, float] = field(default_factory=dict)
+    """Latent site -> the weight of the penalty on its ``sensitivity``."""
+
     _batch: Batch | Evidence | None = field(default=None, repr=False, compare=False)
     """What the terms were made of."""
 
@@ -62,7 +68,7 @@ class CorExTerms:
     @property
     def objective(self) -> float:
         """The sum of ``reconstruction`` minus ``kl_weight * kl`` minus ``tc_weight * TC(z)`` plus
-        ``mi_weight * mutual_information``.
+        ``mi_weight * mutual_information`` minus ``sensitivity_weight * sensitivity``.
 
         Minus the loss that is trained, per datum (Eq. 21).
         """
@@ -72,6 +78,8 @@ class CorExTerms:
             value -= self.tc_weight * float(self.total_correlation)
         for name, known in self.mutual_information.items():
             value += self.mi_weight[name] * float(known.sum())
+        for name, kept in self.sensitivity.items():
+            value -= self.sensitivity_weight[name] * float(kept.sum())
         return value
 
     # ------------------------------------------------------------------ with the entropies
@@ -208,6 +216,7 @@ class CorExTerms:
             num_data=sum(sizes),
             total_correlation=torch.stack([tc * w for tc, w in pairs]).sum() if pairs else None,
             mutual_information=mean([part.mutual_information for part in parts]),
+            sensitivity=mean([part.sensitivity for part in parts]),
             _batch=Evidence.join(evidence),
         )
 
@@ -250,11 +259,13 @@ class CorExTerms:
         if self.total_correlation is not None:
             tc = float(self.total_correlation)
             lines.append(f"  total_correlation: {tc:.4g}, weight {self.tc_weight:g}")
-        for name, value in self.mutual_information.items():
-            weight_of = self.mi_weight[name]
-            lines.append(
-                f"  mutual_information[{name!r}]: {_summary(value, 'latent')}, weight {weight_of:g}"
-            )
+        for what, values, weights_of in (
+            ("mutual_information", self.mutual_information, self.mi_weight),
+            ("sensitivity", self.sensitivity, self.sensitivity_weight),
+        ):
+            for name, value in values.items():
+                shown = f"{_summary(value, 'latent')}, weight {weights_of[name]:g}"
+                lines.append(f"  {what}[{name!r}]: {shown}")
         return "\n".join(lines) + ")"
 
 

@@ -166,7 +166,7 @@ def _work(
         history = run(fabric)
         terms = history.terms
         shown = ["reconstruction", "kl", "kl_weight", "num_data", "tc_weight", "total_correlation"]
-        shown += ["mutual_information", "mi_weight"]
+        shown += ["mutual_information", "mi_weight", "sensitivity", "sensitivity_weight"]
         result["history"] = {
             **vars(history),
             "terms": None if terms is None else {name: getattr(terms, name) for name in shown},

@@ -15,8 +15,14 @@ _WORDS = {
     "kl": "the KL of site {!r}",
     "total_correlation": "the penalty on TC(z)",
     "mutual_information": "the reward for I(z:x) of site {!r}",
+    "sensitivity": "the penalty on I(z:t|x) of site {!r}",
 }
-_KEYS = {"kl": "kl_{}", "total_correlation": "tc", "mutual_information": "mi_{}"}
+_KEYS = {
+    "kl": "kl_{}",
+    "total_correlation": "tc",
+    "mutual_information": "mi_{}",
+    "sensitivity": "sensitivity_{}",
+}
 
 
 class Record:
