@@ -13,7 +13,7 @@ from pyro_corex.programs import (
     anchor,
     latent_plate,
 )
-from pyro_corex.training import CheckpointError, History, fit, load, save
+from pyro_corex.training import CheckpointError, History, fit, load, save, start_top
 
 __version__ = "0.1.0"
 
@@ -41,5 +41,6 @@ __all__ = [
     "programs",
     "report",
     "save",
+    "start_top",
     "tc_bound",
 ]

@@ -4,6 +4,7 @@ from .aggregate import AggregatePosterior
 from .bound import mean_with_entropies, tc_bound
 from .entropy import entropy_estimate, gaussian_entropy, marginal_entropy
 from .estimate import Estimate
+from .mixture import Mixture, fit_mixture, merge_states
 from .mutual_information import (
     CAP_MARGIN,
     aggregate_entropy,
@@ -29,6 +30,7 @@ __all__ = [
     "CAP_MARGIN",
     "AggregatePosterior",
     "Estimate",
+    "Mixture",
     "aggregate_entropy",
     "aggregate_total_correlation",
     "batch_log_weight",
@@ -36,6 +38,7 @@ __all__ = [
     "categorical_mutual_information_estimate",
     "discrete_total_correlation",
     "entropy_estimate",
+    "fit_mixture",
     "gaussian_entropy",
     "gaussian_mutual_information",
     "gaussian_mutual_information_estimate",
@@ -43,6 +46,7 @@ __all__ = [
     "gaussian_total_correlation",
     "marginal_entropy",
     "mean_with_entropies",
+    "merge_states",
     "minibatch_total_correlation",
     "pairwise_total_correlation",
     "relevance",

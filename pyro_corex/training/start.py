@@ -1,0 +1,154 @@
+"""Where the discrete top of a stack starts from: a mixture over the layer below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pyro_corex.information.mixture import fit_mixture, merge_states
+from pyro_corex.programs import StackedCorEx
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start of the top layer."""
+
+    n_components: int
+    log_likelihood: float
+    """Of the mixture, in nats per datum and its copies."""
+    information: float
+    """Nats that the class of one copy tells about that of another: what the starts are ranked by
+    where there are copies."""
+    responsibilities: Tensor
+    """Shape ``(N, n_classes)``."""
+
+
+def start_top(
+    stack: StackedCorEx,
+    x: Tensor,
+    *,
+    transform: Callable[[Tensor], Tensor] | None = None,
+    copies: int = 3,
+    n_components: int | Sequence[int] | None = None,
+    n_starts: int = 4,
+    max_data: int = 20_000,
+    steps: int = 3000,
+    batch_size: int = 512,
+    lr: float = 3e-3,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[Start]:
+    r"""Starts the discrete top of a trained layer from a Gaussian mixture (Sec. 6.1).
+
+    Full-covariance mixtures are fitted to draws of the layer below, and the best one's
+    responsibilities are copied into :math:`p_\theta(z^{(L)}|z^{(L-1)})` and, with the moments of
+    the layer below, into the model.  Without ``transform`` the best is that of the highest
+    likelihood, which is the layer's part in the bound.  With it, the copies of a datum share a
+    component, the components are merged to the number of classes, and the best start is that
+    whose classes tell most about the class of another copy.  No label is involved.
+
+    :param stack: a stack whose layers below the top have been trained; changed in place.
+    :param x: the data, as the encoder of the first layer takes them: shape ``(N, ...)``.
+    :param transform: makes transformed copies of a batch.
+    :param copies: their number, without the datum itself.
+    :param n_components: of the mixtures; one number or several to try.  By default the number of
+        classes, and with a ``transform`` twice that: a class may be several Gaussians.
+    :param n_starts: mixtures for each of ``n_components``.
+    :param max_data: fit the mixtures to that many of the data, drawn at random.
+    :param steps: training steps of the top's networks towards the responsibilities.
+    :param seed: of all draws; the global random states are put back afterwards.
+    :param progress: show a progress bar.
+    :returns: the starts, the best one, which was taken, first.
+    :raises ValueError: for a stack without a discrete top over another layer.
+    """
+    if stack.n_classes is None or stack.n_layers < 2:
+        raise ValueError(
+            "start_top needs a stack of at least two layers with a discrete top, but got "
+            f"{stack!r}. Give StackedCorEx n_classes."
+        )
+    device = next(stack.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        x = x.to(device)
+        views = [x] if transform is None else [x, *(transform(x) for _ in range(copies))]
+        below = [_moments(stack, view) for view in views]
+        loc, scale = below[0]
+        signal, noise = loc.var(0), scale.square().mean(0)
+        active = signal > 0.05 * (signal + noise)  # the others tell nothing about x
+        if not bool(active.any()):
+            raise ValueError(
+                f"No latent of layer {stack.n_layers - 1} tells anything about x, so there is "
+                "nothing to start the top from. Train the layers below first, and for longer."
+            )
+        draws = torch.stack([_draw(*moments)[:, active] for moments in below])
+        some = torch.randperm(len(x), device=device)[:max_data]
+        default = stack.n_classes * (1 if transform is None else 2)
+        given = default if n_components is None else n_components
+        numbers = given if isinstance(given, Sequence) else [given]
+        wanted = [(n, 1000 * seed + i) for n in numbers for i in range(n_starts)]
+        shown = tqdm(wanted, desc="mixtures", disable=not progress)
+        found = [_start(draws, some, n, stack.n_classes, own) for n, own in shown]
+        found.sort(key=lambda s: s.log_likelihood if transform is None else s.information)
+        found.reverse()
+        _copy_into_top(stack, loc, scale, found[0].responsibilities, steps, batch_size, lr)
+    return found
+
+
+def _start(draws: Tensor, some: Tensor, components: int, classes: int, seed: int) -> Start:
+    mixture = fit_mixture(draws[:, some], components, seed=seed)
+    if len(draws) == 1:
+        new, information = torch.arange(components), 0.0
+        if components > classes:
+            raise ValueError(
+                f"n_components={components} is more than the {classes} classes, and it takes a "
+                "transform to say which to merge. Give one, or n_components=None."
+            )
+    else:
+        one = [mixture.responsibilities(view) for view in draws[:, some]]
+        both: Any = sum(a.T @ b for a in one for b in one if a is not b)
+        new, information = merge_states(both, classes)
+    merge = torch.eye(classes, dtype=draws.dtype, device=draws.device)[new.to(draws.device)]
+    resp = mixture.responsibilities(draws[0]) @ merge
+    return Start(components, mixture.log_likelihood, information, resp)
+
+
+@torch.no_grad()
+def _moments(stack: StackedCorEx, x: Tensor) -> tuple[Tensor, Tensor]:
+    parts = [stack.encode(rows)[-2] for rows in x.split(10_000)]
+    return torch.cat([q.mean for q in parts]), torch.cat([q.stddev for q in parts])
+
+
+def _draw(loc: Tensor, scale: Tensor) -> Tensor:
+    return loc + scale * torch.randn_like(loc)
+
+
+def _copy_into_top(
+    stack: StackedCorEx,
+    loc: Tensor,
+    scale: Tensor,
+    resp: Tensor,
+    steps: int,
+    batch_size: int,
+    lr: float,
+) -> None:
+    top = [stack.encoders[-1], stack.decoders[-1], stack.prior]
+    parameters = [p for module in top for p in module.parameters()]
+    optimiser = torch.optim.Adam(parameters, lr=lr)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, steps)
+    classes = torch.arange(stack.dims[-1], device=loc.device)
+    for _ in range(steps):
+        rows = torch.randint(len(loc), (batch_size,), device=loc.device)
+        z, r = _draw(loc[rows], scale[rows]), resp[rows]
+        up: Any = stack._up(stack.n_layers, z)
+        prior: Any = stack.prior()
+        down = stack.given_top(classes).log_prob(z.unsqueeze(1)).sum(-1)
+        gain = r * (up.logits.squeeze(-2) + down + prior.logits)
+        optimiser.zero_grad(set_to_none=True)
+        (-gain.sum(-1).mean()).backward()
+        optimiser.step()
+        schedule.step()

@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+import pyro_corex as pc
+from pyro_corex.evaluation import cluster_accuracy
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Three groups of patterns, and a first layer that has learned them."""
+    torch.manual_seed(0)
+    patterns = torch.eye(3).repeat_interleave(8, 1)
+    group = torch.randint(3, (600,))
+    x = (patterns[group] - torch.bernoulli(torch.full((600, 24), 0.05))).abs()
+    stack = pc.StackedCorEx([(24, 32, 4), (4, 16, 3)], n_classes=3)
+    first = pc.CorExVAE(stack.encoders[0], stack.decoders[0], 4)
+    pc.fit(first, x, epochs=20, batch_size=64, lr=3e-3, progress=False)
+    return stack, x, group
+
+
+@pytest.mark.parametrize("transform", [None, lambda x: (x - torch.bernoulli(0.02 + 0 * x)).abs()])
+def test_the_top_takes_the_groups(trained, transform):
+    stack, x, group = trained
+    components = None if transform is None else [3, 5]
+    state = torch.get_rng_state()
+    starts = pc.start_top(stack, x, transform=transform, n_components=components, n_starts=2,
+                          steps=1000, batch_size=64, progress=False)  # fmt: skip
+    assert torch.equal(state, torch.get_rng_state())
+    key = "log_likelihood" if transform is None else "information"
+    ranks = [getattr(start, key) for start in starts]
+    assert ranks == sorted(ranks, reverse=True)
+    assert len(starts) == (2 if transform is None else 4)
+    resp = starts[0].responsibilities
+    assert resp.shape == (600, 3)
+    torch.testing.assert_close(resp.sum(1), torch.ones(600))
+    classes = stack.encode(x)[-1].logits.argmax(-1)
+    assert cluster_accuracy(group, classes) > 0.95
+    assert cluster_accuracy(resp.argmax(1), classes) > 0.95
+    # the model knows the classes, too: it draws each group's latents from its class
+    down = stack.given_top(torch.arange(3)).log_prob(stack.encode(x)[0].mean.unsqueeze(1)).sum(-1)
+    assert cluster_accuracy(group, down.argmax(1)) > 0.95
+
+
+def test_errors(trained):
+    _, x, _ = trained
+    with pytest.raises(ValueError, match="at least two layers with a discrete top"):
+        pc.start_top(pc.StackedCorEx([(24, 4), (4, 2)], n_classes=None), x)
+    with pytest.raises(ValueError, match="it takes a transform to say which to merge"):
+        pc.start_top(trained[0], x, n_components=5, n_starts=1)
+    flat = pc.StackedCorEx([(24, 4), (4, 3)], n_classes=3)
+    for parameter in flat.encoders[0].parameters():
+        parameter.data.zero_()
+    with pytest.raises(ValueError, match="No latent of layer 1 tells anything about x"):
+        pc.start_top(flat, x)
