@@ -1,0 +1,313 @@
+"""Section 6.1 on MNIST: the paper's stack, and what makes its top find the digits.
+
+    python examples/stacked_mnist.py --data-root DIR
+    python examples/stacked_mnist.py --data-root DIR --variant anchor --seeds 10-14
+    python examples/stacked_mnist.py --table
+
+Without MNIST under --data-root it takes the digits that scikit-learn bundles, and says so.  For each
+variant and seed it appends a line to --results; a (variant, seed) that is there is skipped, and a
+run that was interrupted goes on where it was.
+
+The variants add one ingredient each:
+  paper      the objective of the paper alone, trained jointly from random weights;
+  layerwise  the first layer is trained alone before;
+  mixture    and the top starts from a Gaussian mixture over the first layer;
+  anchor     and I(z2:x) is rewarded with the weight --mi-weight: all there is without augmentation;
+  all        and z2 shall not tell how a digit was rotated, scaled, slanted and shifted, with the
+             weight --invariance; the mixture, too, is one that such copies share.
+Labels are for scoring only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+import pyro_corex as pc
+from pyro_corex.datasets import Digits, RandomAffine, bundled_digits, mnist
+from pyro_corex.evaluation import cluster_accuracy
+from pyro_corex.programs import mlp, mlp_decoder, mlp_encoder
+from pyro_corex.report import image_grid
+
+SIZES = {
+    "digits": [(64, 128, 16), (16, 32, 10)],
+    "mnist": [(784, 512, 512, 64), (64, 32, 32, 16, 16, 10)],  # the paper's
+}
+VARIANTS = ["paper", "layerwise", "mixture", "anchor", "all"]
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data-root", type=Path, default=Path("data"), help="folder of MNIST")
+    add("--output", type=Path, default=Path("outputs/stacked_mnist"), help="stages and figures")
+    add("--results", type=Path, help="default: results.jsonl in --output")
+    add("--variant", choices=VARIANTS, default="all")
+    add("--seeds", default="0", help="e.g. 3 or 10-19")
+    add("--mi-weight", type=float, default=100.0, help="reward for I(z2:x)")
+    add("--invariance", type=float, default=200.0, help="penalty on I(z2:t|x)")
+    add("--starts", type=int, default=4, help="mixtures to choose from")
+    add("--first-epochs", type=int, default=20, help="of the first layer alone")
+    add("--epochs", type=int, default=30, help="of joint training")
+    add("--batch-size", type=int, default=256)
+    add("--precision", default="bf16-mixed", help="of the networks, as fit takes it")
+    add("--device", default="auto")
+    add("--table", action="store_true", help="print the table of the results and stop")
+    add("--smoke", action="store_true", help="seconds, on the bundled digits")
+    args = parser.parse_args(argv)
+    args.results = args.results or args.output / "results.jsonl"
+    if args.smoke:
+        args.first_epochs, args.epochs, args.starts, args.batch_size = 20, 4, 1, 32
+    return args
+
+
+def load(args: argparse.Namespace) -> tuple[str, Digits, Digits]:
+    if not args.smoke:
+        try:
+            return "mnist", mnist(args.data_root), mnist(args.data_root, train=False)
+        except FileNotFoundError as error:
+            print(f"{error}. Going on with the bundled digits.")
+    data = bundled_digits()
+    return "digits", data, data
+
+
+def build(name: str) -> pc.StackedCorEx:
+    first, top = SIZES[name]
+    below = pc.Layer(mlp_encoder(list(first)), mlp_decoder(list(first[::-1])), first[-1])
+    down = mlp([*top[::-1][:-1], 2 * top[0]])
+    return pc.StackedCorEx([below, pc.Layer(mlp(list(top)), down, top[-1])])
+
+
+def train(module: nn.Module, x: Tensor, epochs: int, seed: int, args: Any, **options: Any) -> None:
+    """Adam, from 1e-3 down to a twentieth of it along a cosine; pixels are drawn in each epoch."""
+    steps = epochs * -(-len(x) // args.batch_size)
+    pc.fit(
+        module, x, epochs=epochs, seed=seed, batch_size=args.batch_size, device=args.device,
+        lr_schedule=lambda optimiser: CosineAnnealingLR(optimiser, steps, 5e-5),
+        transform=torch.bernoulli, precision=args.precision, **options,
+    )  # fmt: skip
+
+
+def stage(path: Path, module: nn.Module, work: Callable[[Path], Any]) -> float:
+    """Does ``work`` on the module, or loads what it led to; returns the seconds that it took."""
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        module.load_state_dict(saved["state"])
+        return float(saved["seconds"])
+    checkpoint = path.with_suffix(".part")
+    start = time.perf_counter()
+    work(checkpoint)
+    seconds = time.perf_counter() - start
+    torch.save({"state": module.state_dict(), "seconds": seconds}, path)
+    checkpoint.unlink(missing_ok=True)
+    return seconds
+
+
+def run(variant: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    name, data, test = load(args)
+    args.output.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    stack = build(name)
+    level = VARIANTS.index(variant)
+    affine = RandomAffine(data.side, rotation=0.35, scale=0.2, shear=0.3, shift=data.side / 14)
+    row: dict[str, Any] = {"variant": variant, "seed": seed, "data": name, "seconds": 0.0}
+
+    def at(stage_name: str) -> Path:
+        return args.output / f"{name}_{stage_name}_{seed}.pt"
+
+    def copy(x: Tensor) -> Tensor:
+        return torch.bernoulli(affine(x))
+
+    if level >= 1:
+        first = pc.CorExVAE(stack.encoders[0], stack.decoders[0], stack.dims[0])
+        row["seconds"] += stage(
+            at("first"), stack,
+            lambda path: train(first, data.x, args.first_epochs, seed, args,
+                               checkpoint=path, resume="auto"),
+        )  # fmt: skip
+        row["z1_alone"] = measure_first(first, test, seed)
+    if level >= 2:
+        row["seconds"] += stage(
+            at("start_all" if variant == "all" else "start"), stack,
+            lambda _: pc.start_top(
+                stack, torch.bernoulli(data.x), n_starts=args.starts, seed=seed,
+                transform=copy if variant == "all" else None,
+            ),
+        )  # fmt: skip
+        row["start_accuracy"] = score(stack, test)["accuracy"]
+    elbo = pc.CorExELBO(
+        mi_weight={"z2": args.mi_weight} if level >= 3 else None,
+        invariance=pc.Invariance(copy, {"z2": args.invariance}) if variant == "all" else None,
+    )
+    joint = args.epochs + (args.first_epochs if level == 0 else 0)
+    row["seconds"] += stage(
+        at(variant), stack,
+        lambda path: train(stack, data.x, joint, seed, args, elbo=elbo,
+                           checkpoint=path, resume="auto"),
+    )  # fmt: skip
+    row |= score(stack, test) | measure(stack, test, seed) | draw(stack, test, args.output)
+    return row
+
+
+@torch.no_grad()
+def score(stack: pc.StackedCorEx, test: Digits) -> dict[str, float]:
+    """How the classes agree with the digits; the encoder sees the pixels' means."""
+    clusters = stack.encode(test.x.to(next(stack.parameters()).device))[-1].logits.argmax(-1).cpu()
+    return {
+        "accuracy": cluster_accuracy(test.labels, clusters),
+        "nmi": float(normalized_mutual_info_score(test.labels, clusters)),
+        "ari": float(adjusted_rand_score(test.labels, clusters)),
+    }
+
+
+def binarised(test: Digits, module: nn.Module, seed: int) -> Tensor:
+    x = torch.bernoulli(test.x, generator=torch.Generator().manual_seed(seed))
+    return x.to(next(module.parameters()).device)
+
+
+@torch.no_grad()
+def measure_first(first: pc.CorExVAE, test: Digits, seed: int) -> dict[str, Any]:
+    """Of the first layer before the second is there."""
+    x = binarised(test, first, seed)
+    bound, post = pc.tc_bound(first, x), pc.AggregatePosterior.from_data(first, x)
+    return {
+        "tc_bound": [bound.estimate, bound.stderr],
+        "tc_z": [post.total_correlation(), post.total_correlation_stderr()],
+    }
+
+
+@torch.no_grad()
+def measure(stack: pc.StackedCorEx, test: Digits, seed: int) -> dict[str, Any]:
+    """The layer story on binarised test digits: shares of the bound, and I(x : z1_j) ranked."""
+    x = binarised(test, stack, seed)
+    bound = pc.tc_bound(stack, x)
+    q = stack.encode(x)[0]
+    post = pc.AggregatePosterior(q.mean, q.stddev)
+    information, error = post.mutual_information(), post.mutual_information_stderr()
+    best = information.argsort(descending=True)[:10]
+    return {
+        "elbo": bound.terms.elbo,
+        "tc_bound": [bound.estimate, bound.stderr],
+        "layers": [[layer.estimate, layer.stderr] for layer in bound.layers],
+        "tc_z1": [post.total_correlation(), post.total_correlation_stderr()],
+        "z1": [[int(j), float(information[j]), float(error[j])] for j in best],
+    }
+
+
+def shape(images: Tensor) -> Tensor:
+    """The slant (a tangent) and the width (in pixels) of images, from their second moments.
+
+    ``(..., side, side)`` to ``(..., 2)``.  The width is that of the image set upright.
+    """
+    side = images.shape[-1]
+    mass = images / images.sum((-2, -1), keepdim=True).clamp_min(1e-6)
+    at = torch.arange(side, dtype=images.dtype, device=images.device)
+    across, down = mass.sum(-2), mass.sum(-1)
+    x = at - (across * at).sum(-1, keepdim=True)
+    y = at - (down * at).sum(-1, keepdim=True)
+    xx, yy = (across * x * x).sum(-1), (down * y * y).sum(-1)
+    xy = (mass * x.unsqueeze(-2) * y.unsqueeze(-1)).sum((-2, -1))
+    slant = -xy / yy.clamp_min(1e-6)  # rows count downwards
+    return torch.stack([slant, (xx - xy * xy / yy.clamp_min(1e-6)).clamp_min(0).sqrt()], -1)
+
+
+@torch.no_grad()
+def draw(stack: pc.StackedCorEx, test: Digits, output: Path) -> dict[str, Any]:
+    """Fig. 3: a row for each class; columns move the two latents of z1 that tell most about x.
+
+    Returns how a move changes slant and width: correlations within a class, averaged over them.
+    """
+    q = stack.encode(test.x.to(next(stack.parameters()).device))
+    information = pc.AggregatePosterior(q[0].mean, q[0].stddev).mutual_information()
+    classes = torch.arange(stack.dims[-1], device=information.device)
+    prior = stack.given_top(classes)
+    noise = torch.linspace(-2, 2, 9, device=information.device)
+    latents = information.topk(min(10, len(information))).indices.tolist()
+    moved = []
+    for latent in latents:
+        z = prior.mean.unsqueeze(1).repeat(1, len(noise), 1)
+        z[:, :, latent] += noise * prior.stddev[:, latent, None]
+        images = stack.decode(z.flatten(0, 1), layer=1).mean
+        images = images.reshape(len(classes), len(noise), test.side, test.side)
+        found = shape(images)
+        centred = found - found.mean(1, keepdim=True)
+        spread = (centred.square().sum(1) * noise.square().sum()).sqrt().clamp_min(1e-9)
+        moved.append(((centred * noise[:, None]).sum(1) / spread).mean(0).tolist())
+        if len(moved) > 2:
+            continue
+        which = "ab"[len(moved) - 1]
+        ax = image_grid(
+            images,
+            row_labels=[str(int(c)) for c in classes],
+            column_labels=[f"{v:g}" for v in noise.tolist()],
+            title=f"z_{which} (latent {latent}), I(x:z) = {float(information[latent]):.2f} nats",
+        )
+        ax.figure.savefig(output / f"figure3_{which}.png", dpi=100)
+    clusters = q[-1].logits.argmax(-1).cpu()
+    counts = torch.zeros(len(classes), 10)
+    counts.index_put_((clusters, test.labels.long()), torch.ones(len(clusters)), accumulate=True)
+    counts = counts[counts.argmax(1).argsort()]
+    ax = image_grid(counts[None, None] / counts.max(), title="Classes (rows) and digits (columns)")
+    ax.figure.savefig(output / "confusion.png", dpi=100)
+    return {"moved": [[latent, *pair] for latent, pair in zip(latents, moved, strict=True)]}
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| variant | seeds | accuracy | min | NMI | ARI | start | minutes |",
+        "|" + " --- |" * 8,
+    ]
+    for variant in VARIANTS:
+        mine = [r for r in rows if r["variant"] == variant]
+        if not mine:
+            continue
+
+        def cell(key: str, mine: list[dict[str, Any]] = mine) -> str:
+            values = torch.tensor([r[key] for r in mine if key in r], dtype=torch.double)
+            sd = f" ± {float(values.std()):.4f}" if len(values) > 1 else ""
+            return f"{float(values.mean()):.4f}{sd}" if len(values) else ""
+
+        lowest = min(r["accuracy"] for r in mine)
+        minutes = sum(r["seconds"] for r in mine) / len(mine) / 60
+        lines.append(
+            f"| {variant} | {len(mine)} | {cell('accuracy')} | {lowest:.4f} | {cell('nmi')} | "
+            f"{cell('ari')} | {cell('start_accuracy')} | {minutes:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    if not args.table:
+        low, _, high = args.seeds.partition("-")
+        for seed in range(int(low), int(high or low) + 1):
+            done = {(r["variant"], r["seed"]) for r in rows_of(args.results)}
+            if (args.variant, seed) in done:
+                continue
+            row = run(args.variant, seed, args)
+            args.results.parent.mkdir(parents=True, exist_ok=True)
+            with args.results.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            shown = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+            print(shown, flush=True)
+    print(table(rows_of(args.results)))
+    print(f"Results and figures: {args.output.resolve()}")
+
+
+if __name__ == "__main__":
+    main()
