@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pyro_corex import AnchorVAE, CorExELBO, CorExVAE, Layer, StackedCorEx, anchor
+from pyro_corex import AnchorVAE, CorExELBO, CorExVAE, Invariance, Layer, StackedCorEx, anchor
 from pyro_corex.programs import (
     Categorical,
     LearnedNormal,
@@ -218,11 +218,15 @@ def test_the_penalty_on_tc_stays_on_cuda(device, watched, name):
 def test_the_reward_for_information_stays_on_cuda(device, watched, particles):
     name = "stack, discrete top"
     program = PROGRAMS[name]()
-    objective = CorExELBO(particles, particles > 1, max_plate_nesting=2, mi_weight={"z2": 2.0})
+    copies = Invariance(lambda x: 1 - x, {"z2": 3.0})
+    objective = CorExELBO(
+        particles, particles > 1, max_plate_nesting=2, mi_weight={"z2": 2.0}, invariance=copies
+    )
     with device():
         loss = forward(program, name, watched, objective)
         with watched():
-            tensors = [loss, objective.last_terms.mutual_information["z2"]]
+            terms = objective.last_terms
+            tensors = [loss, terms.mutual_information["z2"], terms.sensitivity["z2"]]
         assert {t.device.type for t in tensors} == {"cuda"}
 
 

@@ -152,10 +152,13 @@ def test_the_history_is_that_of_the_terms():
 
 def test_the_history_has_what_a_discrete_latent_knows():
     stack = pc.StackedCorEx([(8, 8, 3), (3, 8, 2)], n_classes=2)
-    elbo = pc.CorExELBO(mi_weight={"z2": 2.0})
+    invariance = pc.Invariance(lambda x: 1 - x, {"z2": 3.0})
+    elbo = pc.CorExELBO(mi_weight={"z2": 2.0}, invariance=invariance)
     history = pc.fit(stack, copies(64), epochs=1, batch_size=64, elbo=elbo, progress=False)
     known = float(history.terms.mutual_information["z2"].sum())
     assert history["mi_z2"] == [pytest.approx(known, rel=1e-5)]
     assert history.terms.mi_weight == {"z2": 2.0}
-    objective = history["elbo"][0] + 2 * known
+    kept = float(history.terms.sensitivity["z2"].sum())
+    assert history["sensitivity_z2"] == [pytest.approx(kept, rel=1e-5)]
+    objective = history["elbo"][0] + 2 * known - 3 * kept
     assert history["objective"][0] == pytest.approx(objective, rel=1e-5)
