@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pyro_corex.report import (
+from pyro_corex.figures import (
     image_grid,
     latent_bars,
     variance_against_information,
