@@ -10,13 +10,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_corex.evaluation.bound import (
-    batches_for,
-    dataset_terms,
-    evaluating,
-    programs_of,
-    tc_bound,
-)
+from pyro_corex.evaluation.bound import evaluating, programs_of
+from pyro_corex.export.evaluated import collect, evaluate
 from pyro_corex.information.batches import Data
 from pyro_corex.objective import CorExELBO, CorExTerms
 
@@ -82,14 +77,21 @@ def to_arviz(
     for name, value in (("num_draws", num_draws), ("num_chains", num_chains)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
-    options: Any = {
-        "batch_size": batch_size,
-        "transform": transform,
-        "data_plates": data_plates,
-        "seed": seed,
+    x = collect(module, data, batch_size, transform, seed)
+    options: Any = {"batch_size": batch_size, "data_plates": data_plates, "seed": seed}
+    draws = _draw(module, x, num_draws * num_chains, **options)
+    terms, bound, problem = evaluate(module, x, **options)
+    attributes: dict[str, float | str] = {
+        "program": type(module).__name__,
+        "unit": "nats per datum",
+        "num_data": terms.num_data,
+        "elbo": terms.elbo,
+        "objective": terms.objective,
     }
-    draws = _draw(module, data, num_draws * num_chains, **options)
-    terms, attributes = _terms(module, data, options)
+    if bound is None:
+        attributes["tc_bound_problem"] = problem
+    else:
+        attributes |= {"tc_bound": bound.estimate, "tc_bound_stderr": bound.stderr}
     variables: dict[str, dict[str, Variable]] = {}
     for (group, name), values in draws.items():
         whole = values.unflatten(0, (num_chains, num_draws)).cpu().numpy()
@@ -99,17 +101,16 @@ def to_arviz(
         name: (("datum", f"{name}_dim"), inputs.values.cpu().numpy())
         for name, inputs in terms.evidence.inputs.items()
     }
-    variables["bound"] = _of_dimensions(terms, "tc_bound" in attributes)
-    return _wrap(variables, {"program": type(module).__name__, **attributes})
+    variables["bound"] = _of_dimensions(terms, proper=bound is not None)
+    return _wrap(variables, attributes)
 
 
 def _draw(
     module: Any,
-    data: Data,
+    x: Tensor,
     num: int,
     *,
     batch_size: int,
-    transform: Callable[[Tensor], Tensor] | None,
     data_plates: Collection[str] | None,
     seed: int,
 ) -> dict[Key, Tensor]:
@@ -119,16 +120,14 @@ def _draw(
     elbo = CorExELBO(data_plates=data_plates, strict_enumeration_warning=False)
     parts: dict[Key, list[Tensor]] = {}
     with evaluating(module, seed), torch.no_grad():
-        for x in batches_for(module, data, batch_size, transform):
+        for batch in x.split(batch_size):
             draws: dict[Key, list[Tensor]] = {}
             for _ in range(num):
-                elbo.loss(model, guide, x)
+                elbo.loss(model, guide, batch)
                 for key, value in _variables(elbo).items():
                     draws.setdefault(key, []).append(value)
             for key, values in draws.items():
                 parts.setdefault(key, []).append(torch.stack(values))
-    if not parts:
-        raise ValueError("The data are empty: there is no batch to draw for")
     return {key: torch.cat(values, 1) for key, values in parts.items()}
 
 
@@ -153,22 +152,7 @@ def _variables(elbo: CorExELBO) -> dict[Key, Tensor]:
     return found
 
 
-def _terms(module: Any, data: Data, options: Any) -> tuple[CorExTerms, dict[str, float | str]]:
-    """The terms of all data, and the attributes."""
-    attributes: dict[str, float | str] = {}
-    try:
-        bound = tc_bound(module, data, **options)
-    except ValueError as error:
-        terms = dataset_terms(module, data, **options)
-        attributes["tc_bound_problem"] = str(error)
-    else:
-        terms = bound.terms
-        attributes |= {"tc_bound": bound.estimate, "tc_bound_stderr": bound.stderr}
-    numbers = {"num_data": terms.num_data, "elbo": terms.elbo, "objective": terms.objective}
-    return terms, {**numbers, **attributes, "unit": "nats per datum"}
-
-
-def _of_dimensions(terms: CorExTerms, proper: bool) -> dict[str, Variable]:
+def _of_dimensions(terms: CorExTerms, *, proper: bool) -> dict[str, Variable]:
     """The terms of the bound, one value for each dimension of a site."""
     kinds = {"reconstruction": terms.reconstruction, "kl": terms.kl, "kl_weight": terms.kl_weight}
     if proper:

@@ -225,3 +225,15 @@ def test_without_arviz_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "arviz", None)
     with pytest.raises(ImportError, match="to_arviz needs ArviZ"):
         export(anchored(), binary())
+
+
+def test_all_groups_are_of_the_same_transformed_data():
+    """Draws between the batches must not change how the next batch is binarised."""
+    module, grey = anchored(), torch.rand(9, 6)
+    exported = export(module, grey, transform=torch.bernoulli, batch_size=4)
+    x = torch.as_tensor(group(exported, "observed_data")["x"].values)
+    z = torch.as_tensor(group(exported, "posterior")["z"].values)
+    found = torch.as_tensor(group(exported, "log_likelihood")["x"].values)
+    p = module.decode(z.flatten(0, 2))
+    expected = p.log_prob(x.expand(2, 30, 9, 6).flatten(0, 2)).sum(-1).reshape(2, 30, 9)
+    torch.testing.assert_close(found.float(), expected.detach(), rtol=1e-4, atol=1e-5)
