@@ -2,7 +2,7 @@
 
 from pyro_corex import datasets, evaluation, export, figures, information, programs
 from pyro_corex.evaluation import TCBound, choose_depth, tc_bound
-from pyro_corex.export import to_arviz
+from pyro_corex.export import report, to_arviz
 from pyro_corex.information import AggregatePosterior
 from pyro_corex.objective import CorExELBO, CorExTerms
 from pyro_corex.programs import (
@@ -41,6 +41,7 @@ __all__ = [
     "latent_plate",
     "load",
     "programs",
+    "report",
     "save",
     "tc_bound",
     "to_arviz",

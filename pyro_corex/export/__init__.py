@@ -1,5 +1,6 @@
-"""What leaves the library: for ArviZ, and as a page to look at."""
+"""What leaves the library: a page to look at, and an object for ArviZ."""
 
 from pyro_corex.export.arviz import to_arviz
+from pyro_corex.export.page import report
 
-__all__ = ["to_arviz"]
+__all__ = ["report", "to_arviz"]

@@ -3,6 +3,8 @@
 from pyro_corex.figures.plots import (
     image_grid,
     latent_bars,
+    tiles,
+    training_curves,
     variance_against_information,
     variance_distribution,
 )
@@ -11,6 +13,8 @@ from pyro_corex.figures.traversals import traversal
 __all__ = [
     "image_grid",
     "latent_bars",
+    "tiles",
+    "training_curves",
     "traversal",
     "variance_against_information",
     "variance_distribution",
