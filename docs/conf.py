@@ -77,10 +77,11 @@ PUBLIC = [
     "pyro_corex",
     "pyro_corex.datasets",
     "pyro_corex.evaluation",
+    "pyro_corex.export",
+    "pyro_corex.figures",
     "pyro_corex.information",
     "pyro_corex.objective",
     "pyro_corex.programs",
-    "pyro_corex.report",
     "pyro_corex.training",
 ]
 

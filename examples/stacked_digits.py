@@ -23,7 +23,7 @@ import torch
 import pyro_corex as pc
 from pyro_corex.datasets import Digits, bundled_digits, mnist
 from pyro_corex.evaluation import cluster_accuracy
-from pyro_corex.report import image_grid, latent_bars
+from pyro_corex.figures import image_grid, latent_bars
 
 LAYERS = {
     "digits": [(64, 256, 256, 16), (16, 64, 64, 10)],

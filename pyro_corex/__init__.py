@@ -1,7 +1,8 @@
 """Total Correlation Explanation in Pyro."""
 
-from pyro_corex import datasets, evaluation, information, programs, report
+from pyro_corex import datasets, evaluation, export, figures, information, programs
 from pyro_corex.evaluation import TCBound, choose_depth, tc_bound
+from pyro_corex.export import report, to_arviz
 from pyro_corex.information import AggregatePosterior
 from pyro_corex.objective import CorExELBO, CorExTerms, Invariance
 from pyro_corex.programs import (
@@ -34,6 +35,8 @@ __all__ = [
     "choose_depth",
     "datasets",
     "evaluation",
+    "export",
+    "figures",
     "fit",
     "information",
     "latent_plate",
@@ -43,4 +46,5 @@ __all__ = [
     "save",
     "start_top",
     "tc_bound",
+    "to_arviz",
 ]

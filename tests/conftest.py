@@ -1,3 +1,5 @@
+import os
+import shutil
 from collections.abc import Iterator
 
 import pyro
@@ -24,3 +26,47 @@ def _float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(before)
+
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1000,900",
+]
+
+
+@pytest.fixture(scope="session")
+def _chromium(tmp_path_factory):
+    """A headless Chromium; what needs it is skipped without one, and fails in .ci/run."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    chromedriver = shutil.which("chromedriver")
+    if chromium is None or chromedriver is None:
+        reason = "needs Debian's chromium and chromium-driver (apt-get install)"
+        if os.environ.get("PYRO_COREX_BROWSER") == "required":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    profile = tmp_path_factory.mktemp("profile")
+    for flag in [*FLAGS, f"--user-data-dir={profile}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(_chromium):
+    """The browser, at the size of a desk, without what earlier pages logged."""
+    _chromium.get_log("browser")
+    _chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    return _chromium

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -99,36 +100,107 @@ def tc_bound(
         saying how to mend it; and for data that are fewer than two.
     :raises TypeError: for a module without ``.model`` and ``.guide``.
     """
+    terms = dataset_terms(
+        module,
+        data,
+        num_particles=num_particles,
+        batch_size=batch_size,
+        transform=transform,
+        data_plates=data_plates,
+        seed=seed,
+        check=_check,
+    )
+    return _bound(terms)
+
+
+provide(tc_bound)
+
+
+def dataset_terms(
+    module: Any,
+    data: Data,
+    *,
+    num_particles: int = 1,
+    batch_size: int = 1024,
+    transform: Callable[[Tensor], Tensor] | None = None,
+    data_plates: Collection[str] | None = None,
+    seed: int = 0,
+    check: Callable[[CorExTerms], None] = lambda terms: None,
+) -> CorExTerms:
+    """The terms of a data set, read batch by batch; as :func:`tc_bound` takes its arguments.
+
+    :param check: is given the terms of the first batch, and may raise.
+    :raises ValueError: for data that are empty.
+    :raises TypeError: as :func:`tc_bound`.
+    """
+    model, guide = programs_of(module)
+    for name, value in (("num_particles", num_particles), ("batch_size", batch_size)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
+    elbo = CorExELBO(data_plates=data_plates, strict_enumeration_warning=False)
+    parts: list[CorExTerms] = []
+    with evaluating(module, seed):
+        for x in batches_for(module, data, batch_size, transform):
+            parts.append(_average([elbo.terms(model, guide, x) for _ in range(num_particles)]))
+            if len(parts) == 1:
+                check(parts[0])
+    if not parts:
+        raise ValueError("The data are empty: there is no batch to evaluate on")
+    return CorExTerms.join(parts)
+
+
+def programs_of(module: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The model and the guide of a program.
+
+    :raises TypeError: for a module that lacks one of them.
+    """
     model, guide = getattr(module, "model", None), getattr(module, "guide", None)
     if not callable(model) or not callable(guide):
         raise TypeError(
             f"{type(module).__name__} must have the methods .model(x) and .guide(x), as CorExVAE "
             "has. For two functions, types.SimpleNamespace(model=model, guide=guide) will do."
         )
-    for name, value in (("num_particles", num_particles), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
-    device = next((p.device for p in _parameters(module)), None)
-    elbo = CorExELBO(data_plates=data_plates, strict_enumeration_warning=False)
-    parts: list[CorExTerms] = []
+    return model, guide
+
+
+def batches_for(
+    module: Any, data: Data, batch_size: int, transform: Callable[[Tensor], Tensor] | None
+) -> Iterator[Tensor]:
+    """The batches of a data set, as a program takes them."""
+    device = _device(module)
+    for x in read_batches(data, batch_size):
+        x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
+        x = x if device is None else x.to(device)
+        yield x if transform is None else transform(x)
+
+
+@contextmanager
+def evaluating(module: Any, seed: int) -> Iterator[None]:
+    """Puts a module into evaluation mode for a while, with draws that follow ``seed``.
+
+    Each of its parts is put back as it was, and so is torch's random state.
+    """
+    device = _device(module)
+    parts = list(module.modules()) if isinstance(module, nn.Module) else []
+    modes = [(part, part.training) for part in parts]
     cuda = [device] if device is not None and device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), _evaluating(module), pyro.validation_enabled(False):
+    with torch.random.fork_rng(devices=cuda), pyro.validation_enabled(False):
         # not the very seed, with which the data may have been simulated: the draws from the guide
         # would repeat the noise of the data, and the bound would be too high
         torch.manual_seed(0x7C_B0_5EED + seed)
-        for x in read_batches(data, batch_size):
-            x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
-            x = x if device is None else x.to(device)
-            x = x if transform is None else transform(x)
-            parts.append(_average([elbo.terms(model, guide, x) for _ in range(num_particles)]))
-            if len(parts) == 1:
-                _check(parts[0])
-    if not parts:
-        raise ValueError("The data are empty: there is no batch to evaluate on")
-    return _bound(CorExTerms.join(parts))
+        for part in parts:
+            part.training = False
+        try:
+            yield
+        finally:
+            for part, mode in modes:
+                part.training = mode
 
 
-provide(tc_bound)
+def _device(module: Any) -> torch.device | None:
+    if not isinstance(module, nn.Module):
+        return None
+    return next((parameter.device for parameter in module.parameters()), None)
 
 
 def _bound(terms: CorExTerms) -> TCBound:
@@ -180,24 +252,3 @@ def _check(terms: CorExTerms) -> None:
             "sites are outside of the data plate, summed out in the model, or enumerated one value "
             "at a time. elbo.terms(model, guide, x).tc_bound needs no error."
         )
-
-
-def _parameters(module: Any) -> Iterator[Tensor]:
-    return module.parameters() if isinstance(module, nn.Module) else iter(())
-
-
-class _evaluating:  # noqa: N801
-    """Puts a module into evaluation mode for a while, each of its parts back as it was."""
-
-    def __init__(self, module: Any) -> None:
-        self.module = module
-
-    def __enter__(self) -> None:
-        if isinstance(self.module, nn.Module):
-            self.modes = [(part, part.training) for part in self.module.modules()]
-            self.module.eval()
-
-    def __exit__(self, *error: object) -> None:
-        if isinstance(self.module, nn.Module):
-            for part, mode in self.modes:
-                part.training = mode

@@ -386,6 +386,15 @@ class Batch:
                 return f"the model draws {name!r} without regard to the latents above it"
         return ""
 
+    def draws(self) -> dict[str, Tensor]:
+        """What the guide drew for each datum: latent site -> shape ``(B, m)``."""
+        axes = {d.name: d.axes for d in self.details if d.kind == "kl"}
+        return {
+            name: self._matrix(latent.value, latent.events, axes[name])
+            for name, latent in self.latents.items()
+            if name in axes and self._data_dims(axes[name])
+        }
+
     def _below(self, name: str) -> Below:
         latent = self.latents[name]
         shares = [d for d in self.details if d.kind == "kl" and d.name == name]

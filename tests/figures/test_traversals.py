@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from pyro_corex.report import traversal
+from pyro_corex.figures import traversal
 
 
 def test_one_latent_moves_and_the_others_stay():

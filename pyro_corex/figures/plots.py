@@ -5,17 +5,25 @@ matplotlib is imported when a figure is drawn, so that training needs none.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from pyro_corex.training import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ACCENT = "#0072B2"
-"""Okabe and Ito's blue, which colour-blind readers can tell apart."""
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+"""Okabe and Ito's blue, vermilion, green and purple, which colour-blind readers can tell apart."""
+
+DASHES = ("-", "--", ":", "-.")
+ACCENT = PALETTE[0]
 
 
 def image_grid(
@@ -33,6 +41,25 @@ def image_grid(
         width)``.
     :returns: the axes.
     """
+    picture = tiles(images)
+    rows, columns, height, width = *images.shape[:2], *images.shape[-2:]
+    ax = _axes(ax, columns * 0.6, rows * 0.6)
+    ax.imshow(picture, interpolation="nearest")
+    _ticks(ax.yaxis, row_labels, height + 2)
+    _ticks(ax.xaxis, column_labels, width + 2)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    if title:
+        ax.set_title(title, loc="left", fontsize="medium")
+    return ax
+
+
+def tiles(images: Tensor) -> np.ndarray[Any, Any]:
+    """The picture that :func:`image_grid` shows, with a margin of a pixel around each image.
+
+    :param images: as :func:`image_grid` takes them.
+    :returns: shape ``(rows * (height + 2), columns * (width + 2), 3)``, values in [0, 1].
+    """
     if images.dim() == 4:
         images = 1 - images.unsqueeze(2).expand(-1, -1, 3, -1, -1)
     if images.dim() != 5 or images.shape[2] != 3:
@@ -41,18 +68,11 @@ def image_grid(
             f"height, width) in colour, but got {tuple(images.shape)}"
         )
     rows, columns, _, height, width = images.shape
-    ax = _axes(ax, columns * 0.6, rows * 0.6)
-    tiles = images.detach().cpu().float().clamp(0, 1)
-    tiles = torch.nn.functional.pad(tiles, (1, 1, 1, 1), value=0.85)
-    picture = tiles.permute(0, 3, 1, 4, 2).reshape(rows * (height + 2), columns * (width + 2), 3)
-    ax.imshow(picture.numpy(), interpolation="nearest")
-    _ticks(ax.yaxis, row_labels, height + 2)
-    _ticks(ax.xaxis, column_labels, width + 2)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    if title:
-        ax.set_title(title, loc="left", fontsize="medium")
-    return ax
+    padded = torch.nn.functional.pad(
+        images.detach().cpu().float().clamp(0, 1), (1, 1, 1, 1), value=0.85
+    )
+    picture = padded.permute(0, 3, 1, 4, 2).reshape(rows * (height + 2), columns * (width + 2), 3)
+    return np.asarray(picture)
 
 
 def latent_bars(
@@ -66,6 +86,7 @@ def latent_bars(
     ax = _axes(ax, max(4.0, 0.12 * len(order)), 2.4)
     colours = [ACCENT if j in anchors else "0.6" for j in order]
     ax.bar(range(1, len(order) + 1), values[order].detach().cpu().numpy(), color=colours)
+    ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("latent, by rank")
     ax.set_ylabel("nats")
     return _finish(ax, title)
@@ -115,6 +136,34 @@ def variance_against_information(
         ax.legend(frameon=False, fontsize="small")
     ax.set_xlabel("variance of $p(z_j)$")
     ax.set_ylabel("$I(z_j : x)$ in nats")
+    return _finish(ax, title)
+
+
+def training_curves(
+    history: History,
+    *,
+    ax: Axes | None = None,
+    keys: Sequence[str] = ("objective", "elbo", "val_objective", "val_elbo"),
+    title: str | None = None,
+) -> Axes:
+    """Quantities of the training history over the epochs, in nats per datum.
+
+    :param history: what :func:`~pyro_corex.fit` returned.
+    :param keys: which quantities; those that the history lacks are left out.
+    :raises ValueError: where it has none of them.
+    """
+    found = [key for key in keys if history.epochs and key in history.epochs[-1]]
+    if not found:
+        known = sorted(history.epochs[-1]) if history.epochs else "no epochs"
+        raise ValueError(f"The history has none of {list(keys)}, but {known}")
+    ax = _axes(ax, 4.6, 2.4)
+    for key, colour, dash in zip(found, itertools.cycle(PALETTE), itertools.cycle(DASHES)):
+        values = [epoch.get(key, math.nan) for epoch in history.epochs]
+        ax.plot(range(1, len(values) + 1), values, color=colour, linestyle=dash, label=key)
+    ax.locator_params(axis="x", integer=True)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("nats per datum")
+    ax.legend(frameon=False, fontsize="small")
     return _finish(ax, title)
 
 

@@ -1,9 +1,13 @@
+import numpy as np
 import pytest
 import torch
 
-from pyro_corex.report import (
+from pyro_corex import History
+from pyro_corex.figures import (
     image_grid,
     latent_bars,
+    tiles,
+    training_curves,
     variance_against_information,
     variance_distribution,
 )
@@ -59,3 +63,31 @@ def test_variance_against_information_marks_the_anchors():
     assert len(variance_against_information(torch.ones(2), torch.ones(2)).collections) == 1
     with pytest.raises(ValueError, match=r"shape \(m,\), but have \(3,\) and \(2,\)"):
         variance_against_information(torch.ones(3), torch.ones(2))
+
+
+def test_tiles_are_what_the_grid_shows():
+    images = torch.rand(2, 3, 4, 5)
+    picture = tiles(images)
+    assert picture.shape == (2 * 6, 3 * 7, 3)
+    shown = image_grid(images).get_images()[0].get_array()
+    assert np.array_equal(shown, picture)
+    np.testing.assert_allclose(picture[7:11, 15:20, 0], 1 - images[1, 2].numpy(), rtol=1e-6)
+
+
+def test_training_curves_show_what_the_history_has():
+    history = History(epochs=[{"elbo": -3.0}, {"elbo": -2.0, "val_elbo": -2.5}])
+    ax = training_curves(history, title="Run")
+    elbo, val = ax.get_lines()
+    assert elbo.get_label() == "elbo"
+    assert elbo.get_ydata().tolist() == [-3.0, -2.0]
+    assert np.isnan(val.get_ydata()[0])
+    assert elbo.get_linestyle() != val.get_linestyle()  # not by colour alone
+    assert training_curves(history, ax=ax) is ax
+
+
+@pytest.mark.parametrize(
+    ("epochs", "known"), [([], "no epochs"), ([{"seconds": 1.0}], r"\['seconds'\]")]
+)
+def test_a_history_without_the_quantities_is_refused(epochs, known):
+    with pytest.raises(ValueError, match=f"The history has none of .*, but {known}"):
+        training_curves(History(epochs=epochs))

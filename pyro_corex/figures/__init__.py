@@ -1,16 +1,20 @@
-"""What people look at."""
+"""Figures, as plain functions that take and return matplotlib axes."""
 
-from pyro_corex.report.figures import (
+from pyro_corex.figures.plots import (
     image_grid,
     latent_bars,
+    tiles,
+    training_curves,
     variance_against_information,
     variance_distribution,
 )
-from pyro_corex.report.traversals import traversal
+from pyro_corex.figures.traversals import traversal
 
 __all__ = [
     "image_grid",
     "latent_bars",
+    "tiles",
+    "training_curves",
     "traversal",
     "variance_against_information",
     "variance_distribution",

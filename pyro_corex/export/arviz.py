@@ -1,0 +1,183 @@
+"""A trained program as ArviZ reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_corex.evaluation.bound import evaluating, programs_of
+from pyro_corex.export.evaluated import collect, evaluate
+from pyro_corex.information.batches import Data
+from pyro_corex.objective import CorExELBO, CorExTerms
+
+Key = tuple[str, str]  # a group and a variable
+Variable = tuple[tuple[str, ...], np.ndarray[Any, Any]]  # dimensions and values
+
+# A guide that runs like this draws each latent, where training would sum over it or use a formula.
+_SAMPLED: Mapping[str, Any] = {"enumerate": None, "analytic_kl": False}
+
+
+def to_arviz(
+    module: Any,
+    data: Data,
+    *,
+    num_draws: int = 100,
+    num_chains: int = 4,
+    batch_size: int = 1024,
+    transform: Callable[[Tensor], Tensor] | None = None,
+    data_plates: Collection[str] | None = None,
+    seed: int = 0,
+) -> Any:
+    r"""A trained program and its data for ArviZ, in version 0.23 or 1.x.
+
+    ``az.summary``, ``az.plot_forest`` and ``az.loo`` take it as it is.  The groups:
+
+    - ``posterior``: draws from the guide for each datum, one variable a latent site, with the
+      dimensions ``(chain, draw, datum, <site>_dim)``.
+    - ``log_likelihood``: :math:`\ln q_\phi(x|z)` of each datum at each draw, summed over its input
+      dimensions, one variable an observed site, ``(chain, draw, datum)``.
+    - ``sample_stats``: ``elbo``, that is :math:`\ln q_\phi(x, z) - \ln p_\theta(z|x)` at each draw,
+      and ``log_ratio_<site>``, :math:`\ln p_\theta(z|x) - \ln r_\alpha(z)`, of the same dimensions.
+      KL weights (anchors) have no part in them.
+    - ``observed_data``: the data, one variable an observed site, ``(datum, <site>_dim)``.
+    - ``bound``: the terms of the bound in nats per datum: ``reconstruction_<site>``, ``kl_<site>``,
+      ``kl_weight_<site>``, and ``entropy_<site>`` and ``relevance_<site>`` where the likelihood is
+      a proper one of the data.
+
+    The attributes are ``program``, ``num_data``, ``elbo``, ``objective``, ``tc_bound`` and
+    ``tc_bound_stderr`` (of :func:`~pyro_corex.tc_bound`), in nats per datum; where the bound cannot
+    be stated, ``tc_bound_problem`` says why.
+
+    A guide gives independent draws.  They are dealt to ``num_chains`` chains since diagnostics
+    compare chains: an R-hat near 1 says that there are enough draws, nothing about the guide.  In
+    ``az.loo``, the parameters are fixed and a datum's latents are its own, so that leaving a datum
+    out leaves its latents to the prior: ``elpd_loo`` estimates :math:`\sum_n \ln q_\phi(x_n)` under
+    the model by weights that are heavy-tailed where latents tell much about the data.  Heed its
+    warning about Pareto k.
+
+    :param module: a program with ``.model(x)`` and ``.guide(x)``.
+    :param data: as :func:`~pyro_corex.tc_bound` takes it.
+    :param num_draws: draws from the guide for each datum and chain.
+    :param num_chains: how many chains the draws are dealt to.
+    :param batch_size: of tensors, arrays and data sets.
+    :param transform: applied once to each batch, e.g. ``torch.bernoulli``.
+    :param data_plates: see :class:`~pyro_corex.CorExELBO`.
+    :param seed: of the draws and of ``transform``; torch's random state is put back afterwards.
+    :returns: an ``arviz.InferenceData`` with ArviZ 0.23, an ``xarray.DataTree`` with ArviZ 1.x.
+    :raises ValueError: for numbers of draws or chains below 1, data that are empty, and programs
+        whose terms are not known for each datum.
+    :raises TypeError: for a module without ``.model`` and ``.guide``.
+    :raises ImportError: where ArviZ is not installed.
+    """
+    for name, value in (("num_draws", num_draws), ("num_chains", num_chains)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
+    x = collect(module, data, batch_size, transform, seed)
+    options: Any = {"batch_size": batch_size, "data_plates": data_plates, "seed": seed}
+    draws = _draw(module, x, num_draws * num_chains, **options)
+    terms, bound, problem = evaluate(module, x, **options)
+    attributes: dict[str, float | str] = {
+        "program": type(module).__name__,
+        "unit": "nats per datum",
+        "num_data": terms.num_data,
+        "elbo": terms.elbo,
+        "objective": terms.objective,
+    }
+    if bound is None:
+        attributes["tc_bound_problem"] = problem
+    else:
+        attributes |= {"tc_bound": bound.estimate, "tc_bound_stderr": bound.stderr}
+    variables: dict[str, dict[str, Variable]] = {}
+    for (group, name), values in draws.items():
+        whole = values.unflatten(0, (num_chains, num_draws)).cpu().numpy()
+        dims = ("chain", "draw", "datum", f"{name}_dim")[: whole.ndim]
+        variables.setdefault(group, {})[name] = (dims, whole)
+    variables["observed_data"] = {
+        name: (("datum", f"{name}_dim"), inputs.values.cpu().numpy())
+        for name, inputs in terms.evidence.inputs.items()
+    }
+    variables["bound"] = _of_dimensions(terms, proper=bound is not None)
+    return _wrap(variables, attributes)
+
+
+def _draw(
+    module: Any,
+    x: Tensor,
+    num: int,
+    *,
+    batch_size: int,
+    data_plates: Collection[str] | None,
+    seed: int,
+) -> dict[Key, Tensor]:
+    """For each group and variable, ``num`` draws for all data: shape ``(num, N, ...)``."""
+    programs = programs_of(module)
+    model, guide = (poutine.infer_config(program, lambda _: _SAMPLED) for program in programs)
+    elbo = CorExELBO(data_plates=data_plates, strict_enumeration_warning=False)
+    parts: dict[Key, list[Tensor]] = {}
+    with evaluating(module, seed), torch.no_grad():
+        for batch in x.split(batch_size):
+            draws: dict[Key, list[Tensor]] = {}
+            for _ in range(num):
+                elbo.loss(model, guide, batch)
+                for key, value in _variables(elbo).items():
+                    draws.setdefault(key, []).append(value)
+            for key, values in draws.items():
+                parts.setdefault(key, []).append(torch.stack(values))
+    return {key: torch.cat(values, 1) for key, values in parts.items()}
+
+
+def _variables(elbo: CorExELBO) -> dict[Key, Tensor]:
+    """What one draw for each datum of a batch amounts to."""
+    batch = elbo.last_sums.batch
+    assert batch is not None
+    terms = batch.evidence.per_datum
+    if not terms:
+        raise ValueError(
+            "The terms are not known for each datum, which ArviZ needs: some sites are outside of "
+            "the data plate, or summed out in the model."
+        )
+    found: dict[Key, Tensor] = {("posterior", name): z for name, z in batch.draws().items()}
+    for (kind, name), value in terms.items():
+        if kind == "reconstruction":
+            found["log_likelihood", name] = value
+        else:
+            found["sample_stats", f"log_ratio_{name}"] = value
+    sites = {name for _, name in terms}
+    found["sample_stats", "elbo"] = torch.stack([batch.evidence.signed(s) for s in sites]).sum(0)
+    return found
+
+
+def _of_dimensions(terms: CorExTerms, *, proper: bool) -> dict[str, Variable]:
+    """The terms of the bound, one value for each dimension of a site."""
+    kinds = {"reconstruction": terms.reconstruction, "kl": terms.kl, "kl_weight": terms.kl_weight}
+    if proper:
+        kinds |= {"entropy": terms.entropy, "relevance": terms.relevance}
+    return {
+        f"{kind}_{name}": ((f"{name}_dim",), value.flatten().cpu().numpy())
+        for kind, values in kinds.items()
+        for name, value in values.items()
+    }
+
+
+def _wrap(variables: dict[str, dict[str, Variable]], attributes: dict[str, float | str]) -> Any:
+    """The object that the installed ArviZ works with."""
+    try:
+        import arviz
+        import xarray
+    except ImportError as error:
+        raise ImportError("to_arviz needs ArviZ, 0.23 or later: pip install arviz") from error
+    groups = {}
+    for group, found in variables.items():
+        sizes = {d: n for dims, v in found.values() for d, n in zip(dims, v.shape, strict=True)}
+        coordinates = {dim: np.arange(size) for dim, size in sizes.items()}
+        groups[group] = xarray.Dataset(found, coordinates, attributes)
+    if int(arviz.__version__.split(".")[0]) >= 1:
+        tree = xarray.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
+        tree.attrs = attributes
+        return tree
+    return arviz.InferenceData(attrs=attributes, warn_on_custom_groups=False, **groups)

@@ -1,0 +1,134 @@
+"""The report: one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pyro_corex.export import sections
+from pyro_corex.export.content import Content, gather
+from pyro_corex.export.evaluated import collect
+from pyro_corex.export.pictures import image_shape as shape_of
+from pyro_corex.information.batches import Data
+from pyro_corex.training import History
+
+
+def report(
+    module: Any,
+    data: Data,
+    path: str | Path,
+    *,
+    history: History | None = None,
+    image_shape: tuple[int, ...] | None = None,
+    column_names: Sequence[str] | None = None,
+    n_traversals: int = 6,
+    title: str | None = None,
+    batch_size: int = 1024,
+    transform: Callable[[Tensor], Tensor] | None = None,
+    seed: int = 0,
+) -> Path:
+    r"""Writes what a trained program has learned of the data as one HTML page.
+
+    The page holds its pictures and its script, opens from disk, and asks the network for nothing.
+    On it are the bound on TC(x) and its terms with standard errors (Eq. 10), how well the latents
+    tell each input dimension (Eq. 8), the mutual information :math:`I(z_j : x)` of each latent, a
+    traversal with a slider for each of the top latents, samples from the prior and from the product
+    of the aggregate posterior's marginals (Sec. 6.3), the variances of the latents (Fig. 7), the
+    layers of a stack (Eq. 16), and the training history.  All information is in nats.
+
+    What cannot be known of a program is left out, and the page says why: without ``.encode`` there
+    is no mutual information, without ``.decode`` there are no traversals, without a proper
+    likelihood there is no bound.
+
+    :param module: a program with ``.model(x)`` and ``.guide(x)``.
+    :param data: as :func:`~pyro_corex.tc_bound` takes it, shape ``(N, ...)``; preferably data that
+        the program was not trained on.  All of it is kept in memory.
+    :param path: the file to write; its folder must exist.
+    :param history: what :func:`~pyro_corex.fit` returned.
+    :param image_shape: ``(height, width)`` or ``(channels, height, width)``, for images that are
+        flat; data of shape ``(N, height, width)`` and ``(N, channels, height, width)`` are images
+        in any case.
+    :param column_names: of a table, one for each input dimension.
+    :param n_traversals: how many latents get a slider, those first that tell most about x.
+    :param title: of the page; the name of the program's class by default.
+    :param batch_size: of tensors, arrays and data sets.
+    :param transform: applied once to each batch, e.g. ``torch.bernoulli``.
+    :param seed: of all draws; torch's random state is put back afterwards.
+    :returns: the path of the page.  The same arguments give the same page.
+    :raises ValueError: for data that are empty, and for names and shapes that do not fit them.
+    :raises TypeError: for a module without ``.model`` and ``.guide``.
+    """
+    if not isinstance(n_traversals, int) or n_traversals < 0:
+        raise ValueError(f"n_traversals must be an integer >= 0, but got {n_traversals!r}")
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"The folder {path.parent} does not exist: make it first")
+    x = collect(module, data, batch_size, transform, seed)
+    width = x[0].numel()
+    if column_names is not None and len(column_names) != width:
+        raise ValueError(f"column_names has {len(column_names)} names, but x has {width} columns")
+    names = [f"x{i}" for i in range(width)] if column_names is None else list(column_names)
+    image = shape_of(x, image_shape)
+    content = gather(
+        module,
+        x,
+        images=image is not None,
+        n_traversals=n_traversals,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    mean = x.flatten(1).mean(0).cpu()
+    scale = x.flatten(1).std(0).cpu().clamp_min(1e-12)
+    parts = [
+        sections.traversals(content, image, names, mean, scale),
+        sections.information(content),
+        sections.relevance(content, image, names),
+        sections.samples(content, image, names, mean, scale),
+        sections.variances(content),
+        sections.layers(content),
+        sections.training(history),
+        sections.notes(content),
+    ]
+    path.write_text(_page(title or content.program, content, parts), encoding="utf-8")
+    return path
+
+
+def _page(title: str, content: Content, parts: Sequence[str]) -> str:
+    folder = files("pyro_corex.export")
+    style = (folder / "page.css").read_text(encoding="utf-8")
+    script = (folder / "page.js").read_text(encoding="utf-8")
+    size = f"{len(content.x)} data of {content.x[0].numel()} dimensions"
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<title>{escape(title)}</title>
+<link rel="icon" href="data:,">
+<style>
+{style}</style>
+</head>
+<body>
+<header>
+<h1>{escape(title)}</h1>
+<p class="soft">{escape(content.program)} on {size}. All information is in nats per datum;
+equations and sections are those of Gao et al. (2018).</p>
+</header>
+<main>
+<h2>The bound on total correlation</h2>
+{sections.bound(content)}
+{"".join(parts)}
+</main>
+<footer>Written by pyro_corex.</footer>
+<script>
+{script}</script>
+</body>
+</html>
+"""
