@@ -70,6 +70,13 @@ def test_every_figure_of_sections_6_1_to_6_3_has_rows():
         assert needed in text
 
 
+def test_what_has_results_has_a_script():
+    for row in SPEC["rows"]:
+        script = SPEC["commands"][row["command"]].split()[1]
+        assert script.endswith(".py")
+        assert ours(row) == NOT_RUN or (ROOT / script).is_file()
+
+
 def test_what_needs_no_download_has_been_run():
     on_digits = [row for row in SPEC["rows"] if row["file"] == "results/digits.jsonl"]
     assert len(on_digits) > 10
