@@ -10,6 +10,9 @@ from torch import Tensor
 def cluster_accuracy(labels: ArrayLike | Tensor, clusters: ArrayLike | Tensor) -> float:
     """The share of data whose cluster is matched to their class, by the best one-to-one matching.
 
+    >>> cluster_accuracy([0, 0, 1, 1], [7, 7, 3, 7])
+    0.75
+
     :param labels: classes, shape ``(N,)``; for scoring only.
     :param clusters: cluster indices, shape ``(N,)``.
     :raises ValueError: for empty inputs, or inputs of different or more than one dimension.
@@ -22,7 +25,16 @@ def cluster_accuracy(labels: ArrayLike | Tensor, clusters: ArrayLike | Tensor) -
 
 
 def contingency(labels: ArrayLike | Tensor, clusters: ArrayLike | Tensor) -> NDArray[np.int64]:
-    """How many data have each class and each cluster: shape ``(n_classes, n_clusters)``."""
+    """How many data have each class and each cluster: shape ``(n_classes, n_clusters)``.
+
+    >>> contingency([0, 0, 1], [5, 5, 7])
+    array([[2, 0],
+           [0, 1]])
+
+    :param labels: classes, shape ``(N,)``.
+    :param clusters: cluster indices, shape ``(N,)``.
+    :raises ValueError: for empty inputs, or inputs of different or more than one dimension.
+    """
     a, b = np.asarray(labels), np.asarray(clusters)
     if a.ndim != 1 or a.shape != b.shape or not a.size:
         raise ValueError(

@@ -57,6 +57,15 @@ def matched_information(
 ) -> Matching:
     """Normalised mutual information under the best one-to-one assignment of latents to factors.
 
+    Each pair's mutual information is divided by the factor's entropy, so that it is in [0, 1] and
+    not in nats.
+
+    >>> factors = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]).repeat(50, 1)
+    >>> matched_information(factors.flip(1), factors).latents
+    tensor([1, 0])
+
+    :param codes: shape ``(N, m)``.
+    :param factors: shape ``(N, k)``.
     :param latents: the latents that may be assigned, such as the anchors; all by default.
     :raises ValueError: as :func:`factor_information`, and for fewer latents than factors.
     """
@@ -78,7 +87,9 @@ def matched_information(
 def mutual_information_gap(codes: Tensor, factors: Tensor, *, bins: int = 20) -> float:
     """MIG (Chen et al. 2018): how far the best latent of a factor is ahead of the second best.
 
-    :returns: the mean over factors of the gap in normalised mutual information, in [0, 1].
+    :param codes: shape ``(N, m)``.
+    :param factors: shape ``(N, k)``.
+    :returns: the mean over factors of the gap in normalised information (in [0, 1], not nats).
     :raises ValueError: as :func:`factor_information`, and for fewer than two latents.
     """
     _check(codes, factors)
@@ -179,7 +190,8 @@ def factor_vae_score(
     data that share one factor; the classifier is a majority vote.  Latents whose variance is below
     5 % of the largest, and so carry nothing, are left out.
 
-    The parameters are those of :func:`beta_vae_score`.
+    The parameters are those of :func:`beta_vae_score`: factors have the shape ``(n, k)``, codes
+    ``(n, m)``.
     """
     generator = torch.Generator().manual_seed(seed)
     draw = _uniform(n_factors) if draw is None else draw

@@ -44,7 +44,7 @@ class Score:
 
 @dataclass(frozen=True)
 class SampleQuality:
-    """What :func:`sample_quality` finds."""
+    """The three scores that :func:`sample_quality` finds."""
 
     frechet: Score
     """Squared Fréchet distance of the Gaussians through the features (Heusel et al. 2017); 0 is
@@ -72,6 +72,7 @@ def sample_quality(
     :param k: of the nearest neighbours whose distance is the radius within which an image lies
         "among" others (3 in the paper).
     :raises ValueError: for fewer than 40 images of either kind, or shapes that do not fit.
+    :raises TypeError: for images that are no tensors.
     """
     for name, images in (("real", real), ("samples", samples)):
         if not isinstance(images, Tensor):
@@ -104,6 +105,11 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
     :param a: features ``(N, f)``.
     :param b: features ``(M, f)``.
+    :raises ValueError: for other shapes, and for fewer than two rows.
+
+    >>> x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+    >>> round(frechet_distance(x, x + torch.tensor([3.0, 0.0])), 3)
+    9.0
     """
     if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(

@@ -40,6 +40,7 @@ def image_grid(
         height, width)``, where 1 is ink, or colour ones of shape ``(rows, columns, 3, height,
         width)``.
     :returns: the axes.
+    :raises ValueError: for other shapes.
     """
     picture = tiles(images)
     rows, columns, height, width = *images.shape[:2], *images.shape[-2:]
@@ -59,6 +60,10 @@ def tiles(images: Tensor) -> np.ndarray[Any, Any]:
 
     :param images: as :func:`image_grid` takes them.
     :returns: shape ``(rows * (height + 2), columns * (width + 2), 3)``, values in [0, 1].
+    :raises ValueError: for other shapes.
+
+    >>> tiles(torch.zeros(2, 12, 8, 8)).shape
+    (20, 120, 3)
     """
     if images.dim() == 4:
         images = 1 - images.unsqueeze(2).expand(-1, -1, 3, -1, -1)
@@ -120,6 +125,7 @@ def variance_against_information(
 
     :param variances: shape ``(m,)``, of the aggregate posterior.
     :param information: I(z_j : x) in nats, shape ``(m,)``.
+    :raises ValueError: for other shapes.
     """
     if variances.shape != information.shape or variances.dim() != 1:
         raise ValueError(

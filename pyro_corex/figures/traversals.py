@@ -16,6 +16,12 @@ def traversal(module: Any, z: Tensor, latent: int, values: Tensor) -> Tensor:
     :param latent: the latent that takes the values.
     :param values: shape ``(k,)``, e.g. ``torch.linspace(-3, 3, 7)``.
     :returns: shape ``(n, k, ...)``, as x has.
+
+    >>> from pyro_corex.programs import CorExVAE, mlp_decoder, mlp_encoder
+    >>> vae = CorExVAE(mlp_encoder([20, 3]), mlp_decoder([3, 20]), 3)
+    >>> traversal(vae, torch.zeros(5, 3), latent=0, values=torch.linspace(-3, 3, 7)).shape
+    torch.Size([5, 7, 20])
+
     :raises ValueError: for other shapes, and for a latent that is not there.
     """
     if z.dim() != 2 or values.dim() != 1:

@@ -74,7 +74,7 @@ def provide(evaluate: Callable[..., Any]) -> None:
 
 
 def tc_bound(module: Any, data: Any, **options: Any) -> Any:
-    """A lower bound on TC(x) from a trained program: see :func:`pyro_corex.tc_bound`.
+    """A lower bound on TC(x), in nats, from a trained program: see :func:`pyro_corex.tc_bound`.
 
     Raises RuntimeError where this package was loaded without the rest of the library.
     """

@@ -75,7 +75,7 @@ def gaussian_mutual_information_estimate(loc: Tensor, scale: Tensor) -> Estimate
 
 
 def gaussian_mutual_information_stderr(loc: Tensor, scale: Tensor) -> Tensor:
-    """Standard error (m,) of I(z_j : x); see :func:`gaussian_mutual_information_estimate`."""
+    """Standard errors (m,), in nats; see :func:`gaussian_mutual_information_estimate`."""
     return gaussian_mutual_information_estimate(loc, scale).stderr
 
 
@@ -139,7 +139,19 @@ def categorical_mutual_information(
 def categorical_mutual_information_estimate(
     probs: Tensor | None = None, *, logits: Tensor | None = None
 ) -> Estimate:
-    """As :func:`categorical_mutual_information`, with the standard error sd(KL_n) / sqrt(N)."""
+    """As :func:`categorical_mutual_information`, with the standard error sd(KL_n) / sqrt(N).
+
+    Args:
+        probs: (N, K) or (N, m, K) probabilities.
+        logits: in their place, of the same shape.
+
+    Returns:
+        An :class:`Estimate` in nats, of shape (m,).
+
+    Raises:
+        ValueError: as :func:`categorical_mutual_information`.
+
+    """
     if probs is not None and logits is None:
         p = check_probs(probs)
     elif logits is not None and probs is None:

@@ -18,13 +18,17 @@ def gaussian_total_correlation(cov: Tensor) -> Tensor:
     """TC of a Gaussian from its covariance: (sum_i ln cov_ii - ln det cov) / 2, in nats.
 
     Args:
-        cov: (..., d, d) covariance or correlation matrices.
+        cov: covariance or correlation matrices, of shape (..., d, d).
 
     Returns:
-        (...,) tensor, non-negative.
+        Tensor of shape (...,), non-negative.
 
     Raises:
         ValueError: cov is not square, symmetric, finite and positive definite.
+
+    Example:
+        >>> gaussian_total_correlation(torch.tensor([[1.0, 0.8], [0.8, 1.0]]))  # -ln(1 - 0.64) / 2
+        tensor(0.5108)
 
     """
     if cov.dim() < 2 or cov.shape[-1] != cov.shape[-2]:
@@ -90,6 +94,11 @@ def total_correlation(x: Tensor, kind: str = "gaussian") -> Estimate:
     Raises:
         ValueError: x is not (N, d), is empty or not finite, or ``kind`` is unknown; for "gaussian"
             N <= d, or dimensions are constant or combinations of others.
+
+    Example:
+        >>> coin = torch.tensor([[0], [1]]).repeat(500, 1)
+        >>> total_correlation(coin.expand(1000, 3), kind="discrete").value  # 2 ln 2, and 0.001
+        tensor(1.3873)
 
     """
     check_matrix("x", x)

@@ -33,6 +33,14 @@ def anchor(fn: Callable[..., Any], weights: Mapping[str, Weight]) -> Callable[..
     rebuilding anything: replace it in the mapping, write into its tensor, or give a function such
     as :class:`Warmup`.
 
+    >>> import pyro, pyro.distributions as dist
+    >>> def guide(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         pyro.sample("z", dist.Normal(x, 1.0).to_event(1))
+    >>> anchored = anchor(guide, {"z": torch.tensor([0.5, 1.0])})
+    >>> pyro.poutine.trace(anchored).get_trace(torch.zeros(10, 2)).nodes["z"]["scale"]
+    1.0
+
     :param fn: a model or a guide: a function, or an ``nn.Module``, which then stays one (with its
         parameters).
     :param weights: latent site -> weight: a number for the whole site, or a tensor with one weight
@@ -200,6 +208,11 @@ class Warmup:
 
         weight = Warmup(0.0, 1.0, steps=1000)
         model, guide = anchor(model, {"z": weight}), anchor(guide, {"z": weight})
+
+    >>> weight = Warmup(0.0, 1.0, steps=4)
+    >>> weight.step()
+    >>> weight()
+    0.25
     """
 
     def __init__(self, start: float, stop: float, steps: int) -> None:

@@ -19,6 +19,12 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> 
     """A fully connected network through ``sizes``, e.g. ``(784, 512, 512, 64)``.
 
     The activation stands between the layers, not behind the last.
+
+    >>> mlp([784, 512, 64])(torch.zeros(5, 784)).shape
+    torch.Size([5, 64])
+
+    :raises ValueError: for fewer than two sizes, or sizes below 1.
+    :raises TypeError: for an activation that is a module already.
     """
     _check_sizes(sizes)
     if isinstance(activation, nn.Module):
@@ -36,6 +42,11 @@ def mlp_encoder(sizes: Sequence[int]) -> nn.Sequential:
     """A Gaussian encoder through ``sizes``; its output is twice the last: location, log-scale.
 
     Inputs with several axes are flattened.
+
+    >>> mlp_encoder([784, 400, 20])(torch.zeros(5, 28, 28)).shape  # 20 locations, 20 log-scales
+    torch.Size([5, 40])
+
+    :raises ValueError: as :func:`mlp`.
     """
     _check_sizes(sizes)
     return nn.Sequential(nn.Flatten(), *mlp([*sizes[:-1], 2 * sizes[-1]]))
@@ -48,6 +59,11 @@ def mlp_decoder(
 
     :param n_params: parameters for each output (see ``Likelihood.n_params``), as a last axis.
     :param shape: the shape of x, if it has several axes.
+    :raises ValueError: as :func:`mlp`, for ``n_params`` below 1, and for another number of
+        dimensions in ``shape`` than the last of ``sizes``.
+
+    >>> mlp_decoder([20, 400, 784], n_params=3)(torch.zeros(5, 20)).shape
+    torch.Size([5, 784, 3])
     """
     _check_sizes(sizes)
     if n_params < 1:

@@ -37,5 +37,12 @@ def data_plate(size: int) -> PlateMessenger:
 
 
 def latent_plate(name: str, size: int) -> PlateMessenger:
-    """A plate of latents, or of input dimensions: dimension -1."""
+    """A plate of latents, or of input dimensions: dimension -1.
+
+    >>> import pyro, pyro.distributions as dist
+    >>> with pyro.plate("data", 10, dim=-2), latent_plate("latents", 3):
+    ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    >>> z.shape
+    torch.Size([10, 3])
+    """
     return _FullPlate(name, size, dim=-1)

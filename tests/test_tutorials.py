@@ -1,0 +1,59 @@
+"""Every tutorial runs, is in the table of contents, and checks what it claims.
+
+The build of the documentation executes them in full, with the cells that check their claims, and
+fails with an error in one.  Here each runs for an epoch, without those cells.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+TUTORIALS = sorted((DOCS / "tutorials").glob("*"))
+CELL = re.compile(r"^```\{code-cell\} ipython3\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+HIDDEN = ":tags: [remove-cell]\n"
+EPOCHS = re.compile(r"^epochs = \d+$", re.MULTILINE)
+
+
+def name(path):
+    return path.name
+
+
+def cells(path, *, hidden):
+    found = CELL.findall(path.read_text())
+    return [code.removeprefix(HIDDEN) for code in found if code.startswith(HIDDEN) == hidden]
+
+
+def test_there_are_tutorials_and_nothing_else():
+    assert len(TUTORIALS) >= 6
+    assert {path.suffix for path in TUTORIALS} == {".md"}
+
+
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=name)
+def test_tutorial_runs(tutorial, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = cells(tutorial, hidden=False)
+    assert sum(len(EPOCHS.findall(cell)) for cell in code) >= 1, "name its epochs, `epochs = 20`"
+    namespace = {"__name__": "__main__"}
+    for i, cell in enumerate(code, 1):
+        short = EPOCHS.sub("epochs = 1", cell)
+        exec(compile(short, f"{tutorial.name}, cell {i}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=name)
+def test_tutorial_checks_what_it_claims(tutorial):
+    checks = cells(tutorial, hidden=True)
+    assert checks, "a tutorial ends with a hidden cell of assertions, which the docs' build runs"
+    for check in checks:
+        assert "assert " in check
+        compile(check, tutorial.name, "exec")
+
+
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=name)
+def test_tutorial_is_in_the_contents_and_is_executed(tutorial):
+    assert f"\ntutorials/{tutorial.stem}\n" in (DOCS / "index.md").read_text()
+    assert tutorial.read_text().startswith("---\nfile_format: mystnb\n")
+    config = (DOCS / "conf.py").read_text()
+    assert 'nb_execution_mode = "force"' in config
+    assert "nb_execution_raise_on_error = True" in config
