@@ -39,8 +39,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 import pyro_corex as pc
 from pyro_corex.datasets import Digits, RandomAffine, bundled_digits, mnist
 from pyro_corex.evaluation import cluster_accuracy
+from pyro_corex.figures import image_grid
 from pyro_corex.programs import mlp, mlp_decoder, mlp_encoder
-from pyro_corex.report import image_grid
 
 SIZES = {
     "digits": [(64, 128, 16), (16, 32, 10)],
