@@ -38,6 +38,8 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 180
 nb_execution_excludepatterns = ["_build/*"]
 nb_merge_streams = True
+nb_output_stderr = "remove"  # such as tqdm's wish for ipywidgets
+nb_render_markdown_format = "myst"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -54,19 +54,16 @@ def ours(row: dict[str, Any], folder: Path = HERE) -> str:
 
 
 def table(folder: Path = HERE) -> str:
-    """The whole table, as Markdown."""
+    """The whole table, and the commands that its last column names, as Markdown."""
     spec = json.loads((folder / "reproduction.json").read_text())
-    lines = [
-        "| paper | reported there | here | ours | command |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    letters = dict(zip(spec["commands"], "abcdefghij", strict=False))
+    head = ["paper", "reported there", "here", "ours", "command"]
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for row in spec["rows"]:
-        command = f"`{spec['commands'][row['command']]}`"
-        lines.append(
-            f"| {row['paper']} | {row['reported']} | {row['here']} | {ours(row, folder)} "
-            f"| {command} |"
-        )
-    return "\n".join(lines)
+        cells = [row["paper"], row["reported"], row["here"], ours(row, folder)]
+        lines.append(f"| {' | '.join(cells)} | {letters[row['command']]} |")
+    commands = [f"- {letters[name]}: `{command}`" for name, command in spec["commands"].items()]
+    return "\n".join([*lines, "", *commands])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 ``.ci/run`` does so after it has built them.
 """
 
+import json
 import os
 from pathlib import Path
 
@@ -65,3 +66,9 @@ def test_a_tutorial_shows_what_it_computed(browser, page):
     assert widths or page in ("tutorials/custom",)
     assert all(width > 100 for width in widths)
     assert "assert " not in browser.find_element("tag name", "article").text
+
+
+def test_the_reproduction_is_a_table(browser):
+    open_page(browser, "reproduction")
+    rows = browser.find_elements("css selector", ".cell_output table tbody tr")
+    assert len(rows) == len(json.loads((DOCS / "reproduction.json").read_text())["rows"])

@@ -50,7 +50,11 @@ def test_what_was_not_run_says_so(folder):
 
 
 def test_the_table_has_a_line_for_each_row():
-    lines = table().splitlines()
+    whole = table().splitlines()
+    lines = whole[: whole.index("")]
+    commands = whole[whole.index("") + 1 :]
+    assert [line.split("`")[1] for line in commands] == list(SPEC["commands"].values())
+    assert {line.split("|")[5].strip() for line in lines[2:]} == {c[2] for c in commands}
     assert len(lines) == 2 + len(SPEC["rows"])
     assert all(line.count("|") == 6 for line in lines)
 

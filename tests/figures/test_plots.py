@@ -91,3 +91,8 @@ def test_training_curves_show_what_the_history_has():
 def test_a_history_without_the_quantities_is_refused(epochs, known):
     with pytest.raises(ValueError, match=f"The history has none of .*, but {known}"):
         training_curves(History(epochs=epochs))
+
+
+def test_a_notebook_shows_the_figure_by_itself():
+    png = latent_bars(torch.rand(5)).figure._repr_png_()
+    assert png.startswith(b"\x89PNG")
