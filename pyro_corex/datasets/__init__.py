@@ -1,5 +1,6 @@
 """Data sets: loaders, and generators with known truth."""
 
+from pyro_corex.datasets.components import PrincipalComponents
 from pyro_corex.datasets.digits import Digits, bundled_digits, mnist
 from pyro_corex.datasets.faces import FACE_FACTORS, draw_faces, synthetic_faces
 from pyro_corex.datasets.images import CelebA, ImageFiles
@@ -10,6 +11,7 @@ __all__ = [
     "CelebA",
     "Digits",
     "ImageFiles",
+    "PrincipalComponents",
     "Synthetic",
     "bundled_digits",
     "draw_faces",

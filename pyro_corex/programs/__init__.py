@@ -18,7 +18,7 @@ from pyro_corex.programs.networks import (
     mlp_encoder,
 )
 from pyro_corex.programs.plates import latent_plate
-from pyro_corex.programs.priors import Prior
+from pyro_corex.programs.priors import Flat, Prior
 from pyro_corex.programs.stacked import Layer, StackedCorEx
 from pyro_corex.programs.vae import AnchorVAE, CorExVAE
 
@@ -28,6 +28,7 @@ __all__ = [
     "Categorical",
     "ContinuousBernoulli",
     "CorExVAE",
+    "Flat",
     "GroupedDecoder",
     "Layer",
     "LearnedNormal",
