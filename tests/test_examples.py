@@ -11,6 +11,16 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 # script -> the figures that it writes; a new script needs a line here
 FIGURES = {
     "training_three_ways.py": ["losses.png"],
+    "anchor_faces.py": [
+        *(f"anchored_{i}.png" for i in range(1, 6)),
+        "information.png",
+        "plain_1.png",
+        "plain_2.png",
+        "samples_prior.png",
+        "samples_product.png",
+        "variance_information.png",
+        "variances.png",
+    ],
     "stacked_digits.py": [
         "kl.png",
         "reconstructions.png",

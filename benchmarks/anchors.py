@@ -1,0 +1,377 @@
+"""What separates the factors of synthetic faces, and what sampling from the aggregate gains.
+
+    python benchmarks/anchors.py objectives --out anchors.jsonl             # an hour on one core
+    python benchmarks/anchors.py sampling --out anchors.jsonl --data DIR
+    python benchmarks/anchors.py paper --out anchors.jsonl --faces faces.zip
+    python benchmarks/anchors.py --table --out anchors.jsonl                # what is there so far
+
+A line is written for each run; what is there already is not run again.
+
+objectives: all objectives on the same network, data and steps, seeds 10 to 14, which played no part
+in choosing any setting (they were tried on seed 0).  The data are drawn anew for each seed.
+sampling: from a standard normal and from the product of the p(z_j), on the same plain VAE.
+paper: the paper's network with 2,048 latents on photographs, of which nothing but numbers is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+import pyro_corex as pc
+from pyro_corex.datasets import FACE_FACTORS, ImageFiles, PrincipalComponents, mnist
+from pyro_corex.datasets import synthetic_faces as faces
+from pyro_corex.evaluation import (
+    dci,
+    matched_information,
+    mutual_information_gap,
+    sample_quality,
+    train_features,
+)
+from pyro_corex.programs import Flat, Normal, conv_decoder, conv_encoder, mlp_decoder, mlp_encoder
+
+SEEDS = range(10, 15)
+COMPONENTS, HIDDEN, LATENTS, SCALE, EPOCHS, BATCH = 128, 256, 10, 0.3, 20, 256
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An objective: KL weights, penalty on TC(z), prior."""
+
+    anchors: int = 0
+    weight: float = 1.0
+    free: float = 1.0
+    tc: float = 0.0
+    flat: int = 0
+    in_turn: bool = False
+
+    def weights(self, done: float) -> tuple[dict[int, float], float]:
+        """The KL weights when a share of training is done."""
+        start = 30.0
+
+        def released(begin: float, stop: float) -> float:
+            share = min(max((done - begin) / 0.1, 0.0), 1.0) if self.in_turn else 1.0
+            return start ** (1 - share) * stop**share
+
+        anchors = {j: released(0.12 * (j - 1), self.weight) for j in range(self.anchors)}
+        return anchors, released(0.12 * self.anchors, self.free)
+
+
+# group -> name -> setting
+OBJECTIVES: dict[str, dict[str, Setting]] = {
+    "plain": {"plain VAE": Setting()},
+    "beta": {f"beta-VAE, {b:g}": Setting(free=b) for b in (0.1, 4.0, 16.0)},
+    "tc": {f"TC(z) weight {w:g}": Setting(tc=w) for w in (3.0, 10.0, 30.0)},
+    "anchor": {
+        "5 anchors, weight 0.5": Setting(5, 0.5),
+        "5 anchors, weight 0.1": Setting(5, 0.1),
+        "10 anchors, weight 0.5": Setting(10, 0.5),
+        "5 anchors, 0.5, others 4": Setting(5, 0.5, 4.0),
+        "5 anchors in turn, others 4": Setting(5, 0.5, 4.0, in_turn=True),
+        "5 anchors, 0.5, others 2, TC 10": Setting(5, 0.5, 2.0, 10.0),
+        "5 flat anchors, 0.5, others 2": Setting(5, 0.5, 2.0, flat=5),
+        "5 flat anchors, 0.5, others 2, TC 10": Setting(5, 0.5, 2.0, 10.0, flat=5),
+    },
+    "flat": {"flat prior on all, TC 10": Setting(tc=10.0, flat=10)},
+}
+GROUPS = {name: group for group, names in OBJECTIVES.items() for name in names}
+SETTINGS = {name: setting for names in OBJECTIVES.values() for name, setting in names.items()}
+
+
+@dataclass
+class Rows:
+    """Lines of JSON, one for each run."""
+
+    path: Path | None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.path and self.path.exists():
+            self.rows = [json.loads(line) for line in self.path.read_text().splitlines()]
+
+    def has(self, section: str, name: str, seed: int) -> bool:
+        return any(
+            (row["section"], row["name"], row["seed"]) == (section, name, seed) for row in self.rows
+        )
+
+    def add(self, **row: Any) -> None:
+        self.rows.append(row)
+        print(json.dumps(row), flush=True)
+        if self.path:
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def of(self, section: str, name: str) -> list[dict[str, Any]]:
+        return [r for r in self.rows if r["section"] == section and r["name"] == name]
+
+
+def train(
+    x: Tensor,
+    setting: Setting,
+    seed: int,
+    *,
+    latents: int = LATENTS,
+    scale: float = SCALE,
+    epochs: int = EPOCHS,
+) -> pc.AnchorVAE:
+    """The small network on coordinates ``(N, d)``."""
+    torch.manual_seed(seed)
+    d = x.shape[1]
+    vae = pc.AnchorVAE(
+        mlp_encoder([d, HIDDEN, HIDDEN, latents]),
+        mlp_decoder([latents, HIDDEN, HIDDEN, d]),
+        latents,
+        anchors={},
+        likelihood=Normal(scale),
+        prior=Flat(latents, range(setting.flat)) if setting.flat else "standard_normal",
+    )
+    vae.set_anchors(*setting.weights(0.0))
+    steps = epochs * -(-len(x) // BATCH)
+    pc.fit(
+        vae,
+        x,
+        epochs=epochs,
+        batch_size=BATCH,
+        seed=seed,
+        elbo=pc.CorExELBO(tc_weight=setting.tc),
+        callback=lambda epoch, *_: vae.set_anchors(*setting.weights(epoch / epochs)),
+        lr_schedule=lambda adam: torch.optim.lr_scheduler.OneCycleLR(
+            adam, 2e-3, total_steps=steps, pct_start=0.05
+        ),
+        progress=False,
+    )
+    return vae
+
+
+def coordinates(n: int, seed: int, components: PrincipalComponents) -> tuple[Tensor, Tensor]:
+    """Synthetic faces, drawn and projected in parts that are small enough for memory."""
+    parts = [faces(min(2000, n - i), 1000 * seed + i // 2000) for i in range(0, n, 2000)]
+    return torch.cat([components.project(x) for x, _ in parts]), torch.cat([f for _, f in parts])
+
+
+def objectives(rows: Rows, seeds: range, quick: bool) -> None:
+    """Each objective on the same network, data and steps."""
+    for seed in seeds:
+        todo = [name for name in SETTINGS if not rows.has("objectives", name, seed)]
+        if not todo:
+            continue
+        n, epochs = (600, 2) if quick else (20_000, EPOCHS)
+        components = PrincipalComponents.of(faces(4000 if n > 4000 else n, seed)[0], COMPONENTS)
+        x, _ = coordinates(n, seed, components)
+        test, factors = coordinates(n // 5, seed + 500, components)
+        for name in todo:
+            start = time.process_time()
+            setting = SETTINGS[name]
+            vae = train(x, setting, seed, epochs=epochs)
+            seconds = time.process_time() - start
+            posterior = pc.AggregatePosterior.from_data(vae, test)
+            information = posterior.mutual_information()
+            with torch.no_grad():
+                codes = vae.encode(test).mean
+                error = (vae.decode(codes).mean - test).square().sum(1).mean()
+            best = information.argsort(descending=True)[:5].tolist()
+            matched = matched_information(codes, factors)
+            anchored = matched_information(codes, factors, latents=range(5))
+            rows.add(
+                section="objectives",
+                name=name,
+                seed=seed,
+                matched=matched.mean,
+                factors=matched.values.tolist(),
+                anchored=anchored.mean if setting.anchors == 5 else None,
+                anchored_factors=anchored.values.tolist() if setting.anchors == 5 else None,
+                mig=mutual_information_gap(codes, factors),
+                dci=dci(codes, factors, n_estimators=10).disentanglement,
+                information=information.tolist(),
+                top=best,
+                total_correlation=posterior.total_correlation(),
+                error=float(error),
+                seconds=seconds,
+            )
+
+
+def sampling_data(data: Path | None, photographs: Path | None) -> Iterator[tuple[str, Any, float]]:
+    """Name, images to train on and to score against, scale."""
+    yield "synthetic faces", faces(8000, 30)[0], 0.1
+    if data:
+        x = mnist(data).x[:20_000].unflatten(1, (1, 28, 28))
+        yield "MNIST", torch.nn.functional.pad(x, (2, 2, 2, 2)), 0.3
+    if photographs:
+        files = ImageFiles(photographs)
+        yield "photographs", torch.stack([files[i] for i in range(len(files))]), 0.1
+
+
+def sampling(rows: Rows, data: Path | None, photographs: Path | None, quick: bool) -> None:
+    """Scores samples of both kinds against images that neither network has seen."""
+    for name, images, scale in sampling_data(data, photographs):
+        seeds = [s for s in range(10, 13) if not rows.has("sampling", f"{name}, prior", s)]
+        if not seeds:
+            continue
+        held = min(2000, len(images) // 4)
+        seen, unseen = images[held:], images[:held]
+        components = PrincipalComponents.of(seen[:4000], COMPONENTS)
+        features = train_features(seen, steps=20 if quick else 400)
+        x = components.project(seen)
+        for seed in seeds:
+            vae = train(x, Setting(), seed, latents=32, scale=scale, epochs=1 if quick else 30)
+            posterior = pc.AggregatePosterior.from_data(vae, x)
+            generator = torch.Generator().manual_seed(seed)
+            with torch.no_grad():
+                own = vae.encode(components.project(unseen))
+                codes = {
+                    "reconstructions": own.mean,
+                    "prior": torch.randn(held, 32, generator=generator),
+                    "product": posterior.sample(held, generator),
+                }
+                for kind, z in codes.items():
+                    drawn = components.images(vae.decode(z).mean).clamp(0, 1)
+                    quality = sample_quality(features, unseen, drawn)
+                    scores = {
+                        key: [score.estimate, score.stderr] for key, score in vars(quality).items()
+                    }
+                    rows.add(
+                        section="sampling",
+                        name=f"{name}, {kind}",
+                        seed=seed,
+                        scale=scale,
+                        images=held,
+                        mean_variance=float(posterior.variance.mean()),
+                        total_correlation=posterior.total_correlation(),
+                        mutual_information=float(posterior.mutual_information().sum()),
+                        **scores,
+                    )
+
+
+def paper(rows: Rows, photographs: Path | None, quick: bool) -> None:
+    """Three convolutions, 2,048 latents, squared error; weights of 0.5 on five, or none."""
+    shape, channels, latents = (3, 64, 64), (16, 32, 64), 16 if quick else 2048
+    if photographs:
+        files = ImageFiles(photographs)
+        x = torch.stack([files[i] for i in range(len(files))])
+    else:
+        x = faces(400 if quick else 5000, 0)[0]
+    for scale in (0.5,) if quick else (0.5, 0.3):
+        for name, anchors in (("anchored", dict.fromkeys(range(5), 0.5)), ("plain", {})):
+            full = f"{'photographs' if photographs else 'synthetic'}, {name}, scale {scale:g}"
+            if rows.has("paper", full, 0):
+                continue
+            torch.manual_seed(0)
+            vae = pc.AnchorVAE(
+                conv_encoder(shape, latents, channels),
+                conv_decoder(latents, shape, channels),
+                latents,
+                anchors=anchors,
+                likelihood=Normal(scale),
+            )
+            start = time.process_time()
+            epochs = 1 if quick else 10
+            pc.fit(vae, x, epochs=epochs, batch_size=64, progress=False)
+            posterior = pc.AggregatePosterior.from_data(vae, x, batch_size=256)
+            information = posterior.mutual_information()
+            order = information.argsort(descending=True)
+            rows.add(
+                section="paper",
+                name=full,
+                seed=0,
+                top=order[:8].tolist(),
+                information=information[order[:8]].tolist(),
+                anchors=information[:5].tolist(),
+                best_free=float(information[5:].max()),
+                active=int((information > 0.05).sum()),
+                epochs=epochs,
+                seconds=time.process_time() - start,
+            )
+
+
+def spread(values: list[float], digits: int = 3) -> str:
+    """Mean and standard deviation over seeds."""
+    error = statistics.stdev(values) if len(values) > 1 else float("nan")
+    return f"{statistics.mean(values):.{digits}f} ± {error:.{digits}f}"
+
+
+def table(rows: Rows) -> None:
+    """Everything that has been run."""
+    print("| objective | seeds | matched, all latents | anchors | MIG | TC(z) / sum I | top five |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    means: dict[str, tuple[float, float]] = {}
+    for name, setting in SETTINGS.items():
+        runs = rows.of("objectives", name)
+        if not runs:
+            continue
+        ratio = [r["total_correlation"] / sum(r["information"]) for r in runs]
+        matched = [r["matched"] for r in runs]
+        means[name] = statistics.mean(ratio), statistics.mean(matched)
+        own = setting.anchors == 5
+        held = [set(r["top"]) == set(range(5)) for r in runs]
+        print(
+            f"| {name} | {len(runs)} | {spread(matched)} "
+            f"| {spread([r['anchored'] for r in runs]) if own else ''} "
+            f"| {spread([r['mig'] for r in runs])} | {spread(ratio)} "
+            f"| {f'{sum(held)} of {len(held)}' if own else ''} |"
+        )
+    if len(means) > 3:
+        rank = spearmanr([v[0] for v in means.values()], [v[1] for v in means.values()])
+        print(f"\nRank correlation of TC(z) / sum I with the matched information: {rank[0]:.2f}")
+    print(f"\n| objective | {' | '.join(FACE_FACTORS)} | anchors' excess over the best free |")
+    print("| --- |" + " --- |" * (len(FACE_FACTORS) + 1))
+    for name, setting in SETTINGS.items():
+        runs = rows.of("objectives", name)
+        if not runs:
+            continue
+        key = "anchored_factors" if setting.anchors == 5 else "factors"
+        values = [spread([r[key][k] for r in runs], 2) for k in range(len(FACE_FACTORS))]
+        excess = [min(r["information"][:5]) - max(r["information"][5:]) for r in runs]
+        last = spread(excess, 2) if setting.anchors == 5 else ""
+        print(f"| {name} | {' | '.join(values)} | {last} |")
+    print("\n| samples | seeds | Frechet distance | precision | recall |")
+    print("| --- | --- | --- | --- | --- |")
+    for name in sorted({r["name"] for r in rows.rows if r["section"] == "sampling"}):
+        runs = rows.of("sampling", name)
+        cells = []
+        for key in ("frechet", "precision", "recall"):
+            error = statistics.mean(r[key][1] for r in runs)
+            cells.append(f"{spread([r[key][0] for r in runs])} ({1.96 * error:.3f})")
+        print(f"| {name} | {len(runs)} | {' | '.join(cells)} |")
+    print("\n| network of the paper | top five by I | anchors, nats | best free | active |")
+    print("| --- | --- | --- | --- | --- |")
+    for r in rows.rows:
+        if r["section"] == "paper":
+            best = ", ".join(f"z{j} {v:.2f}" for j, v in zip(r["top"], r["information"]))  # noqa: B905
+            own = ", ".join(f"{v:.2f}" for v in r["anchors"])
+            print(f"| {r['name']} | {best} | {own} | {r['best_free']:.2f} | {r['active']} |")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run sections, or print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="*", choices=["objectives", "sampling", "paper", []])
+    parser.add_argument("--out", type=Path, help="append a JSON line for each run, and resume")
+    parser.add_argument("--data", type=Path, help="folder that holds MNIST")
+    parser.add_argument("--faces", type=Path, help="folder or zip archive of photographs")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--quick", action="store_true", help="seconds, to see that it works")
+    parser.add_argument("--table", action="store_true", help="print what --out holds")
+    args = parser.parse_args(argv)
+    rows = Rows(args.out)
+    if "objectives" in args.sections:
+        objectives(rows, range(SEEDS[0], SEEDS[0] + args.seeds), args.quick)
+    if "sampling" in args.sections:
+        sampling(rows, args.data, args.faces, args.quick)
+    if "paper" in args.sections:
+        paper(rows, args.faces, args.quick)
+    if args.table:
+        table(rows)
+
+
+if __name__ == "__main__":
+    main()
