@@ -21,6 +21,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -159,17 +160,22 @@ def coordinates(n: int, seed: int, components: PrincipalComponents) -> tuple[Ten
     return torch.cat([components.project(x) for x, _ in parts]), torch.cat([f for _, f in parts])
 
 
-def objectives(rows: Rows, seeds: range, quick: bool) -> None:
+@cache
+def face_data(seed: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Coordinates to train on, and others to test on with their factors."""
+    components = PrincipalComponents.of(faces(min(n, 4000), seed)[0], COMPONENTS)
+    test, factors = coordinates(n // 5, seed + 500, components)
+    return coordinates(n, seed, components)[0], test, factors
+
+
+def objectives(rows: Rows, names: list[str], seeds: range, quick: bool) -> None:
     """Each objective on the same network, data and steps."""
-    for seed in seeds:
-        todo = [name for name in SETTINGS if not rows.has("objectives", name, seed)]
-        if not todo:
-            continue
-        n, epochs = (600, 2) if quick else (20_000, EPOCHS)
-        components = PrincipalComponents.of(faces(4000 if n > 4000 else n, seed)[0], COMPONENTS)
-        x, _ = coordinates(n, seed, components)
-        test, factors = coordinates(n // 5, seed + 500, components)
-        for name in todo:
+    n, epochs = (600, 2) if quick else (20_000, EPOCHS)
+    for name in names:
+        for seed in seeds:
+            if rows.has("objectives", name, seed):
+                continue
+            x, test, factors = face_data(seed, n)
             start = time.process_time()
             setting = SETTINGS[name]
             vae = train(x, setting, seed, epochs=epochs)
@@ -214,13 +220,17 @@ def sampling_data(data: Path | None, photographs: Path | None) -> Iterator[tuple
 def sampling(rows: Rows, data: Path | None, photographs: Path | None, quick: bool) -> None:
     """Scores samples of both kinds against images that neither network has seen."""
     for name, images, scale in sampling_data(data, photographs):
-        seeds = [s for s in range(10, 13) if not rows.has("sampling", f"{name}, prior", s)]
+        seeds = [
+            s
+            for s in range(10, 13)
+            if not rows.has("sampling", f"{name}, reconstructions against images", s)
+        ]
         if not seeds:
             continue
         held = min(2000, len(images) // 4)
         seen, unseen = images[held:], images[:held]
         components = PrincipalComponents.of(seen[:4000], COMPONENTS)
-        features = train_features(seen, steps=20 if quick else 400)
+        features = train_features(seen, steps=20 if quick else 300)
         x = components.project(seen)
         for seed in seeds:
             vae = train(x, Setting(), seed, latents=32, scale=scale, epochs=1 if quick else 30)
@@ -229,26 +239,32 @@ def sampling(rows: Rows, data: Path | None, photographs: Path | None, quick: boo
             with torch.no_grad():
                 own = vae.encode(components.project(unseen))
                 codes = {
-                    "reconstructions": own.mean,
                     "prior": torch.randn(held, 32, generator=generator),
                     "product": posterior.sample(held, generator),
+                    "reconstructions": own.mean,
                 }
-                for kind, z in codes.items():
-                    drawn = components.images(vae.decode(z).mean).clamp(0, 1)
-                    quality = sample_quality(features, unseen, drawn)
-                    scores = {
-                        key: [score.estimate, score.stderr] for key, score in vars(quality).items()
-                    }
+                drawn = {
+                    kind: components.images(vae.decode(z).mean).clamp(0, 1)
+                    for kind, z in codes.items()
+                }
+            for kind, images in drawn.items():
+                against = {"images": unseen}
+                if kind != "reconstructions":
+                    against["reconstructions"] = drawn["reconstructions"]
+                for what, reference in against.items():
+                    quality = sample_quality(features, reference, images)
                     rows.add(
                         section="sampling",
-                        name=f"{name}, {kind}",
+                        name=f"{name}, {kind} against {what}",
                         seed=seed,
                         scale=scale,
                         images=held,
-                        mean_variance=float(posterior.variance.mean()),
+                        variances=posterior.variance.quantile(
+                            torch.tensor([0.0, 0.5, 1.0])
+                        ).tolist(),
                         total_correlation=posterior.total_correlation(),
                         mutual_information=float(posterior.mutual_information().sum()),
-                        **scores,
+                        **{key: [s.estimate, s.stderr] for key, s in vars(quality).items()},
                     )
 
 
@@ -359,12 +375,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="folder that holds MNIST")
     parser.add_argument("--faces", type=Path, help="folder or zip archive of photographs")
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--only", default="", help="objectives whose name has this in it")
     parser.add_argument("--quick", action="store_true", help="seconds, to see that it works")
     parser.add_argument("--table", action="store_true", help="print what --out holds")
     args = parser.parse_args(argv)
     rows = Rows(args.out)
     if "objectives" in args.sections:
-        objectives(rows, range(SEEDS[0], SEEDS[0] + args.seeds), args.quick)
+        names = [name for name in SETTINGS if args.only in name]
+        objectives(rows, names, range(SEEDS[0], SEEDS[0] + args.seeds), args.quick)
     if "sampling" in args.sections:
         sampling(rows, args.data, args.faces, args.quick)
     if "paper" in args.sections:
