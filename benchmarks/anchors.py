@@ -30,7 +30,13 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 import pyro_corex as pc
-from pyro_corex.datasets import FACE_FACTORS, ImageFiles, PrincipalComponents, mnist
+from pyro_corex.datasets import (
+    FACE_FACTORS,
+    ImageFiles,
+    PrincipalComponents,
+    independent_directions,
+    mnist,
+)
 from pyro_corex.datasets import synthetic_faces as faces
 from pyro_corex.evaluation import (
     dci,
@@ -39,10 +45,18 @@ from pyro_corex.evaluation import (
     sample_quality,
     train_features,
 )
-from pyro_corex.programs import Flat, Normal, conv_decoder, conv_encoder, mlp_decoder, mlp_encoder
+from pyro_corex.programs import (
+    Flat,
+    LinearStart,
+    Normal,
+    conv_decoder,
+    conv_encoder,
+    mlp_decoder,
+    mlp_encoder,
+)
 
 SEEDS = range(10, 15)
-COMPONENTS, HIDDEN, LATENTS, SCALE, EPOCHS, BATCH = 128, 256, 10, 0.3, 20, 256
+COMPONENTS, HIDDEN, LATENTS, SCALE, EPOCHS, BATCH = 128, 256, 10, 0.3, 12, 256
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,7 @@ class Setting:
     tc: float = 0.0
     flat: int = 0
     in_turn: bool = False
+    ica: bool = False
 
     def weights(self, done: float) -> tuple[dict[int, float], float]:
         """The KL weights when a share of training is done."""
@@ -79,11 +94,17 @@ OBJECTIVES: dict[str, dict[str, Setting]] = {
         "10 anchors, weight 0.5": Setting(10, 0.5),
         "5 anchors, 0.5, others 4": Setting(5, 0.5, 4.0),
         "5 anchors in turn, others 4": Setting(5, 0.5, 4.0, in_turn=True),
-        "5 anchors, 0.5, others 2, TC 10": Setting(5, 0.5, 2.0, 10.0),
-        "5 flat anchors, 0.5, others 2": Setting(5, 0.5, 2.0, flat=5),
-        "5 flat anchors, 0.5, others 2, TC 10": Setting(5, 0.5, 2.0, 10.0, flat=5),
+        "5 anchors, 0.5, others 4, TC 10": Setting(5, 0.5, 4.0, 10.0),
+        "5 flat anchors, 0.5, others 4": Setting(5, 0.5, 4.0, flat=5),
+        "5 flat anchors, 0.5, others 4, TC 10": Setting(5, 0.5, 4.0, 10.0, flat=5),
+        "5 flat anchors from ICA, 0.5, others 4, TC 10": Setting(
+            5, 0.5, 4.0, 10.0, flat=5, ica=True
+        ),
     },
-    "flat": {"flat prior on all, TC 10": Setting(tc=10.0, flat=10)},
+    "parts": {
+        "flat prior on all, TC 10": Setting(tc=10.0, flat=10),
+        "TC(z) weight 10 from ICA": Setting(tc=10.0, ica=True),
+    },
 }
 GROUPS = {name: group for group, names in OBJECTIVES.items() for name in names}
 SETTINGS = {name: setting for names in OBJECTIVES.values() for name, setting in names.items()}
@@ -129,7 +150,11 @@ def train(
     torch.manual_seed(seed)
     d = x.shape[1]
     vae = pc.AnchorVAE(
-        mlp_encoder([d, HIDDEN, HIDDEN, latents]),
+        LinearStart(
+            mlp_encoder([d, HIDDEN, HIDDEN, latents]),
+            d,
+            independent_directions(x, 5, seed=seed) if setting.ica else None,
+        ),
         mlp_decoder([latents, HIDDEN, HIDDEN, d]),
         latents,
         anchors={},

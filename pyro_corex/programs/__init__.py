@@ -11,6 +11,7 @@ from pyro_corex.programs.likelihoods import (
 )
 from pyro_corex.programs.networks import (
     GroupedDecoder,
+    LinearStart,
     conv_decoder,
     conv_encoder,
     mlp,
@@ -33,6 +34,7 @@ __all__ = [
     "Layer",
     "LearnedNormal",
     "Likelihood",
+    "LinearStart",
     "Normal",
     "Prior",
     "StackedCorEx",

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pyro_corex.datasets import PrincipalComponents
+from pyro_corex.datasets import PrincipalComponents, independent_directions
 
 
 def draw(n: int = 400) -> torch.Tensor:
@@ -58,3 +58,24 @@ def test_a_number_of_components_that_cannot_be(n):
 def test_images_that_do_not_vary():
     with pytest.raises(ValueError, match="images must vary"):
         PrincipalComponents.of(torch.ones(10, 1, 4, 4), 2)
+
+
+def test_independent_directions_undo_a_rotation():
+    """Uniform sources, mixed by a rotation within the first three of five coordinates."""
+    generator = torch.Generator().manual_seed(0)
+    sources = torch.rand(4000, 3, generator=generator) * 12**0.5 - 3**0.5
+    rotation = torch.linalg.qr(torch.randn(3, 3, generator=generator)).Q
+    noise = 0.1 * torch.randn(4000, 2, generator=generator)
+    x = torch.cat([sources @ rotation * torch.tensor([3.0, 2.0, 1.0]), noise], 1)
+    found = x @ independent_directions(x, 3).T
+    overlap = torch.corrcoef(torch.cat([sources, found], 1).T)[:3, 3:].abs()
+    assert (overlap.amax(1) > 0.99).all()
+    assert sorted(overlap.argmax(1).tolist()) == [0, 1, 2]
+    torch.testing.assert_close(found.var(0), torch.ones(3), rtol=1e-2, atol=0)
+    assert independent_directions(x, 3)[:, 3:].abs().max() == 0
+
+
+@pytest.mark.parametrize("n", [0, 6])
+def test_a_number_of_directions_that_cannot_be(n):
+    with pytest.raises(ValueError, match=f"n must be an integer from 1 to 5, .* but got {n}"):
+        independent_directions(torch.randn(20, 5), n)
