@@ -9,8 +9,8 @@ principal components, without a download, in about two minutes on two cores: one
 latents, and a plain VAE.  It prints what each latent knows about the images and, on synthetic
 faces, about the factors, which training has never seen; and it draws the paper's Figures 4 to 8.
 
-The anchors have a smaller KL weight, as in the paper.  Here they also have a flat prior, which fixes
-their rotation, and start as linear independent components; the objective has a penalty on TC(z).
+The anchors have a smaller KL weight, as in the paper.  Here they also have a flat prior, which
+fixes their rotation, and start as independent components; the objective has a penalty on TC(z).
 With --paper they have what the paper states and no more: three convolutional layers, 2,048 latents,
 squared error, a KL weight of 0.5 on the first five.
 --scale is the standard deviation by which the error of a pixel is divided, which it does not state.
