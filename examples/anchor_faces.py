@@ -165,7 +165,7 @@ def train(args: argparse.Namespace, faces: Faces, anchored: bool) -> tuple[pc.An
         device=args.device,
         elbo=pc.CorExELBO(tc_weight=args.tc_weight if anchored else 0.0),
         lr_schedule=lambda adam: torch.optim.lr_scheduler.OneCycleLR(
-            adam, 2e-3, total_steps=steps, pct_start=0.05
+            adam, 4e-3, total_steps=steps, pct_start=0.05
         ),
     )
     vae.cpu()
