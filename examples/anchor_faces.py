@@ -124,7 +124,7 @@ def load(args: argparse.Namespace) -> Faces:
     images = images if factors is not None else Subset(images, range(min(args.images, len(images))))
     if args.paper:
         return Faces(images, factors, None)
-    some = images[:4000] if factors is not None else stack(images, 4000)
+    some = images[:2000] if factors is not None else stack(images, 2000)
     components = PrincipalComponents.of(some, min(COMPONENTS, len(some)), seed=args.seed)
     print(f"{components.basis.shape[1]} components keep {components.explained:.1%} of the variance")
     return Faces(components.project(images, batch_size=256), factors, components)
