@@ -67,6 +67,7 @@ PROGRAMS: dict[str, Callable[[], Any]] = {
     "bernoulli, standard_normal": vae,
     "learned_normal prior": lambda: vae(prior="learned_normal"),
     "learned_mixture prior": lambda: vae(prior="learned_mixture"),
+    "flat prior": lambda: vae(prior="flat"),
     "user's prior": lambda: vae(prior=Laplace()),
     "continuous_bernoulli": lambda: vae(likelihood="continuous_bernoulli"),
     "categorical": lambda: vae(likelihood=Categorical(3)),

@@ -16,6 +16,16 @@ FIGURES = {
         "digits_all_0_figure3_a.png",
         "digits_all_0_figure3_b.png",
     ],
+    "anchor_faces.py": [
+        *(f"anchored_{i}.png" for i in range(1, 6)),
+        "information.png",
+        "plain_1.png",
+        "plain_2.png",
+        "samples_prior.png",
+        "samples_product.png",
+        "variance_information.png",
+        "variances.png",
+    ],
     "stacked_digits.py": [
         "kl.png",
         "reconstructions.png",
@@ -52,3 +62,24 @@ def test_example(script, tmp_path):
         picture = imread(output / name)[..., :3]
         assert picture.std() > 0.05, f"{name} is blank"
         assert min(picture.shape[:2]) > 100
+
+
+@pytest.mark.parametrize("paper", [True, False])
+def test_faces_from_a_folder(paper, tmp_path):
+    """What the network sees are the images themselves, or coordinates from which they come back."""
+    import runpy
+
+    import torch
+    from PIL import Image
+
+    for i in range(12):
+        Image.new("RGB", (70, 64), (20 * i, 100, 255 - 20 * i)).save(tmp_path / f"{i:02d}.png")
+    script = runpy.run_path(str(EXAMPLES / "anchor_faces.py"))
+    options = ["--dataset", "folder", "--data-root", str(tmp_path), "--images", "10"]
+    args = script["parse"](options + ["--paper"] * paper)
+    assert (args.latents, args.tc_weight) == ((2048, 0.0) if paper else (10, 10.0))
+    faces = script["load"](args)
+    assert len(faces.x) == 10
+    assert faces.factors is None
+    want = torch.tensor([180, 100, 75]).view(3, 1, 1).expand(3, 64, 64) / 255
+    torch.testing.assert_close(faces.show(faces.x[9]), want, rtol=0, atol=0.01)

@@ -1,5 +1,6 @@
 """Data sets: loaders, and generators with known truth."""
 
+from pyro_corex.datasets.components import PrincipalComponents, independent_directions
 from pyro_corex.datasets.digits import Digits, bundled_digits, mnist
 from pyro_corex.datasets.faces import FACE_FACTORS, draw_faces, synthetic_faces
 from pyro_corex.datasets.images import CelebA, ImageFiles
@@ -11,11 +12,13 @@ __all__ = [
     "CelebA",
     "Digits",
     "ImageFiles",
+    "PrincipalComponents",
     "RandomAffine",
     "Synthetic",
     "affine",
     "bundled_digits",
     "draw_faces",
+    "independent_directions",
     "layered",
     "linear_gaussian",
     "mnist",

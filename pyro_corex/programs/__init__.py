@@ -11,6 +11,7 @@ from pyro_corex.programs.likelihoods import (
 )
 from pyro_corex.programs.networks import (
     GroupedDecoder,
+    LinearStart,
     conv_decoder,
     conv_encoder,
     mlp,
@@ -18,7 +19,7 @@ from pyro_corex.programs.networks import (
     mlp_encoder,
 )
 from pyro_corex.programs.plates import latent_plate
-from pyro_corex.programs.priors import Prior
+from pyro_corex.programs.priors import Flat, Prior
 from pyro_corex.programs.stacked import Layer, StackedCorEx
 from pyro_corex.programs.vae import AnchorVAE, CorExVAE
 
@@ -28,10 +29,12 @@ __all__ = [
     "Categorical",
     "ContinuousBernoulli",
     "CorExVAE",
+    "Flat",
     "GroupedDecoder",
     "Layer",
     "LearnedNormal",
     "Likelihood",
+    "LinearStart",
     "Normal",
     "Prior",
     "StackedCorEx",

@@ -79,6 +79,47 @@ def mlp_decoder(
     return network if len(shape) == 1 else _Reshaped(network, shape)
 
 
+class LinearStart(nn.Module):
+    """A Gaussian encoder that starts close to a linear map and learns to depart from it.
+
+    Locations are ``x @ weight.T`` for as many latents as ``weight`` has rows, plus what the network
+    says, which is made small at the start; both are trained.  With independent components as
+    ``weight`` (see ``datasets.independent_directions``) the first latents start apart.
+
+    :param network: an encoder whose last layer is an ``nn.Linear``, such as ``mlp_encoder(...)``.
+    :param dim: the number of input dimensions, d.
+    :param weight: shape ``(k, d)``, for the first k latents; without it, the map starts at zero.
+    :raises ValueError: for a weight that does not fit, and for a network with another last layer.
+    """
+
+    def __init__(self, network: nn.Sequential, dim: int, weight: Tensor | None = None) -> None:
+        super().__init__()
+        last = network[-1]
+        if not isinstance(last, nn.Linear):
+            raise ValueError(
+                f"the last layer of network must be an nn.Linear, but is {type(last).__name__}"
+            )
+        start = torch.zeros(last.out_features, dim)
+        if weight is not None:
+            if weight.dim() != 2 or weight.shape[1] != dim or 2 * len(weight) > len(start):
+                raise ValueError(
+                    f"weight must have the shape (k, {dim}) with k at most {len(start) // 2}, the "
+                    f"number of latents, but has {tuple(weight.shape)}"
+                )
+            start[: len(weight)] = weight
+        self.network = network
+        self.weight = nn.Parameter(start)
+        with torch.no_grad():
+            last.weight.mul_(0.1)
+            if last.bias is not None:
+                last.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Locations and log-scales, of shape ``(n, 2 * latent_dim)`` for ``(n, d)``."""
+        out: Tensor = self.network(x)
+        return out + x @ self.weight.T
+
+
 class GroupedDecoder(nn.Module):
     r"""A decoder in which each latent explains a group of outputs of its own, as in a tree.
 

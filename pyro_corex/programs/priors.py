@@ -9,7 +9,8 @@ To add one, write a :class:`Prior` whose ``forward()`` returns a distribution of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pyro.distributions as dist
@@ -95,6 +96,61 @@ class LearnedMixture(Prior):
         return f"dim={self.dim}, n_components={self.n_components}"
 
 
+class Flat(Prior):
+    """For chosen latents a plateau from ``-width`` to ``width`` with soft ends, N(0, 1) for others.
+
+    Nothing is learned.  A product of normals looks the same however its latents are rotated, so
+    that nothing tells one direction from another; a product of plateaus does not, as in independent
+    component analysis with sub-Gaussian sources.  It is a mixture of equal normals side by side,
+    which has a density on all real numbers.
+
+    :param dim: the number of latents.
+    :param latents: those that have the plateau; all by default.
+    :param width: half of the plateau's width.
+    :param n_components: normals that make up the plateau.
+    :raises ValueError: for latents that are not there, and a width or a number out of range.
+    """
+
+    _loc: torch.Tensor
+    _scale: torch.Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        latents: Collection[int] | None = None,
+        *,
+        width: float = 1.6,
+        n_components: int = 8,
+    ) -> None:
+        super().__init__(dim)
+        _check_size("n_components", n_components)
+        if n_components < 2 or not 0 < width < math.inf:
+            raise ValueError(
+                "a plateau needs width > 0 and n_components >= 2, but got "
+                f"width={width!r} and n_components={n_components!r}"
+            )
+        self.latents = sorted(range(dim) if latents is None else latents)
+        if any(j not in range(dim) for j in self.latents):
+            raise ValueError(f"latents is {self.latents}, but there are latents 0 to {dim - 1}")
+        loc, scale = torch.zeros(dim, n_components), torch.ones(dim, n_components)
+        loc[self.latents] = torch.linspace(-width, width, n_components)
+        scale[self.latents] = 0.7 * 2 * width / (n_components - 1)
+        self.register_buffer("_loc", loc, persistent=False)
+        self.register_buffer("_scale", scale, persistent=False)
+
+    def forward(self) -> Distribution:
+        """See :meth:`Prior.forward`."""
+        return dist.MixtureSameFamily(
+            dist.Categorical(logits=torch.zeros_like(self._loc), validate_args=False),
+            dist.Normal(self._loc, self._scale, validate_args=False),
+            validate_args=False,
+        )
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows of this module."""
+        return f"dim={self.dim}, latents={self.latents}"
+
+
 class LearnedCategorical(Prior):
     """A categorical with learned probabilities for each of ``dim`` discrete latents."""
 
@@ -128,6 +184,7 @@ _PRIORS: dict[str, Callable[[int], Prior]] = {
     "standard_normal": StandardNormal,
     "learned_normal": LearnedNormal,
     "learned_mixture": LearnedMixture,
+    "flat": Flat,
 }
 
 

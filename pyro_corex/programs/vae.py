@@ -32,8 +32,8 @@ class CorExVAE(CorExProgram):
     :param latent_dim: the number of latents, m.
     :param likelihood: "bernoulli", "continuous_bernoulli", "normal", "learned_normal", or a
         :class:`~pyro_corex.programs.likelihoods.Likelihood`.
-    :param prior: "standard_normal", "learned_normal", "learned_mixture", or a distribution (or a
-        module or function that returns one) of batch shape ``(latent_dim,)``.
+    :param prior: "standard_normal", "learned_normal", "learned_mixture", "flat", or a distribution
+        (or a module or function that returns one) of batch shape ``(latent_dim,)``.
     :raises ValueError: for a prior that does not factorise, and for an unknown name.
 
     Example::

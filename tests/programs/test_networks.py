@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_corex.programs import conv_decoder, conv_encoder, mlp, mlp_decoder, mlp_encoder
+from pyro_corex.programs import (
+    LinearStart,
+    conv_decoder,
+    conv_encoder,
+    mlp,
+    mlp_decoder,
+    mlp_encoder,
+)
 
 
 def linear_sizes(network: nn.Module) -> list[tuple[int, int]]:
@@ -64,3 +71,27 @@ def test_convolutions_mirror_each_other(shape, channels):
 def test_default_channels():
     encoder = conv_encoder((1, 32, 32), 10)
     assert [m.out_channels for m in encoder if isinstance(m, nn.Conv2d)] == [32, 64, 128]
+
+
+def test_linear_start_begins_at_its_map_and_departs_from_it():
+    weight = torch.randn(2, 5)
+    encoder = LinearStart(mlp_encoder([5, 16, 3]), 5, weight)
+    x = torch.randn(40, 5)
+    out = encoder(x)
+    assert out.shape == (40, 6)
+    torch.testing.assert_close(out[:, :2], x @ weight.T, rtol=0, atol=0.3)
+    rest = LinearStart(mlp_encoder([5, 16, 3]), 5)(x)
+    assert rest.abs().max() < 0.3
+    out.square().sum().backward()
+    assert all((p.grad != 0).any() for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (4, 5), (5,)])
+def test_linear_start_refuses_a_map_that_does_not_fit(shape):
+    with pytest.raises(ValueError, match=r"weight must have the shape \(k, 5\) with k at most 3"):
+        LinearStart(mlp_encoder([5, 3]), 5, torch.zeros(shape))
+
+
+def test_linear_start_needs_a_last_layer_that_it_can_make_small():
+    with pytest.raises(ValueError, match=r"must be an nn\.Linear, but is ReLU"):
+        LinearStart(nn.Sequential(nn.Linear(5, 6), nn.ReLU()), 5)

@@ -18,6 +18,7 @@ from torch.nn.functional import softplus
 from pyro_corex import CorExELBO, CorExVAE, StackedCorEx
 from pyro_corex.programs import Prior, mlp_decoder, mlp_encoder
 from pyro_corex.programs.priors import (
+    Flat,
     LearnedCategorical,
     LearnedMixture,
     LearnedNormal,
@@ -80,6 +81,8 @@ PRIORS: dict[str, Callable[[], Any]] = {
     "standard_normal": lambda: "standard_normal",
     "learned_normal": lambda: "learned_normal",
     "learned_mixture": lambda: "learned_mixture",
+    "flat": lambda: "flat",
+    "flat for some": lambda: Flat(M, [0, 2]),
     "mixture of 3": lambda: LearnedMixture(M, n_components=3),
     "mixture of 1": lambda: LearnedMixture(M, n_components=1),
     "distribution": lambda: dist.StudentT(4.0, torch.zeros(M), torch.ones(M)),
@@ -262,3 +265,50 @@ def test_factorised_gives_latents_as_batch_dimensions():
     assert factorised(nested, M).batch_shape == (M,)
     plain = dist.Normal(torch.zeros(M), 1.0)
     assert factorised(plain, M) is plain
+
+
+def test_flat_is_a_plateau_with_soft_ends():
+    prior = Flat(M, [0, 2], width=2.0)
+    assert list(prior.parameters()) == []
+    inside, far = density(prior, torch.linspace(-1.6, 1.6, 65)), density(prior, torch.tensor([4.0]))
+    assert (inside[:, [0, 2]].amax(0) - inside[:, [0, 2]].amin(0) < 0.05).all()  # nats
+    torch.testing.assert_close(
+        inside[32, [0, 2]].exp(), torch.full((2,), 1 / 4.0), rtol=0.15, atol=0
+    )
+    assert (far[0, [0, 2]] < inside[0, [0, 2]] - 5).all()
+
+
+def test_flat_leaves_other_latents_at_the_standard_normal():
+    z = torch.linspace(-4, 4, 33)
+    expected = density(StandardNormal(M), z)[:, 1]
+    torch.testing.assert_close(density(Flat(M, [0, 2]), z)[:, 1], expected)
+    assert repr(Flat(M, [2, 0])) == "Flat(dim=3, latents=[0, 2])"
+
+
+def test_flat_tells_directions_apart():
+    """A rotation changes the density of a product of plateaus, but not that of normals."""
+    angle = torch.tensor(torch.pi / 4)
+    rotation = torch.stack(
+        [torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])]
+    )
+    z = torch.rand(4000, 2, generator=torch.Generator().manual_seed(0)) * 3.2 - 1.6
+    for prior, gain in ((Flat(2), 0.08), (StandardNormal(2), 0.0)):
+        straight, turned = (prior().log_prob(x).sum(1).mean() for x in (z, z @ rotation))
+        if gain:
+            assert straight - turned > gain
+        else:
+            torch.testing.assert_close(straight, turned)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"width": 0.0}, r"width > 0 and n_components >= 2, but got width=0.0"),
+        ({"n_components": 1}, r"but got width=1.6 and n_components=1"),
+        ({"n_components": 2.5}, r"n_components must be an integer >= 1"),
+        ({"latents": [0, 3]}, r"latents is \[0, 3\], but there are latents 0 to 2"),
+    ],
+)
+def test_flat_says_what_is_wrong(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Flat(M, **arguments)

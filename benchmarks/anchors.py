@@ -1,0 +1,281 @@
+"""What separates the factors of synthetic faces: objectives on equal terms.
+
+    python benchmarks/anchors.py --out anchors.jsonl            # 25 minutes on one idle core
+    python benchmarks/anchors.py --out anchors.jsonl --table    # what is there so far
+
+A line is written for each run; what is there already is not run again.  All objectives have the
+same network, data and steps, on seeds 10 to 14, for each of which the data are drawn anew.  The
+settings were chosen on seeds 0, 1 and 2 with their factors in sight; these seeds are not reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+import pyro_corex as pc
+from pyro_corex.datasets import (
+    FACE_FACTORS,
+    PrincipalComponents,
+    independent_directions,
+)
+from pyro_corex.datasets import synthetic_faces as faces
+from pyro_corex.evaluation import (
+    dci,
+    matched_information,
+    mutual_information_gap,
+)
+from pyro_corex.programs import (
+    Flat,
+    LinearStart,
+    Normal,
+    mlp_decoder,
+    mlp_encoder,
+)
+
+SEEDS = range(10, 15)
+COMPONENTS, HIDDEN, LATENTS, SCALE, EPOCHS, BATCH = 128, 256, 10, 0.3, 12, 256
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An objective: KL weights, penalty on TC(z), prior."""
+
+    anchors: int = 0
+    weight: float = 1.0
+    free: float = 1.0
+    tc: float = 0.0
+    flat: int = 0
+    in_turn: bool = False
+    ica: bool = False
+
+    def weights(self, done: float) -> tuple[dict[int, float], float]:
+        """The KL weights when a share of training is done."""
+        start = 30.0
+
+        def released(begin: float, stop: float) -> float:
+            share = min(max((done - begin) / 0.1, 0.0), 1.0) if self.in_turn else 1.0
+            return start ** (1 - share) * stop**share
+
+        anchors = {j: released(0.12 * (j - 1), self.weight) for j in range(self.anchors)}
+        return anchors, released(0.12 * self.anchors, self.free)
+
+
+# group -> name -> setting
+OBJECTIVES: dict[str, dict[str, Setting]] = {
+    "plain": {"plain VAE": Setting()},
+    "beta": {f"beta-VAE, {b:g}": Setting(free=b) for b in (0.1, 4.0, 16.0)},
+    "tc": {f"TC(z) weight {w:g}": Setting(tc=w) for w in (3.0, 10.0, 30.0)},
+    "anchor": {
+        "5 anchors, weight 0.5": Setting(5, 0.5),
+        "5 anchors, weight 0.1": Setting(5, 0.1),
+        "10 anchors, weight 0.5": Setting(10, 0.5),
+        "5 anchors, 0.5, others 4": Setting(5, 0.5, 4.0),
+        "5 anchors in turn, others 4": Setting(5, 0.5, 4.0, in_turn=True),
+        "5 anchors, 0.5, others 4, TC 10": Setting(5, 0.5, 4.0, 10.0),
+        "5 flat anchors, 0.5, others 4": Setting(5, 0.5, 4.0, flat=5),
+        "5 flat anchors, 0.5, others 4, TC 10": Setting(5, 0.5, 4.0, 10.0, flat=5),
+        "5 flat anchors from ICA, 0.5, others 4, TC 10": Setting(
+            5, 0.5, 4.0, 10.0, flat=5, ica=True
+        ),
+    },
+    "parts": {
+        "flat prior on all, TC 10": Setting(tc=10.0, flat=10),
+        "TC(z) weight 10 from ICA": Setting(tc=10.0, ica=True),
+    },
+}
+GROUPS = {name: group for group, names in OBJECTIVES.items() for name in names}
+SETTINGS = {name: setting for names in OBJECTIVES.values() for name, setting in names.items()}
+
+
+@dataclass
+class Rows:
+    """Lines of JSON, one for each run."""
+
+    path: Path | None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.path and self.path.exists():
+            self.rows = [json.loads(line) for line in self.path.read_text().splitlines()]
+
+    def has(self, section: str, name: str, seed: int) -> bool:
+        return any(
+            (row["section"], row["name"], row["seed"]) == (section, name, seed) for row in self.rows
+        )
+
+    def add(self, **row: Any) -> None:
+        self.rows.append(row)
+        print(json.dumps(row), flush=True)
+        if self.path:
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def of(self, section: str, name: str) -> list[dict[str, Any]]:
+        return [r for r in self.rows if r["section"] == section and r["name"] == name]
+
+
+def train(
+    x: Tensor,
+    setting: Setting,
+    seed: int,
+    *,
+    latents: int = LATENTS,
+    scale: float = SCALE,
+    epochs: int = EPOCHS,
+) -> pc.AnchorVAE:
+    """The small network on coordinates ``(N, d)``."""
+    torch.manual_seed(seed)
+    d = x.shape[1]
+    vae = pc.AnchorVAE(
+        LinearStart(
+            mlp_encoder([d, HIDDEN, HIDDEN, latents]),
+            d,
+            independent_directions(x, 5, seed=seed) if setting.ica else None,
+        ),
+        mlp_decoder([latents, HIDDEN, HIDDEN, d]),
+        latents,
+        anchors={},
+        likelihood=Normal(scale),
+        prior=Flat(latents, range(setting.flat)) if setting.flat else "standard_normal",
+    )
+    vae.set_anchors(*setting.weights(0.0))
+    steps = epochs * -(-len(x) // BATCH)
+    pc.fit(
+        vae,
+        x,
+        epochs=epochs,
+        batch_size=BATCH,
+        seed=seed,
+        elbo=pc.CorExELBO(tc_weight=setting.tc),
+        callback=lambda epoch, *_: vae.set_anchors(*setting.weights(epoch / epochs)),
+        lr_schedule=lambda adam: torch.optim.lr_scheduler.OneCycleLR(
+            adam, 4e-3, total_steps=steps, pct_start=0.05
+        ),
+        progress=False,
+    )
+    return vae
+
+
+def coordinates(n: int, seed: int, components: PrincipalComponents) -> tuple[Tensor, Tensor]:
+    """Synthetic faces, drawn and projected in parts that are small enough for memory."""
+    parts = [faces(min(2000, n - i), 1000 * seed + i // 2000) for i in range(0, n, 2000)]
+    return torch.cat([components.project(x) for x, _ in parts]), torch.cat([f for _, f in parts])
+
+
+@lru_cache(1)
+def face_data(seed: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Coordinates to train on, and others to test on with their factors."""
+    components = PrincipalComponents.of(faces(min(n, 2000), seed)[0], COMPONENTS)
+    test, factors = coordinates(n // 5, seed + 500, components)
+    return coordinates(n, seed, components)[0], test, factors
+
+
+def objectives(rows: Rows, names: list[str], seeds: range, quick: bool) -> None:
+    """Each objective on the same network, data and steps."""
+    n, epochs = (600, 2) if quick else (20_000, EPOCHS)
+    for seed in seeds:
+        for name in names:
+            if rows.has("objectives", name, seed):
+                continue
+            x, test, factors = face_data(seed, n)
+            start = time.process_time()
+            setting = SETTINGS[name]
+            vae = train(x, setting, seed, epochs=epochs)
+            seconds = time.process_time() - start
+            posterior = pc.AggregatePosterior.from_data(vae, test)
+            information = posterior.mutual_information()
+            with torch.no_grad():
+                codes = vae.encode(test).mean
+                error = (vae.decode(codes).mean - test).square().sum(1).mean()
+            best = information.argsort(descending=True)[:5].tolist()
+            matched = matched_information(codes, factors)
+            anchored = matched_information(codes, factors, latents=range(5))
+            rows.add(
+                section="objectives",
+                name=name,
+                seed=seed,
+                matched=matched.mean,
+                factors=matched.values.tolist(),
+                anchored=anchored.mean if setting.anchors == 5 else None,
+                anchored_factors=anchored.values.tolist() if setting.anchors == 5 else None,
+                mig=mutual_information_gap(codes, factors),
+                dci=dci(codes, factors, n_estimators=10).disentanglement,
+                information=information.tolist(),
+                top=best,
+                total_correlation=posterior.total_correlation(),
+                error=float(error),
+                seconds=seconds,
+            )
+
+
+def spread(values: list[float], digits: int = 3) -> str:
+    """Mean and standard deviation over seeds."""
+    error = statistics.stdev(values) if len(values) > 1 else float("nan")
+    return f"{statistics.mean(values):.{digits}f} ± {error:.{digits}f}"
+
+
+def table(rows: Rows) -> None:
+    """Everything that has been run."""
+    print("| objective | seeds | matched, all latents | anchors | MIG | TC(z) / sum I | top five |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    means: dict[str, tuple[float, float]] = {}
+    for name, setting in SETTINGS.items():
+        runs = rows.of("objectives", name)
+        if not runs:
+            continue
+        ratio = [r["total_correlation"] / sum(r["information"]) for r in runs]
+        matched = [r["matched"] for r in runs]
+        means[name] = statistics.mean(ratio), statistics.mean(matched)
+        own = setting.anchors == 5
+        held = [set(r["top"]) == set(range(5)) for r in runs]
+        print(
+            f"| {name} | {len(runs)} | {spread(matched)} "
+            f"| {spread([r['anchored'] for r in runs]) if own else ''} "
+            f"| {spread([r['mig'] for r in runs])} | {spread(ratio)} "
+            f"| {f'{sum(held)} of {len(held)}' if own else ''} |"
+        )
+    if len(means) > 3:
+        rank = spearmanr([v[0] for v in means.values()], [v[1] for v in means.values()])
+        print(f"\nRank correlation of TC(z) / sum I with the matched information: {rank[0]:.2f}")
+    print(f"\n| objective | {' | '.join(FACE_FACTORS)} | anchors' excess over the best free |")
+    print("| --- |" + " --- |" * (len(FACE_FACTORS) + 1))
+    for name, setting in SETTINGS.items():
+        runs = rows.of("objectives", name)
+        if not runs:
+            continue
+        key = "anchored_factors" if setting.anchors == 5 else "factors"
+        values = [spread([r[key][k] for r in runs], 2) for k in range(len(FACE_FACTORS))]
+        excess = [min(r["information"][:5]) - max(r["information"][5:]) for r in runs]
+        last = spread(excess, 2) if setting.anchors == 5 else ""
+        print(f"| {name} | {' | '.join(values)} | {last} |")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run sections, or print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="append a JSON line for each run, and resume")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--only", nargs="*", choices=list(SETTINGS), help="objectives")
+    parser.add_argument("--quick", action="store_true", help="seconds, to see that it works")
+    parser.add_argument("--table", action="store_true", help="print what --out holds")
+    args = parser.parse_args(argv)
+    rows = Rows(args.out)
+    if not args.table:
+        names = args.only or list(SETTINGS)
+        objectives(rows, names, range(SEEDS[0], SEEDS[0] + args.seeds), args.quick)
+    table(rows)
+
+
+if __name__ == "__main__":
+    main()
