@@ -56,9 +56,9 @@ def to_arviz(
     A guide gives independent draws.  They are dealt to ``num_chains`` chains since diagnostics
     compare chains: an R-hat near 1 says that there are enough draws, nothing about the guide.  In
     ``az.loo``, the parameters are fixed and a datum's latents are its own, so that leaving a datum
-    out leaves its latents to the prior: ``elpd_loo`` estimates :math:`\sum_n \ln q_\phi(x_n)` under
-    the model by weights that are heavy-tailed where latents tell much about the data.  Heed its
-    warning about Pareto k.
+    out leaves its latents to the prior: where the guide is the posterior, ``elpd_loo`` estimates
+    :math:`\sum_n \ln q_\phi(x_n)`, by weights that are heavy-tailed where latents tell much about
+    the data.  Heed its warning about Pareto k.
 
     :param module: a program with ``.model(x)`` and ``.guide(x)``.
     :param data: as :func:`~pyro_corex.tc_bound` takes it.

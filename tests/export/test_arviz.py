@@ -124,6 +124,34 @@ def test_what_is_known_of_each_draw_adds_up_without_anchors():
     np.testing.assert_allclose(stats["elbo"].values, elbo.values, rtol=1e-6)
 
 
+class Exact:
+    """Three readings of one cause, and a guide that is the posterior."""
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.expand(-1, 3), 4.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            q = dist.Normal(x.sum(-1, keepdim=True) / 19, (16 / 19) ** 0.5)
+            pyro.sample("z", q.to_event(1))
+
+
+def test_loo_estimates_the_marginal_likelihood_where_the_guide_is_the_posterior():
+    x = torch.randn(50, 1) + 4 * torch.randn(50, 3)
+    covariance = torch.ones(3, 3) + 16 * torch.eye(3)
+    truth = dist.MultivariateNormal(torch.zeros(3), covariance).log_prob(x)
+    exported = export(Exact(), x, num_draws=250, num_chains=4)
+    loo = az.loo(exported)
+    found = loo.elpd if V1 else loo.elpd_loo
+    assert found == pytest.approx(float(truth.sum()), abs=0.5)
+    plain = float(group(exported, "log_likelihood")["x"].mean(("chain", "draw")).sum())
+    assert plain > found + 2  # what the draws, which have seen each datum, are credited with
+    elbo = group(exported, "sample_stats")["elbo"].values  # ln q(x), whatever the draw
+    np.testing.assert_allclose(elbo, truth.expand(4, 250, 50).numpy(), rtol=1e-4)
+
+
 def test_a_discrete_top_is_drawn_and_not_summed_over():
     module, x = PROGRAMS["discrete top"](), binary(12)
     exported = export(module, x, num_draws=400)
