@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from anchors import COMPONENTS, Rows, Setting, spread, train
+from anchors import BATCH, COMPONENTS, Rows, Setting, spread, train
 from torch import Tensor
 
 import pyro_corex as pc
@@ -32,7 +32,7 @@ from pyro_corex.datasets import ImageFiles, PrincipalComponents, mnist, syntheti
 from pyro_corex.evaluation import sample_quality, train_features
 from pyro_corex.programs import Normal, conv_decoder, conv_encoder
 
-SEEDS = range(10, 13)
+SEEDS, STEPS = range(10, 13), 800
 
 
 def photographs_in(path: Path) -> Tensor:
@@ -42,12 +42,12 @@ def photographs_in(path: Path) -> Tensor:
 
 def sampling_data(data: Path | None, photographs: Path | None) -> Iterator[tuple[str, Any, float]]:
     """Name, images to train on and to score against, scale."""
-    yield "synthetic faces", synthetic_faces(8000, 30)[0], 0.1
     if data:
         x = mnist(data).x[:20_000].unflatten(1, (1, 28, 28))
         yield "MNIST", torch.nn.functional.pad(x, (2, 2, 2, 2)), 0.3
     if photographs:
         yield "photographs", photographs_in(photographs), 0.1
+    yield "synthetic faces", synthetic_faces(8000, 30)[0], 0.1
 
 
 def sampling(rows: Rows, data: Path | None, photographs: Path | None, quick: bool) -> None:
@@ -55,18 +55,19 @@ def sampling(rows: Rows, data: Path | None, photographs: Path | None, quick: boo
     for name, images, scale in sampling_data(data, photographs):
         seeds = [
             s
-            for s in range(10, 13)
+            for s in SEEDS
             if not rows.has("sampling", f"{name}, reconstructions against images", s)
         ]
         if not seeds:
             continue
         held = min(2000, len(images) // 4)
         seen, unseen = images[held:], images[:held]
-        components = PrincipalComponents.of(seen[:4000], COMPONENTS)
+        components = PrincipalComponents.of(seen[:2000], COMPONENTS)
         features = train_features(seen, steps=20 if quick else 300)
         x = components.project(seen)
+        epochs = 1 if quick else -(-STEPS * BATCH // len(x))
         for seed in seeds:
-            vae = train(x, Setting(), seed, latents=32, scale=scale, epochs=1 if quick else 30)
+            vae = train(x, Setting(), seed, latents=32, scale=scale, epochs=epochs)
             posterior = pc.AggregatePosterior.from_data(vae, x)
             generator = torch.Generator().manual_seed(seed)
             with torch.no_grad():
