@@ -112,6 +112,28 @@ def check_public_names(app, env):
             logger.warning("%s has no docstring", name)
 
 
+def lookup(name):
+    """What a dotted name stands for, or ``None``."""
+    value = pyro_corex
+    for part in name.split(".")[1:]:
+        value = getattr(value, part, None)
+    return value
+
+
+def resolve_other_names(app, env, node, contnode):
+    """Links a name that is public in two places, such as tc_bound, to where it is documented."""
+    target = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or not target.startswith("pyro_corex."):
+        return None
+    domain, value = env.get_domain("py"), lookup(target)
+    for name in domain.objects if value is not None else ():
+        if name.rpartition(".")[2] == target.rpartition(".")[2] and lookup(name) is value:
+            page = node["refdoc"]
+            return domain.resolve_xref(env, page, app.builder, "obj", name, node, contnode)
+    return None
+
+
 def setup(app):
-    """Adds the check to the build."""
+    """Adds both to the build."""
     app.connect("env-check-consistency", check_public_names)
+    app.connect("missing-reference", resolve_other_names)

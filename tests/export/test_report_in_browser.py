@@ -124,3 +124,20 @@ def test_everything_has_a_name_and_headings_are_in_order(browser, page):
     assert levels.count(1) == 1
     assert all(b - a <= 1 for a, b in pairwise(levels))
     assert browser.execute_script("return document.documentElement.lang") == "en"
+
+
+@pytest.mark.parametrize("page", ["images"], indirect=True)
+def test_the_window_shows_the_frame_of_the_slider(browser, page):
+    slider, picture, _ = parts(browser, page)
+    for value in (0, 5, 12):
+        top, left, height = browser.execute_script(
+            "arguments[0].value = arguments[2]; arguments[0].dispatchEvent(new Event('input'));"
+            "const a = arguments[1].getBoundingClientRect();"
+            "const b = arguments[1].querySelector('img').getBoundingClientRect();"
+            "return [b.top - a.top, b.left - a.left, a.height]",
+            slider,
+            picture,
+            value,
+        )
+        assert left == pytest.approx(0, abs=0.5)
+        assert top == pytest.approx(-value * height, abs=2)
