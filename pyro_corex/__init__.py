@@ -1,5 +1,7 @@
 """Total Correlation Explanation in Pyro."""
 
+from typing import TYPE_CHECKING, Any
+
 from pyro_corex import datasets, evaluation, information, programs, report
 from pyro_corex.evaluation import TCBound, choose_depth, tc_bound
 from pyro_corex.information import AggregatePosterior
@@ -15,11 +17,15 @@ from pyro_corex.programs import (
 )
 from pyro_corex.training import History, fit
 
+if TYPE_CHECKING:
+    from pyro_corex.estimator import CorEx
+
 __version__ = "0.1.0"
 
 __all__ = [
     "AggregatePosterior",
     "AnchorVAE",
+    "CorEx",
     "CorExELBO",
     "CorExTerms",
     "CorExVAE",
@@ -39,3 +45,12 @@ __all__ = [
     "report",
     "tc_bound",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the estimator, and scikit-learn with it, when it is first asked for."""
+    if name == "CorEx":
+        from pyro_corex.estimator import CorEx
+
+        return CorEx
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,488 @@
+"""CorEx: the estimator."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from pyro_corex.estimator import results
+from pyro_corex.estimator.classes import fit_classes
+from pyro_corex.estimator.columns import Column, describe
+from pyro_corex.estimator.gaussian import Options, fit_gaussian, make_oblique
+from pyro_corex.estimator.gaussian_layer import GaussianLayer
+from pyro_corex.estimator.parameters import Parameters, check_parameters
+from pyro_corex.estimator.reading import Words, as_tensor, read_anchors, read_kinds
+from pyro_corex.estimator.summary import summarise
+
+Array = NDArray[Any]
+
+_CELLS = 1 << 21  # entries that are coded at once
+_LARGE = 20_000_000  # entries from which float32 data stay float32
+_SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50)  # that "auto" tries
+
+
+class CorEx(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    r"""Total Correlation Explanation of a table: latents that explain why its columns agree.
+
+    Each column has a likelihood of its own kind, missing entries (NaN) are left out of it, and the
+    latents are those that make the bound of Eq. 10,
+
+    .. math::
+
+        TC(x) \ge \sum_i [H(x_i) + \langle \ln q(x_i|z) \rangle] - D_{KL}(p(z|x) \| r(z)),
+
+    as large as possible.  All figures are in nats.
+
+    :param n_hidden: the number of latents; a tuple such as ``(10, 3, 1)`` for layers from the data
+        upwards, each of which explains the one below; or "auto", by the bound on held-out rows.
+    :param latent: "gaussian", where a column may load on all latents, or "categorical", where each
+        latent has ``n_states`` states and each column belongs to one latent.
+    :param n_states: of categorical latents: a number, or a list with one for each latent.
+    :param kinds: "auto", or what the columns are: "binary", "categorical", "ordinal", "counts" or
+        "continuous" for all of them, a list, or a mapping from names or indices.  Found by
+        themselves: two values are binary; integers with up to 20 levels ordinal; other small
+        integers counts; words categorical; an ordered pandas categorical ordinal; the rest
+        continuous, which is standardised, and by ranks where it is skewed or heavy-tailed.
+    :param anchors: latent -> columns, e.g. ``{0: ["a", "b"], 1: {"c": 10.0}}``, with a strength for
+        each where it is a mapping.  Anchored columns load on no other latent, and their likelihood
+        counts as often as their strength says while the program is trained.  Results are those of
+        the unweighted bound.
+    :param anchor_strength: that of anchors which are given without one.
+    :param hidden: sizes of the hidden layers of networks that are added to linear ones, for
+        Gaussian latents; ``()`` is linear.
+    :param max_iter: gradient steps at most (at least one pass over the data), or steps of EM.
+    :param batch_size: rows to a gradient step.
+    :param lr: learning rate of Adam.
+    :param tol: convergence of EM, in nats, and of training, relative.
+    :param random_state: seed of everything random.
+
+    Attributes, where d is the number of columns and m that of latents, sorted by ``tcs_`` (anchored
+    latents stay where they are):
+
+    - ``tc_``, ``tc_stderr_``: the bound for complete rows.  The likelihood of the rows that it was
+      trained on is corrected by half a nat for each parameter and the number of rows, the
+      asymptotic optimism of maximum likelihood; :meth:`score` needs no such correction.  Where
+      entries are missing, it is evaluated on rows completed by draws from the model; that of the
+      observed entries alone is ``tc_observed_``.  With several layers, it's the sum of ``layer_tcs_``
+      (Eq. 15).
+    - ``tcs_``, ``tcs_stderr_``: what each latent adds, shape ``(m,)``: its shares of the relevance
+      of the columns, less its KL.  They add up to the bound of the first layer.
+    - ``mis_``, ``mis_stderr_``: :math:`I(z_j : x_i)`, shape ``(m, d)``.
+    - ``clusters_``: for each column the latent that tells most about it, -1 for constant ones.
+    - ``labels_``: most probable states ``(N, m)``, for categorical latents.
+    - ``history_``: the training, one record an iteration; ``trials_``: what "auto" tried.
+    - ``upper_``: the estimator of the layers above, which explains the latents of this one.
+    - ``program_``: the Pyro program, whose sites are those that :class:`~pyro_corex.CorExELBO`
+      was given; ``columns_``: how each column is read.
+
+    :raises ValueError, TypeError: for parameters and data that do not fit, saying how to mend it.
+
+    Example::
+
+        corex = CorEx(n_hidden=5, random_state=0).fit(answers)
+        print(corex.summary())
+    """
+
+    def __init__(
+        self,
+        n_hidden: int | tuple[int, ...] | str = 5,
+        *,
+        latent: str = "gaussian",
+        n_states: int | list[int] = 2,
+        kinds: Any = "auto",
+        anchors: Any = None,
+        anchor_strength: float = 5.0,
+        hidden: Any = (),
+        max_iter: int = 400,
+        batch_size: int = 256,
+        lr: float = 0.02,
+        tol: float = 1e-4,
+        random_state: Any = None,
+    ) -> None:
+        self.n_hidden = n_hidden
+        self.latent = latent
+        self.n_states = n_states
+        self.kinds = kinds
+        self.anchors = anchors
+        self.anchor_strength = anchor_strength
+        self.hidden = hidden
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.lr = lr
+        self.tol = tol
+        self.random_state = random_state
+
+    # ------------------------------------------------------------------ fitting
+
+    def fit(self, X: Any, y: Any = None) -> CorEx:
+        """Fits the table ``X``, of shape ``(N, d)``; ``y`` is ignored.
+
+        :raises ValueError: for data or parameters that do not fit.
+        """
+        parameters = check_parameters(self)
+        self._words = Words()
+        x = self._words.read(self, X, reset=True)
+        rng = check_random_state(self.random_state)
+        self._seed = int(rng.randint(2**31 - 1))
+        names = self._names
+        told = read_kinds(self.kinds, names)
+        self.columns_ = describe(x, names, told, self._words.labels, self._words.ordered, rng)
+        self._active = np.array([c.kind != "constant" for c in self.columns_])
+        if not self._active.any():
+            raise ValueError(
+                f"All {len(self.columns_)} columns are constant: there is no dependence to "
+                "explain. Give a table whose columns vary."
+            )
+        self.trials_: list[dict[str, float]] = []
+        layers = parameters.layers or (self._choose(x, parameters, rng),)
+        self.n_hidden_ = layers[0]
+        anchors = read_anchors(self.anchors, names, layers[0], self.anchor_strength)
+        self._check_anchored(anchors)
+        self._layer = self._fit_layer(x, layers, parameters, anchors)
+        self._read_results(x, anchors, rng)
+        self._fit_upper(layers)
+        if not self._layer.converged:
+            warnings.warn(
+                f"CorEx has not converged in {self.n_iter_} iterations: the bound still rises. "
+                f"Increase max_iter={self.max_iter}.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def _fit_layer(
+        self, x: Array, layers: tuple[int, ...], parameters: Parameters, anchors: Any
+    ) -> Any:
+        columns = self._used
+        position = np.cumsum(self._active) - 1
+        pulled = {
+            latent: {int(position[i]): s for i, s in strengths.items()}
+            for latent, strengths in anchors.items()
+        }
+
+        def batches() -> Iterator[Tensor]:
+            for rows in self._rows(len(x)):
+                yield torch.as_tensor(self._code(x[rows]), dtype=torch.float64)
+
+        float32 = x.dtype == np.float32 and x.size > _LARGE
+        options = Options(
+            layers[0], parameters.hidden, self.max_iter, self.batch_size, self.lr, self.tol,
+            self._seed, pulled, torch.float32 if float32 else torch.float64,
+        )  # fmt: skip
+        if self.latent == "categorical":
+            return fit_classes(columns, batches, parameters.n_states, options)
+
+        def transform(batch: Tensor) -> Tensor:
+            return torch.as_tensor(self._code(batch.numpy()), dtype=options.dtype)
+
+        fitted = fit_gaussian(columns, batches, as_tensor(x), transform, options)
+        if len(layers) > 1:
+            make_oblique(fitted)
+        fitted.program.to(torch.float64)
+        return GaussianLayer(fitted, columns)
+
+    def _choose(self, x: Array, parameters: Parameters, rng: np.random.RandomState) -> int:
+        """The number of latents that does best on a quarter of the rows, held out."""
+        n, d = x.shape
+        if n < 20:
+            raise ValueError(
+                f"n_hidden='auto' holds out a quarter of the rows and needs at least 20, but got "
+                f"{n}. Give a number."
+            )
+        order = rng.permutation(n)[: 4 * results.MAX_ROWS]
+        held, rest = np.sort(order[: len(order) // 4]), np.sort(order[len(order) // 4 :])
+        best, worse = 1, 0
+        for m in [m for m in _SIZES if m <= max(1, d // 2)]:
+            trial = self._clone(n_hidden=m, random_state=self._seed, anchors=None)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                trial._words, trial.n_features_in_ = self._words, self.n_features_in_
+                trial._fit_columns(x[rest], self.columns_, self._seed)
+            bounds = trial._row_bounds(x[held])
+            record = {
+                "n_hidden": m,
+                "score": float(bounds.mean()),
+                "stderr": float(bounds.std(ddof=1) / np.sqrt(len(held))),
+            }
+            self.trials_.append(record)
+            scores = {t["n_hidden"]: t["score"] for t in self.trials_}
+            worse = 0 if record["score"] >= max(scores.values()) else worse + 1
+            best = int(max(scores, key=scores.__getitem__))
+            if worse == 2:
+                break
+        return best
+
+    def _fit_columns(self, x: Array, columns: list[Column], seed: int) -> None:
+        """Fits one layer to columns that have been described."""
+        parameters = check_parameters(self)
+        self.columns_, self._seed = columns, seed
+        self._active = np.array([c.kind != "constant" for c in columns])
+        self._layer = self._fit_layer(x, parameters.layers, parameters, {})
+
+    def _check_anchored(self, anchors: dict[int, dict[int, float]]) -> None:
+        for strengths in anchors.values():
+            for i in strengths:
+                if not self._active[i]:
+                    raise ValueError(
+                        f"anchors names column {self.columns_[i].name!r}, which is constant and "
+                        "tells nothing of any latent. Leave it out."
+                    )
+
+    def _read_results(self, x: Array, anchors: Any, rng: np.random.RandomState) -> None:
+        rows: Any = slice(None)
+        if len(x) > results.MAX_ROWS:
+            rows = np.sort(rng.choice(len(x), results.MAX_ROWS, replace=False))
+        code = torch.as_tensor(self._code(x[rows]), dtype=torch.float64)
+        found = results.evaluate(self._layer, self._used, code, len(x), self._seed)
+        order = _order(found.tcs, anchors)
+        self._layer.reorder(order)
+        d = len(self.columns_)
+        self.mis_, self.mis_stderr_ = np.zeros((len(order), d)), np.zeros((len(order), d))
+        self.mis_[:, self._active] = found.mis[order]
+        self.mis_stderr_[:, self._active] = found.mis_stderr[order]
+        self.tcs_, self.tcs_stderr_ = found.tcs[order], found.tcs_stderr[order]
+        self.tc_, self.tc_stderr_ = found.tc, found.tc_stderr
+        self.tc_observed_, self.optimism_ = found.tc_observed, found.optimism
+        self.clusters_ = np.full(d, -1)
+        self.clusters_[self._active] = self._layer.clusters(self.mis_[:, self._active])
+        self.missing_ = float(np.isnan(x[rows]).mean())
+        self._draws = found.draws[:, order]
+        self.history_ = self._layer.history
+        self.n_iter_ = self._layer.n_iter
+        self.n_samples_ = len(x)
+        self.program_ = self._layer.program
+        if self._layer.discrete:
+            self.labels_ = np.concatenate(
+                [self._encode(x[rows]).astype(int) for rows in self._rows(len(x))]
+            )
+
+    def _fit_upper(self, layers: tuple[int, ...]) -> None:
+        self.layer_tcs_ = [self.tc_]
+        self.layer_tcs_stderr_ = [self.tc_stderr_]
+        if len(layers) == 1:
+            self.upper_ = None
+            del self._draws
+            return
+        rest: Any = layers[1:] if len(layers) > 2 else layers[1]
+        kinds = "categorical" if self._layer.discrete else "continuous"
+        upper = self._clone(n_hidden=rest, kinds=kinds, anchors=None, random_state=self._seed)
+        varies = (self._draws.std(0) > 1e-9).any()
+        self.upper_ = upper.fit(self._draws) if varies else None
+        del self._draws
+        if self.upper_ is not None:
+            self.layer_tcs_ += self.upper_.layer_tcs_
+            self.layer_tcs_stderr_ += self.upper_.layer_tcs_stderr_
+            self.tc_ = float(sum(self.layer_tcs_))
+            self.tc_stderr_ = float(np.sqrt(np.square(self.layer_tcs_stderr_).sum()))
+
+    def _clone(self, **changes: Any) -> CorEx:
+        parameters = self.get_params(deep=False) | changes
+        return CorEx(**parameters)
+
+    # ------------------------------------------------------------------ what a fitted one does
+
+    def transform(self, X: Any) -> Array:
+        """The latents of each row, ``(N, m)``: posterior means, or the most probable states."""
+        x = self._read(X)
+        return np.concatenate([self._encode(x[rows]) for rows in self._rows(len(x))])
+
+    def posterior(self, X: Any) -> Array:
+        """For categorical latents, the probabilities of their states, ``(N, m, n_states)``."""
+        x = self._read(X)
+        if not self._layer.discrete:
+            raise ValueError(
+                "posterior gives the probabilities of states, which Gaussian latents have not. "
+                "Use transform for their means, or latent='categorical'."
+            )
+        parts = [self._layer.posterior(self._tensor(x[rows])) for rows in self._rows(len(x))]
+        return np.concatenate(parts)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """The bound on the TC that the first layer explains, in nats, on these rows.
+
+        The entropies are the cross-entropies under the marginals that were fitted, so that it is
+        defined for a single row.  Missing entries are left out.
+        """
+        return float(self._row_bounds(self._read(X)).mean())
+
+    def score_samples(self, X: Any) -> Array:
+        """A lower bound on ln p of each row's coded entries, in nats: ``(N,)``."""
+        x = self._read(X)
+        parts = []
+        for rows in self._rows(len(x)):
+            terms = self._layer.terms(self._tensor(x[rows]))
+            parts.append(terms.log_prob.sum(1) - terms.kl)
+        return np.concatenate(parts)
+
+    def surprise(self, X: Any) -> Array:
+        """How surprising each row is, in nats: an upper bound on -ln p, ``(N,)``.
+
+        Of continuous columns it is the density of the standardised values that counts.
+        """
+        return -self.score_samples(X)
+
+    def inverse_transform(self, Z: Any) -> Any:
+        """Rows for latents ``(N, m)``: means, and the most probable levels and states.
+
+        :raises ValueError: for another number of latents.
+        """
+        check_is_fitted(self)
+        z = np.asarray(Z, dtype=np.float64)
+        if z.ndim != 2 or z.shape[1] != self.n_hidden_:
+            raise ValueError(
+                f"Z must have the shape (N, {self.n_hidden_}), as transform gives it, but got "
+                f"{z.shape}"
+            )
+        return self._to_user(self._complete(self._layer.predict(None, z), "best", None, len(z)))
+
+    def impute(self, X: Any, how: str = "best", random_state: Any = 0) -> Any:
+        """The table with its missing entries filled from the model, given the observed ones.
+
+        :param how: "mean" takes expected values wherever levels are numbers; "best" takes the
+            median of ordinal levels and the most probable binary values, so that filled entries
+            are levels; both take the most probable state of categorical columns and the mean of
+            counts and continuous ones.  "draw" draws from the model.
+        :returns: a data frame where one was fitted and given, else an array.
+        """
+        if how not in ("best", "mean", "draw"):
+            raise ValueError(f"how must be 'best', 'mean' or 'draw', but got {how!r}")
+        x = self._read(X)
+        rng = check_random_state(random_state)
+        out = np.array(x, dtype=np.float64)
+        for rows in self._rows(len(x)):
+            missing = np.isnan(out[rows])
+            if missing.any():
+                predicted = self._layer.predict(self._tensor(x[rows]))
+                filled = self._complete(predicted, how, rng, len(missing))
+                out[rows] = np.where(missing, filled, out[rows])
+        return self._to_user(out)
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
+        """Rows from the model: latents from the prior (of the top layer), then the columns."""
+        check_is_fitted(self)
+        if not isinstance(n_samples, (int, np.integer)) or n_samples < 1:
+            raise ValueError(f"n_samples must be an integer >= 1, but got {n_samples!r}")
+        rng = check_random_state(random_state)
+        latents = None
+        if self.upper_ is not None:
+            latents = self.upper_.sample(int(n_samples), rng)
+        generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
+        code = self._layer.sample(int(n_samples), generator, latents).numpy()
+        out = np.empty((int(n_samples), len(self.columns_)))
+        used = iter(range(code.shape[1]))
+        for i, column in enumerate(self.columns_):
+            source = code[:, next(used)] if self._active[i] else np.zeros(len(code))
+            out[:, i] = column.decode(source)
+        return self._to_user(out)
+
+    def get_covariance(self) -> Array:
+        """The covariance of the columns, ``(d, d)``, for linear Gaussian programs.
+
+        :raises ValueError: where columns are not all continuous, or ``hidden`` is not empty.
+        """
+        check_is_fitted(self)
+        kinds = {c.kind for c in self._used}
+        if self._layer.discrete or kinds != {"continuous"} or self.program_.hidden:
+            raise ValueError(
+                "get_covariance is for linear programs with Gaussian latents and continuous "
+                f"columns, but this one has latent={self.latent!r}, hidden={self.hidden!r} and the "
+                f"kinds {sorted(kinds)}. sample(n) gives rows to compute it from."
+            )
+        d = len(self.columns_)
+        scale = np.array([c.scale for c in self._used])
+        out = np.zeros((d, d))
+        out[np.ix_(self._active, self._active)] = self._layer.covariance() * np.outer(scale, scale)
+        return out
+
+    def summary(self, n_columns: int = 5) -> str:
+        """A text to paste into a letter: how much is explained, and what each latent is about."""
+        check_is_fitted(self)
+        return summarise(self, n_columns)
+
+    # ------------------------------------------------------------------ inside
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_hidden_
+
+    @property
+    def _names(self) -> list[Any]:
+        names = getattr(self, "feature_names_in_", None)
+        return [f"x{i}" for i in range(self.n_features_in_)] if names is None else list(names)
+
+    @property
+    def _used(self) -> list[Column]:
+        return [c for c in self.columns_ if c.kind != "constant"]
+
+    def _read(self, X: Any) -> Array:
+        check_is_fitted(self)
+        return self._words.read(self, X, reset=False)
+
+    def _rows(self, n: int) -> Iterator[slice]:
+        step = max(1, _CELLS // len(self.columns_))
+        return (slice(start, min(start + step, n)) for start in range(0, n, step))
+
+    def _code(self, x: Array) -> Array:
+        """The codes of the columns that vary."""
+        used = np.flatnonzero(self._active)
+        code = np.empty((len(x), len(used)))
+        for at, i in enumerate(used):
+            code[:, at] = self.columns_[i].encode(x[:, i].astype(np.float64))
+        return code
+
+    def _tensor(self, x: Array) -> Tensor:
+        return torch.as_tensor(self._code(x), dtype=torch.float64)
+
+    def _encode(self, x: Array) -> Array:
+        return self._layer.encode(self._tensor(x))
+
+    def _row_bounds(self, x: Array) -> Array:
+        parts = [
+            results.row_bounds(self._layer, self._used, self._tensor(x[rows]))
+            for rows in self._rows(len(x))
+        ]
+        return np.concatenate(parts)
+
+    def _complete(self, predicted: list[Array], how: str, rng: Any, n: int) -> Array:
+        """Predictions for the columns that vary, with the constant ones among them."""
+        rest = iter(predicted)
+        every = [next(rest) if on else np.zeros((n, 1)) for on in self._active]
+        return results.complete(self.columns_, every, how, rng)
+
+    def _to_user(self, x: Array) -> Any:
+        labels = self._words.labels
+        if not labels:
+            return x
+        import pandas  # only where words were fitted, as a data frame or an array of objects
+
+        frame = pandas.DataFrame(x, columns=self._names)
+        for i, words in labels.items():
+            codes = x[:, i]
+            frame[self._names[i]] = [
+                None if np.isnan(c) else words[int(np.clip(round(c), 0, len(words) - 1))]
+                for c in codes
+            ]
+        return frame
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+def _order(tcs: Array, anchors: Any) -> Array:
+    """Sorts the latents, largest first; those with anchors stay."""
+    order = np.arange(len(tcs))
+    free = np.array([j for j in order if j not in anchors], dtype=int)
+    order[free] = free[np.argsort(-tcs[free], kind="stable")]
+    return order
