@@ -85,7 +85,9 @@ def agglomerate(
         mean[np.ix_(fixed[index], fixed[index])] = -np.inf
         a, b = np.unravel_index(np.argmax(mean), mean.shape)
         i, j = index[a], index[b]
-        score = significance(sums["g"][i, j], sums["df"][i, j])
+        # of the mean pair: pairs of two groups are no independent evidence, as copies show
+        pairs = size[i] * size[j]
+        score = significance(sums["g"][i, j] / pairs, sums["df"][i, j] / pairs)
         enough = len(index) <= n_groups
         if score < threshold:
             kept = several | fixed[index]
