@@ -1,0 +1,32 @@
+"""What single latents do to the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def traversal(module: Any, z: Tensor, latent: int, values: Tensor) -> Tensor:
+    """Decoded means along one latent, the others staying where they are (the paper's Fig. 5).
+
+    :param module: a program with ``.decode(z)``, such as :class:`~pyro_corex.AnchorVAE`.
+    :param z: where to start from, shape ``(n, m)``: the encodings of some data.
+    :param latent: the latent that takes the values.
+    :param values: shape ``(k,)``, e.g. ``torch.linspace(-3, 3, 7)``.
+    :returns: shape ``(n, k, ...)``, as x has.
+    :raises ValueError: for other shapes, and for a latent that is not there.
+    """
+    if z.dim() != 2 or values.dim() != 1:
+        raise ValueError(
+            "z and values must have the shapes (n, m) and (k,), but have "
+            f"{tuple(z.shape)} and {tuple(values.shape)}"
+        )
+    if not 0 <= latent < z.shape[1]:
+        raise ValueError(f"There is no latent {latent}: there are 0 to {z.shape[1] - 1}")
+    changed = z.unsqueeze(1).repeat(1, len(values), 1)
+    changed[:, :, latent] = values.to(z)
+    with torch.no_grad():
+        decoded: Tensor = module.decode(changed.flatten(0, 1)).mean
+    return decoded.unflatten(0, (len(z), len(values)))
