@@ -61,7 +61,9 @@ class Design:
 class Group:
     """A latent class model of some columns: EM in closed form."""
 
-    def __init__(self, design: Design, columns: Sequence[int], n_states: int, weight: Array) -> None:
+    def __init__(
+        self, design: Design, columns: Sequence[int], n_states: int, weight: Array
+    ) -> None:
         self.design = design
         self.columns = list(columns)
         self.n_states = n_states
@@ -82,7 +84,7 @@ class Group:
         counts = self.onehot.T @ q + _PRIOR * design.marginal[self.cells, None]
         total = np.zeros((len(self.levels), self.n_states))
         np.add.at(total, self.of, counts)
-        self.log_table = np.log(np.maximum(counts / total[self.of], 1e-12)) if len(counts) else counts
+        self.log_table = np.log(np.maximum(counts / total[self.of], 1e-12))
         self.loc = np.zeros((len(self.numbers), self.n_states))
         self.scale = np.ones((len(self.numbers), self.n_states))
         self.size = np.ones(len(self.numbers))
@@ -106,7 +108,7 @@ class Group:
                 )
 
     def log_joint(self, rows: Any = slice(None), weighted: bool = True) -> Array:
-        """ln p(x, state) of the group's columns: ``(N, S)``."""
+        """Joint ln p(x, state) of the group's columns: ``(N, S)``."""
         weight = self.cell_weight[:, None] if weighted else 1.0
         out = self.onehot[rows] @ (self.log_table * weight) + self.log_pi
         for a, i in enumerate(self.numbers):
@@ -115,11 +117,12 @@ class Group:
         return out
 
     def number_log_prob(self, a: int, i: int, rows: Any = slice(None)) -> Array:
-        """ln p(x_i|state) of one of the numbers, 0 where missing."""
+        """Log-probability ln p(x_i|state) of one of the numbers, 0 where missing."""
         x = np.nan_to_num(self.design.code[rows, i])[:, None]
         if self.design.columns[i].kind == "counts":
+            size = self.size[a]
             fn = torch.distributions.NegativeBinomial(
-                torch.tensor(self.size[a]), logits=torch.as_tensor(self.loc[a] - np.log(self.size[a]))
+                torch.tensor(size), logits=torch.as_tensor(self.loc[a] - np.log(size))
             )
             value = fn.log_prob(torch.as_tensor(x)).numpy()
         else:
@@ -169,14 +172,13 @@ def _starts(group: Group, rng: np.random.RandomState) -> Iterator[Array]:
         matrix = np.concatenate(parts, 1)
         _, vectors = np.linalg.eigh(matrix.T @ matrix)
         score = matrix @ vectors[:, -1]
-        projected = matrix @ vectors[:, -min(s, matrix.shape[1]):]
+        projected = matrix @ vectors[:, -min(s, matrix.shape[1]) :]
         centre = projected[rng.choice(design.n, s)]
         for _ in range(10):
             near = ((projected[:, None] - centre) ** 2).sum(2).argmin(1)
-            centre = np.stack([
-                projected[near == k].mean(0) if (near == k).any() else projected[rng.choice(design.n)]
-                for k in range(s)
-            ])  # fmt: skip
+            for k in range(s):
+                own = near == k
+                centre[k] = projected[own].mean(0) if own.any() else projected[rng.choice(design.n)]
         yield 0.3 / s + 0.7 * np.eye(s)[near]
     rank = np.argsort(np.argsort(score)) * s // design.n
     yield 0.3 / s + 0.7 * np.eye(s)[rank]

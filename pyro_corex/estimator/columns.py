@@ -36,7 +36,7 @@ class Column:
     labels: list[Any] | None = None
     """What the states are called, where they are not numbers."""
     marginal: Array = field(default_factory=lambda: np.zeros(0))
-    """ln p of each level, or of each count up to the largest."""
+    """Log p of each level, or of each count up to the largest."""
     resolution: float = 0.0
     """The smallest gap between data, in units of the code; 0 where they hardly repeat."""
 
@@ -96,7 +96,7 @@ class Column:
         return self.values[np.clip(np.round(code), 0, len(self.values) - 1).astype(int)]
 
     def log_marginal(self, code: Array) -> Array:
-        """ln p(x_i) of the column on its own, in nats: N(0, 1) for continuous codes."""
+        """Log-probability of the column on its own, in nats: N(0, 1) for continuous codes."""
         if self.kind == "continuous":
             return -0.5 * code**2 - 0.5 * np.log(2 * np.pi)
         at = np.clip(np.nan_to_num(code), 0, len(self.marginal) - 1).astype(int)
@@ -193,9 +193,7 @@ def _levels(name: str, kind: str, look: Array, seen: Array, labels: list[Any] | 
             f"levels or states. {mend}, or merge rare ones."
         )
     frequency = np.array([(look == value).sum() for value in seen]) + 0.5 / len(seen)
-    return Column(
-        name, kind, seen, labels=labels, marginal=np.log(frequency / frequency.sum())
-    )
+    return Column(name, kind, seen, labels=labels, marginal=np.log(frequency / frequency.sum()))
 
 
 def _detect(look: Array) -> str:

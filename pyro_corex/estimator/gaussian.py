@@ -146,9 +146,7 @@ def fit_gaussian(
     for u, i in enumerate(found.column):
         floor[u] = max(FLOOR, columns[i].resolution ** 2 / 12)
     loadings, psi, n_iter = factor_analysis(found.corr, m, floor)
-    spec = TableSpec(
-        tuple(c.program_kind for c in columns), tuple(c.n_levels for c in columns)
-    )
+    spec = TableSpec(tuple(c.program_kind for c in columns), tuple(c.n_levels for c in columns))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         program = TableVAE(spec, m, options.hidden).to(options.dtype)
@@ -174,7 +172,8 @@ def _anchored(
     found: Moments, loadings: Array, psi: Array, program: TableVAE, options: Options
 ) -> tuple[Array, Array]:
     """Turns the factors so that each anchored latent points at its columns, and lets these columns
-    load on nothing else."""
+    load on nothing else.
+    """
     m = options.n_hidden
     allowed = np.ones((len(program.spec.kinds), m))
     weight = np.ones(len(program.spec.kinds))
@@ -196,7 +195,7 @@ def _anchored(
             rest = np.linalg.svd(np.eye(m) - axes @ axes.T)[0][:, 0]
             axis, size = rest, 1.0
         axes = np.concatenate([axes, (axis / size)[:, None]], 1)
-    basis = np.linalg.qr(np.concatenate([axes, np.eye(m)], 1))[0][:, : m]
+    basis = np.linalg.qr(np.concatenate([axes, np.eye(m)], 1))[0][:, :m]
     free = [j for j in range(m) if j not in options.anchors]
     order = [*options.anchors, *free]
     turned = loadings @ basis
@@ -219,7 +218,7 @@ def _initialise(
     """Writes a factor model of normal scores into the program."""
     slot = {column: row for row, column in enumerate(program.scalar)}
     first = {int(c): u for u, c in reversed(list(enumerate(found.column)))}
-    place = {kind: 0 for kind in ("continuous", "ordinal", "counts", "nominal")}
+    place = dict.fromkeys(("continuous", "ordinal", "counts", "nominal"), 0)
 
     def put(parameter: Tensor, index: Any, value: Any) -> None:
         parameter[index] = torch.as_tensor(np.asarray(value), dtype=parameter.dtype)
@@ -325,8 +324,10 @@ def expectation_maximisation(
             free = [*allowed[i].nonzero().flatten().tolist(), m]
             solved[i] = 0.0
             solved[i, free] = torch.linalg.solve(gram[i][free][:, free], cross[i, free])
-        rest = square - 2 * (solved * cross).sum(1) + torch.einsum(
-            "da,dab,db->d", solved, gram, solved
+        rest = (
+            square
+            - 2 * (solved * cross).sum(1)
+            + torch.einsum("da,dab,db->d", solved, gram, solved)
         )
         program.weight.copy_(solved[:, :m])
         program.bias.copy_(solved[:, m])
@@ -358,10 +359,14 @@ def _polish(
     per_epoch = math.ceil(n / batch)
     epochs = max(1, round(options.max_iter / per_epoch))
     history: list[dict[str, float]] = []
-    stages = [(epochs, options.lr)] if epochs == 1 else [
-        (epochs - epochs // 3, options.lr),
-        (epochs // 3, options.lr / 5),
-    ]
+    stages = (
+        [(epochs, options.lr)]
+        if epochs == 1
+        else [
+            (epochs - epochs // 3, options.lr),
+            (epochs // 3, options.lr / 5),
+        ]
+    )
     for i, (number, lr) in enumerate(stages):
         if number:
             history += train(

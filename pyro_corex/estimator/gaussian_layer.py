@@ -55,7 +55,9 @@ class GaussianLayer:
         if self.program.hidden:
             return 0
         m = self.n_hidden
-        per_column = [max(1, c.n_levels - 1) if c.kind == "categorical" else 1 for c in self.columns]
+        per_column = [
+            max(1, c.n_levels - 1) if c.kind == "categorical" else 1 for c in self.columns
+        ]
         return max(0, m * sum(per_column) - m * (m - 1) // 2)
 
     def parameters_by_latent(self) -> Array:

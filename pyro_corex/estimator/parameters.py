@@ -91,8 +91,7 @@ def _states(n_states: Any, layers: Sequence[int]) -> tuple[int, ...] | int:
         return int(n_states)
     if not isinstance(n_states, (tuple, list)) or not all(map(_is_int, n_states)):
         raise TypeError(
-            "n_states must be an integer, or a list with one for each latent, but got "
-            f"{n_states!r}"
+            f"n_states must be an integer, or a list with one for each latent, but got {n_states!r}"
         )
     if any(s < 2 for s in n_states):
         raise ValueError(f"n_states must be >= 2 for every latent, but got {n_states!r}")

@@ -153,7 +153,7 @@ def read_kinds(kinds: Any, names: Sequence[Any]) -> dict[int, str]:
     :raises ValueError: for kinds, columns or numbers of columns that there are not.
     :raises TypeError: for another type.
     """
-    if kinds is None or isinstance(kinds, str) and kinds == "auto":
+    if kinds is None or (isinstance(kinds, str) and kinds == "auto"):
         return {}
     if isinstance(kinds, str):
         told = dict.fromkeys(range(len(names)), kinds)

@@ -38,7 +38,7 @@ class Results:
 
 
 def marginals(columns: Sequence[Column], code: Array) -> Array:
-    """ln p(x_i) of each entry in nats, ``(N, d)``, 0 where missing."""
+    """Log p(x_i) of each entry in nats, ``(N, d)``, 0 where missing."""
     parts = [column.log_marginal(code[:, i]) for i, column in enumerate(columns)]
     return np.nan_to_num(np.stack(parts, 1), nan=0.0)
 
@@ -49,7 +49,9 @@ def row_bounds(layer: Any, columns: Sequence[Column], code: Tensor) -> Array:
     return (terms.log_prob - marginals(columns, code.numpy())).sum(1) - terms.kl
 
 
-def evaluate(layer: Any, columns: Sequence[Column], code: Tensor, n_data: int, seed: int) -> Results:
+def evaluate(
+    layer: Any, columns: Sequence[Column], code: Tensor, n_data: int, seed: int
+) -> Results:
     r"""The bound of Eq. 10 on a table, and how it is shared among latents and columns.
 
     Missing entries are filled with draws from the model given the observed ones, so that the bound
@@ -133,4 +135,3 @@ def _level(column: Column, p: Array, how: str, rng: np.random.RandomState) -> Ar
     if column.kind == "ordinal":  # the median
         return column.decode((p.cumsum(1) < 0.5).sum(1).astype(float))
     return column.decode(p.argmax(1).astype(float))
-

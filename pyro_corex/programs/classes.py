@@ -40,9 +40,7 @@ class LatentClasses(CorExProgram):
         super().__init__("normal")
         self.spec = spec
         self.n_states = [int(s) for s in n_states]
-        if len(parents) != len(spec.kinds) or not all(
-            0 <= p < len(self.n_states) for p in parents
-        ):
+        if len(parents) != len(spec.kinds) or not all(0 <= p < len(self.n_states) for p in parents):
             raise ValueError(
                 f"parents must name one of {len(self.n_states)} latents for each of "
                 f"{len(spec.kinds)} columns, but got {list(parents)}"
@@ -76,7 +74,7 @@ class LatentClasses(CorExProgram):
         return "levels" if kind in ("ordinal", "nominal") else kind
 
     def prior(self) -> Tensor:
-        """ln of the states' probabilities: ``(m, max n_states)``."""
+        """Log of the states' probabilities: ``(m, max n_states)``."""
         return (self.class_logits + self._no_state).log_softmax(-1)
 
     def column_distribution(self, kind: str, columns: list[int], state: Tensor) -> Distribution:
@@ -123,7 +121,7 @@ class LatentClasses(CorExProgram):
                 pyro.sample(f"z_{j}", fn, infer={"enumerate": "parallel"})
 
     def log_joint(self, x: Tensor) -> Tensor:
-        """ln p(x of the latent's columns, state): ``(B, m, max n_states)``, nats."""
+        """Log p(x of the latent's columns, state): ``(B, m, max n_states)``, nats."""
         prior = self.prior()
         parts = []
         states = torch.arange(max(self.n_states), device=x.device)[:, None, None]
@@ -136,12 +134,12 @@ class LatentClasses(CorExProgram):
         return torch.stack(parts, 1)
 
     def _by_state(self, kind: str, columns: list[int], value: Tensor, states: Tensor) -> Tensor:
-        """ln q(x_i|state), 0 where missing: states, rows, columns."""
+        """Log q(x_i|state), 0 where missing: states, rows, columns."""
         fn = self.column_distribution(kind, columns, states)
         return fn.log_prob(value.nan_to_num()).masked_fill(value.isnan(), 0.0)
 
     def log_posterior(self, x: Tensor) -> Tensor:
-        """ln of the states' probabilities given the observed entries: ``(B, m, max n_states)``."""
+        """Log of the states' probabilities given the observed entries: ``(B, m, max n_states)``."""
         return self.log_joint(x).log_softmax(-1)
 
     def encode(self, x: Tensor) -> dist.Categorical:
@@ -167,5 +165,3 @@ class LatentClasses(CorExProgram):
                 f"x must be a non-empty batch of shape (B, {len(self.spec.kinds)}), one column for "
                 f"each of the kinds, but got {tuple(x.shape)}"
             )
-
-

@@ -261,7 +261,8 @@ class TableVAE(CorExProgram):
 
     def evidence(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the entries say: the precision matrices, ``(B, m, m)`` or ``(m, m)``, and the
-        right-hand side ``(B, m)`` of the equation for the mean."""
+        right-hand side ``(B, m)`` of the equation for the mean.
+        """
         m, loadings = self.latent_dim, self.loadings()
         parts: list[tuple[Tensor, Tensor]] = []
         n, k = len(self._by_kind["continuous"]), len(self._by_kind["ordinal"])
@@ -325,7 +326,7 @@ class TableVAE(CorExProgram):
     # ------------------------------------------------------------------ rows
 
     def log_prob_columns(self, x: Tensor, z: Tensor) -> Tensor:
-        """ln q(x_i|z) in nats, 0 where missing: shape ``(..., B, d)`` for z ``(..., B, m)``."""
+        """Ln q(x_i|z) in nats, 0 where missing: shape ``(..., B, d)`` for z ``(..., B, m)``."""
         out = z.new_zeros(*z.shape[:-1], x.shape[1])
         filled = x.nan_to_num()
         for _, columns, fn in self.column_distributions(z):
