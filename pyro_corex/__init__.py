@@ -50,7 +50,13 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Loads the estimator, and scikit-learn with it, when it is first asked for."""
     if name == "CorEx":
-        from pyro_corex.estimator import CorEx
-
+        try:
+            from pyro_corex.estimator import CorEx
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] != "sklearn":
+                raise
+            raise ModuleNotFoundError(
+                "CorEx needs scikit-learn: pip install 'pyro-corex[tables]'", name=error.name
+            ) from error
         return CorEx
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

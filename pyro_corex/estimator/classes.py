@@ -26,9 +26,7 @@ Batches = Callable[[], Iterator[Tensor]]
 
 MAX_ROWS = 100_000
 _STARTS = 6
-_LOOK = 2_000  # rows on which starts are compared
 _PRIOR = 0.1  # observations added to each table, with the column's own frequencies
-_FAR_APART = 1e-8
 
 
 class Design:

@@ -73,8 +73,8 @@ class CorEx(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
       trained on is corrected by half a nat for each parameter and the number of rows, the
       asymptotic optimism of maximum likelihood; :meth:`score` needs no such correction.  Where
       entries are missing, it is evaluated on rows completed by draws from the model; that of the
-      observed entries alone is ``tc_observed_``.  With several layers, it's the sum of ``layer_tcs_``
-      (Eq. 15).
+      observed entries alone is ``tc_observed_``.  With several layers, it is the sum of
+      ``layer_tcs_`` (Eq. 15).
     - ``tcs_``, ``tcs_stderr_``: what each latent adds, shape ``(m,)``: its shares of the relevance
       of the columns, less its KL.  They add up to the bound of the first layer.
     - ``mis_``, ``mis_stderr_``: :math:`I(z_j : x_i)`, shape ``(m, d)``.

@@ -98,7 +98,7 @@ def varimax(loadings: Array, n_iter: int = 500, tol: float = 1e-9) -> Array:
 
     Columns that carry next to nothing keep their small weight: the norm of a row has a floor.
     """
-    d, m = loadings.shape
+    m = loadings.shape[1]
     if m < 2:
         return np.eye(m)
     norm = np.sqrt((loadings**2).sum(1))

@@ -106,7 +106,7 @@ def moments(columns: Sequence[Column], batches: Batches) -> Moments:
     counts = np.maximum(counts * np.ones_like(products), 1.0)
     mean = sums / np.diag(counts)
     corr = products / counts - np.outer(mean, mean)
-    has_table = np.array([tables[i] is not None and tables[i].shape[1] == 1 for i in column])
+    has_table = np.array([tables[i] is not None and widths[i] == 1 for i in column])
     sd = np.where(has_table, 1.0, np.sqrt(np.maximum(np.diag(corr), 1e-12)))
     corr = corr / sd / sd[:, None]
     state = np.concatenate([np.arange(w) if w > 1 else [-1] for w in widths])
@@ -187,10 +187,10 @@ def _anchored(
     for strengths in options.anchors.values():
         units = np.flatnonzero(np.isin(found.column, list(strengths)))
         v = loadings[units]
-        u, s, vt = np.linalg.svd(v, full_matrices=False)
+        _, s, vt = np.linalg.svd(v, full_matrices=False)
         axis = vt[0] if s[0] > 1e-9 else np.eye(m)[0]
         axis = axis - axes @ (axes.T @ axis)
-        size = np.linalg.norm(axis)
+        size = float(np.linalg.norm(axis))
         if size < 1e-6:
             rest = np.linalg.svd(np.eye(m) - axes @ axes.T)[0][:, 0]
             axis, size = rest, 1.0

@@ -172,7 +172,7 @@ class GaussianLayer:
         for eps in draws:
             for kind, columns, fn in program.column_distributions(loc + scale * eps):
                 if kind in ("ordinal", "nominal"):
-                    value: Tensor = fn.probs  # type: ignore[attr-defined]
+                    value: Tensor = fn.probs
                 else:
                     value = torch.stack([fn.mean, fn.variance + fn.mean**2], -1)
                 for at, i in enumerate(columns):
@@ -200,9 +200,9 @@ class GaussianLayer:
         :param n_data: how many entries of each column were observed.
         """
         program, m = self.program, self.n_hidden
-        nodes, weights = np.polynomial.hermite_e.hermegauss(15)
-        weights = torch.as_tensor(weights / weights.sum(), dtype=program.weight.dtype)
-        nodes = torch.as_tensor(nodes, dtype=program.weight.dtype)
+        at_nodes, at_weights = np.polynomial.hermite_e.hermegauss(15)
+        weights = torch.as_tensor(at_weights / at_weights.sum(), dtype=program.weight.dtype)
+        nodes = torch.as_tensor(at_nodes, dtype=program.weight.dtype)
         others = _normal_draws(m, 64).to(nodes.dtype)
         r = torch.as_tensor(self.rotation, dtype=nodes.dtype)
         corr = torch.linalg.inv(program.prior_precision)

@@ -83,8 +83,8 @@ def agglomerate(
         mean = sums["mi"][np.ix_(index, index)] / np.outer(size[index], size[index])
         np.fill_diagonal(mean, -np.inf)
         mean[np.ix_(fixed[index], fixed[index])] = -np.inf
-        a, b = np.unravel_index(np.argmax(mean), mean.shape)
-        i, j = index[a], index[b]
+        a, b = divmod(int(mean.argmax()), mean.shape[1])
+        i, j = int(index[a]), int(index[b])
         # of the mean pair: pairs of two groups are no independent evidence, as copies show
         pairs = size[i] * size[j]
         score = significance(sums["g"][i, j] / pairs, sums["df"][i, j] / pairs)
@@ -96,8 +96,8 @@ def agglomerate(
             if kept.sum() > n_groups:  # only groups are merged from here on
                 mean[~kept] = -np.inf
                 mean[:, ~kept] = -np.inf
-                a, b = np.unravel_index(np.argmax(mean), mean.shape)
-                i, j = index[a], index[b]
+                a, b = divmod(int(mean.argmax()), mean.shape[1])
+                i, j = int(index[a]), int(index[b])
         if not np.isfinite(mean[a, b]):
             break
         i, j = min(i, j), max(i, j)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ def check_parameters(e: Any) -> Parameters:
             raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
     for name, low in (("lr", 0.0), ("tol", 0.0), ("anchor_strength", 1.0)):
         value = getattr(e, name)
-        fine = isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(value)
+        fine = isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(float(value))
         if not fine or value < low or (name == "lr" and value == 0):
             sign = ">" if name == "lr" else ">="
             raise ValueError(f"{name} must be a number {sign} {low:g}, but got {value!r}")
@@ -52,6 +53,11 @@ def check_parameters(e: Any) -> Parameters:
         raise ValueError(
             "anchors need a linear program: what a network does cannot be kept to chosen latents. "
             "Leave hidden out."
+        )
+    if len(layers) > 1 and e.latent == "categorical":
+        raise ValueError(
+            f"n_hidden={e.n_hidden!r} has several layers, which are for Gaussian latents. Give one "
+            "number, or latent='gaussian'."
         )
     if not layers and e.anchors:
         raise ValueError(
@@ -76,7 +82,7 @@ def _layers(n_hidden: Any) -> tuple[int, ...]:
         )
     if any(m < 1 for m in layers):
         raise ValueError(f"n_hidden must be >= 1 in every layer, but got {n_hidden!r}")
-    if any(above >= below for below, above in zip(layers, layers[1:], strict=False)):
+    if any(above >= below for below, above in pairwise(layers)):
         raise ValueError(
             f"n_hidden={n_hidden!r} does not get smaller from the data upwards: a layer explains "
             "the dependence among the latents below it, and needs fewer. Try (10, 3, 1)."

@@ -17,10 +17,9 @@ Every column but the nominal ones sees the latents through one number, its predi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -67,12 +66,12 @@ class OrderedLogit(dist.TorchDistribution):
         does not need are far away.
     """
 
-    arg_constraints = {}  # noqa: RUF012
+    arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.nonnegative_integer
 
     def __init__(self, predictor: Tensor, thresholds: Tensor) -> None:
         self.predictor = predictor
-        shape = thresholds.shape[:-1] + (1,)
+        shape = (*thresholds.shape[:-1], 1)
         low, high = thresholds.new_full(shape, -_FAR), thresholds.new_full(shape, _FAR)
         self.edges = torch.cat([low, thresholds, high], -1)  # (d, K + 1)
         super().__init__(predictor.shape, torch.Size(), validate_args=False)
@@ -172,8 +171,8 @@ class TableVAE(CorExProgram):
             self.decoder_net = mlp([m, *self.hidden, n])
             self.encoder_net = mlp([2 * len(spec.kinds), *self.hidden, 2 * m])
             for net in (self.decoder_net, self.encoder_net):
-                nn.init.zeros_(net[-1].weight)
-                nn.init.zeros_(net[-1].bias)
+                for parameter in net[-1].parameters():
+                    nn.init.zeros_(parameter)
 
     # ------------------------------------------------------------------ the decoder
 
@@ -358,8 +357,3 @@ class TableVAE(CorExProgram):
                 f"x has the dtype {x.dtype}, but the program has {self.weight.dtype}: convert one "
                 "of them with .to(...)"
             )
-
-
-def logistic_sd() -> float:
-    """The standard deviation of the logistic distribution, whose noise an ordinal column has."""
-    return math.pi / math.sqrt(3.0)
