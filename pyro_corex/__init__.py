@@ -15,7 +15,7 @@ from pyro_corex.programs import (
     anchor,
     latent_plate,
 )
-from pyro_corex.training import History, fit
+from pyro_corex.training import CheckpointError, History, fit, load, save
 
 if TYPE_CHECKING:
     from pyro_corex.estimator import CorEx
@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AggregatePosterior",
     "AnchorVAE",
+    "CheckpointError",
     "CorEx",
     "CorExELBO",
     "CorExTerms",
@@ -41,8 +42,10 @@ __all__ = [
     "fit",
     "information",
     "latent_plate",
+    "load",
     "programs",
     "report",
+    "save",
     "tc_bound",
 ]
 

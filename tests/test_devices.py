@@ -38,16 +38,6 @@ B, D, M, K = 5, 6, 3, 4
 IMAGE = (1, 8, 8)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_pyro() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pyro.clear_param_store()
-    yield
-    pyro.clear_param_store()
-    torch.set_num_threads(threads)
-
-
 # ---------------------------------------------------------------------- the programs
 
 
@@ -220,6 +210,19 @@ def test_the_penalty_on_tc_stays_on_cuda(device, watched, name):
     with device():
         loss = forward(program, name, watched, objective)
         tensors = [loss, objective.last_terms.total_correlation]
+        assert {t.device.type for t in tensors} == {"cuda"}
+
+
+@pytest.mark.parametrize("particles", [1, 2])
+@pytest.mark.parametrize(("device", "watched"), ON_CUDA)
+def test_the_reward_for_information_stays_on_cuda(device, watched, particles):
+    name = "stack, discrete top"
+    program = PROGRAMS[name]()
+    objective = CorExELBO(particles, particles > 1, max_plate_nesting=2, mi_weight={"z2": 2.0})
+    with device():
+        loss = forward(program, name, watched, objective)
+        with watched():
+            tensors = [loss, objective.last_terms.mutual_information["z2"]]
         assert {t.device.type for t in tensors} == {"cuda"}
 
 

@@ -4,12 +4,9 @@ import doctest
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-import pyro
 import pytest
-import torch
 
 import pyro_corex
 
@@ -25,17 +22,6 @@ def name(path: Path) -> str:
 
 def blocks(path: Path, language: str) -> list[str]:
     return [code for found, code in BLOCK.findall(path.read_text()) if found == language]
-
-
-@pytest.fixture(autouse=True)
-def _fresh_pyro() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pyro.clear_param_store()
-    pyro.set_rng_seed(0)
-    yield
-    pyro.clear_param_store()
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name)

@@ -10,6 +10,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 # script -> the figures that it writes; a new script needs a line here
 FIGURES = {
+    "training_three_ways.py": ["losses.png"],
     "stacked_digits.py": [
         "kl.png",
         "reconstructions.png",

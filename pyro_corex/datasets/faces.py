@@ -51,12 +51,17 @@ def draw_faces(factors: Tensor, nuisance: Tensor | None = None, *, size: int = 6
     :param nuisance: shape ``(n, 5)``, each in [-1, 1]: the shift to the right and downwards, and
         the red, green and blue of the background; zero by default.
     :returns: shape ``(n, 3, size, size)``, in [0, 1].
-    :raises ValueError: for other shapes.
+    :raises ValueError: for other shapes, and for values outside of [-1, 1].
     """
     nuisance = torch.zeros_like(factors) if nuisance is None else nuisance
     for name, value in (("factors", factors), ("nuisance", nuisance)):
         if value.dim() != 2 or value.shape[1] != 5 or len(value) != len(factors):
             raise ValueError(f"{name} must have the shape (n, 5), but got {tuple(value.shape)}")
+        if not value.is_floating_point() or not bool((value.abs() <= 1).all()):
+            raise ValueError(
+                f"{name} must be floating-point numbers in [-1, 1], but got {value.dtype} from "
+                f"{float(value.min()):g} to {float(value.max()):g}"
+            )
     images = factors.new_empty((len(factors), 3, size, size))
     parts = zip(*(x.split(_CHUNK) for x in (images, factors, nuisance)), strict=True)
     for image, factor, other in parts:

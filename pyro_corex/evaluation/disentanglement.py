@@ -62,6 +62,7 @@ def matched_information(
     """
     from scipy.optimize import linear_sum_assignment  # here, as it changes the warning filters
 
+    _check(codes, factors)
     chosen = torch.arange(codes.shape[-1]) if latents is None else torch.as_tensor(list(latents))
     if len(chosen) < factors.shape[-1]:
         raise ValueError(
@@ -80,7 +81,8 @@ def mutual_information_gap(codes: Tensor, factors: Tensor, *, bins: int = 20) ->
     :returns: the mean over factors of the gap in normalised mutual information, in [0, 1].
     :raises ValueError: as :func:`factor_information`, and for fewer than two latents.
     """
-    if codes.dim() == 2 and codes.shape[1] < 2:
+    _check(codes, factors)
+    if codes.shape[1] < 2:
         raise ValueError("a gap needs at least two latents, but codes have one")
     first, second = _normalised(codes, factors, bins).topk(2, dim=0).values
     return float((first - second).mean())
@@ -291,6 +293,8 @@ def _concentration(table: Tensor, dim: int) -> Tensor:
 
 def _check(codes: Tensor, factors: Tensor) -> None:
     for name, x in (("codes", codes), ("factors", factors)):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} must be a tensor (N, columns), but got {type(x).__name__}")
         if x.dim() != 2 or not x.numel():
             raise ValueError(f"{name} must have the shape (N, columns), but got {tuple(x.shape)}")
         if not bool(x.isfinite().all()):

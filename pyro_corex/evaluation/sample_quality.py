@@ -74,6 +74,8 @@ def sample_quality(
     :raises ValueError: for fewer than 40 images of either kind, or shapes that do not fit.
     """
     for name, images in (("real", real), ("samples", samples)):
+        if not isinstance(images, Tensor):
+            raise TypeError(f"{name} must be a tensor of images, but got {type(images).__name__}")
         if images.dim() != 4 or len(images) < 2 * BLOCKS:
             raise ValueError(
                 f"{name} must be at least {2 * BLOCKS} images of shape (n, C, H, W), but have the "
@@ -143,7 +145,7 @@ def train_features(
             "images must be at least 2, of shape (N, C, H, W) with height and width multiples of "
             f"4, but have the shape {tuple(images.shape)}"
         )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         torch.manual_seed(seed)
         body = _Features(images.shape[1], n_features).to(images.device)
         head = nn.Linear(n_features, len(_DAMAGES)).to(images.device)

@@ -52,7 +52,8 @@ def aggregate_log_density(
     for first in range(0, draws, draw_step):
         rows = slice(first, min(first + draw_step, draws))
         mine = source[rows]
-        picked, joint, marginal = [], [], []
+        own: Tensor | float = 0.0
+        joint = marginal = torch.tensor(-math.inf, device=source.device)
         for start in range(0, n, data_step):
             columns = slice(start, min(start + data_step, n))
             shape = (mine.numel(), columns.stop - start, m)
@@ -63,15 +64,15 @@ def aggregate_log_density(
                     f"{shape}, one value per latent, but has {tuple(block.shape)}."
                 )
             here = mine[:, None] == torch.arange(start, columns.stop, device=block.device)
-            picked.append(torch.where(here[:, :, None], block, 0.0).sum(1))
+            own = own + torch.where(here[:, :, None], block, 0.0).sum(1)
             total = block.sum(2)
             if leave_one_out:
                 total = total.masked_fill(here, -math.inf)
                 block = block.masked_fill(here[:, :, None], -math.inf)
-            joint.append(total.logsumexp(1))
-            marginal.append(block.logsumexp(1))
-        own = torch.stack(picked).sum(0)
-        parts.append((own, torch.stack(joint).logsumexp(0), torch.stack(marginal).logsumexp(0)))
-    own, joint_all, marginal_all = (torch.cat(part) for part in zip(*parts, strict=True))
+            # added up here, as results kept from every block would be in the way of the next ones
+            joint = torch.logaddexp(total.logsumexp(1), joint)
+            marginal = torch.logaddexp(block.logsumexp(1), marginal)
+        parts.append((own, joint, marginal))
+    own_all, joint_all, marginal_all = (torch.cat(part) for part in zip(*parts, strict=True))
     norm = math.log(n - 1 if leave_one_out else n)
-    return Aggregate(own, joint_all - norm, marginal_all - norm)
+    return Aggregate(own_all, joint_all - norm, marginal_all - norm)

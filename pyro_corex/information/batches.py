@@ -26,8 +26,8 @@ def read_batches(data: Data, batch_size: int) -> Iterator[Tensor]:
         TypeError: data is none of these, or a batch is no tensor.
 
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, but is {batch_size}.")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be an integer of at least 1, but is {batch_size!r}.")
     if isinstance(data, (Tensor, np.ndarray)):
         whole = torch.as_tensor(data)
         if whole.dim() == 0:
@@ -42,9 +42,22 @@ def read_batches(data: Data, batch_size: int) -> Iterator[Tensor]:
             f"{type(data).__name__}."
         )
     for batch in data:
-        x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-        if not isinstance(x, Tensor):
-            raise TypeError(
-                f"a batch must be a tensor or begin with one, but is {type(batch).__name__}."
-            )
-        yield x
+        yield first_of(batch)
+
+
+def first_of(batch: Any) -> Tensor:
+    """The x of a batch that may come with labels.
+
+    Raises:
+        TypeError: there is no tensor.
+
+    """
+    x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    if not isinstance(x, Tensor):
+        got = type(batch).__name__
+        raise TypeError(
+            "a batch must be a tensor or begin with one, but is "
+            + (got if x is batch else f"{got} that begins with {type(x).__name__}")
+            + "."
+        )
+    return x

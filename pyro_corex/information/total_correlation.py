@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ._checks import check_finite, check_gaussian, check_matrix
+from ._normal_pairs import NormalPairs
 from ._pairwise import aggregate_log_density, normal_log_density
 from .entropy import entropy_estimate
 from .estimate import Estimate
@@ -202,8 +203,8 @@ def minibatch_total_correlation(
 ) -> Tensor:
     """TC(z) of the aggregate posterior from one minibatch, for training, in nats.
 
-    See :func:`pairwise_total_correlation` for the two methods. Differentiable in z, loc and scale;
-    nothing is read back from the device.
+    See :func:`pairwise_total_correlation` for the two methods. Differentiable once in z, loc and
+    scale; nothing is read back from the device. Memory does not grow with B² m.
 
     Args:
         z: (B, m) draws, one from the encoder of each datum of the batch.
@@ -224,7 +225,9 @@ def minibatch_total_correlation(
             "z, loc and scale must have the same shape (B, m), but have "
             f"{tuple(z.shape)}, {tuple(loc.shape)} and {tuple(scale.shape)}."
         )
-    return pairwise_total_correlation(normal_log_density(z[:, None], loc, scale), n_data, method)
+    weight = batch_log_weight(z, n_data, method)
+    value: Tensor = NormalPairs.apply(z, loc, scale, weight)
+    return value
 
 
 def pairwise_total_correlation(

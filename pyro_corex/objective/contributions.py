@@ -7,7 +7,7 @@ made here, and :class:`~pyro_corex.objective.terms.CorExTerms` reports the very 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from pyro.ops.contract import contract_tensor_tree
 from pyro.ops.rings import SampleRing
 from torch import Tensor
 
-from pyro_corex.objective import sites, tc_penalty
+from pyro_corex.objective import discrete, sites, tc_penalty
 from pyro_corex.objective.enumeration import Expectation, Ordinal, ordinal
 from pyro_corex.objective.evidence import Batch
 from pyro_corex.objective.reductions import (
@@ -92,7 +92,23 @@ class Contributions:
             max_plate_nesting=self.max_plate_nesting,
             num_data=int(self.sums.num_data) if num_data is None else num_data,
         )
-        self.sums.penalise(value, value * (weight * self.sums.num_data))
+        self.sums.add_extra("total_correlation", "", value, weight)
+
+    def inform(self, weights: Mapping[str, float]) -> None:
+        """Adds to the bound ``weights`` times what the guide's discrete sites know of the datum."""
+        for name, weight in weights.items():
+            found = discrete.mutual_information(self._table("mi_weight", name, self.guide))
+            self.sums.add_extra("mutual_information", name, found, weight)
+
+    def _table(self, option: str, name: str, guide: Mapping[str, Site]) -> discrete.Table:
+        return discrete.table(
+            option,
+            name,
+            guide,
+            axes=self._site_axes(guide[name]) if name in guide else {},
+            data_axes=self.data_axes,
+            max_plate_nesting=self.max_plate_nesting,
+        )
 
     # ------------------------------------------------------------------ the terms
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -13,20 +13,25 @@ from pyro import poutine
 from pyro.infer import TraceEnum_ELBO
 from pyro.infer.elbo import ELBO
 from pyro.infer.util import is_validation_enabled
-from pyro.poutine.enum_messenger import EnumMessenger
-from pyro.poutine.trace_messenger import TraceMessenger
 from pyro.util import (
     check_model_guide_match,
-    check_site_shape,
     check_traceenum_requirements,
 )
 from torch import Tensor
 
-from pyro_corex.objective import sites
+from pyro_corex.objective import discrete, sites
 from pyro_corex.objective.contributions import Contributions
 from pyro_corex.objective.pair import Pair, Program
 from pyro_corex.objective.sums import Sums
 from pyro_corex.objective.terms import CorExTerms
+from pyro_corex.objective.traces import (
+    Enumerate,
+    Recorder,
+    SequentialSiteError,
+    check_shapes,
+    enumerates,
+    plate_nesting,
+)
 
 
 class CorExELBO(TraceEnum_ELBO):
@@ -72,6 +77,10 @@ class CorExELBO(TraceEnum_ELBO):
     :param tc_num_data: the size of the data set that a batch is from.  By default it is that of
         the data plate, which is right where the plate subsamples; the ready-made programs see only
         the batch, and :func:`~pyro_corex.fit` fills this in for them.
+    :param mi_weight: guide site -> the weight of a reward for I(z:x), in nats: how much the bound
+        is raised for each nat that this discrete latent knows of the datum.  The estimate is exact
+        for the batch, H(mean q) - mean H(q).  Where the guide draws the site given another latent,
+        it is I(z : that latent), which is not less.  A weight of 0 reports it only.
     :param data_plates: the names of the plates that index data.  By default they are the plates
         that observed and latent sites share.  The other plates of a site index its dimensions.
     :param strict_enumeration_warning: ``"auto"`` warns where nothing is enumerated though a
@@ -89,6 +98,7 @@ class CorExELBO(TraceEnum_ELBO):
         tc_weight: float = 0.0,
         tc_sites: Collection[str] | None = None,
         tc_num_data: int | None = None,
+        mi_weight: Mapping[str, float] | None = None,
         data_plates: Collection[str] | None = None,
         strict_enumeration_warning: bool | Literal["auto"] = "auto",
         ignore_jit_warnings: bool = False,
@@ -118,6 +128,7 @@ class CorExELBO(TraceEnum_ELBO):
         self.tc_weight = tc_weight
         self.tc_sites = None if tc_sites is None else tuple(tc_sites)
         self.tc_num_data = tc_num_data
+        self.mi_weight = discrete.check_weights("mi_weight", mi_weight)
         self.data_plates = None if data_plates is None else frozenset(data_plates)
         self._warn_unenumerated = bool(strict_enumeration_warning)
         self._pair: Pair | None = None
@@ -125,12 +136,13 @@ class CorExELBO(TraceEnum_ELBO):
         self._last: Sums | None = None
 
     def __repr__(self) -> str:
-        given = {
+        given: dict[str, tuple[Any, Any]] = {
             "num_particles": (self.num_particles, 1),
             "vectorize_particles": (self.vectorize_particles, False),
             "tc_weight": (self.tc_weight, 0.0),
             "tc_sites": (self.tc_sites and list(self.tc_sites), None),
             "tc_num_data": (self.tc_num_data, None),
+            "mi_weight": (self.mi_weight, {}),
             "data_plates": (self.data_plates and sorted(self.data_plates), None),
         }
         shown = ", ".join(f"{k}={v!r}" for k, (v, default) in given.items() if v != default)
@@ -207,12 +219,17 @@ class CorExELBO(TraceEnum_ELBO):
 
         :raises RuntimeError: before the first call.
         """
+        return self.last_sums.terms(self.num_particles)
+
+    @property
+    def last_sums(self) -> Sums:
+        """What :attr:`last_terms` are made from: sums over the data and the particles."""
         if self._last is None:
             raise RuntimeError(
                 "CorExELBO has no terms yet: they are kept by a training step or an evaluation. "
                 "Call elbo.terms(model, guide, *args), or take a step first."
             )
-        return self._last.terms(self.num_particles, self.tc_weight)
+        return self._last
 
     def _finish(self, sums: Sums) -> float:
         self._last = sums
@@ -245,6 +262,7 @@ class CorExELBO(TraceEnum_ELBO):
             if self.tc_weight:
                 names = pair.penalised(found.latents(), self.tc_sites, args, kwargs)
                 found.penalise(self.tc_weight, names, self.tc_num_data)
+            found.inform(self.mi_weight)
             yield found.sums
 
     def _get_traces(
@@ -268,9 +286,9 @@ class CorExELBO(TraceEnum_ELBO):
         if self.max_plate_nesting == float("inf"):
             for _ in range(self.num_particles):
                 traces = self._get_trace(model, guide, args, kwargs)
-                if _enumerates(*traces):  # sites that only the model has are enumerated below
+                if enumerates(*traces):  # sites that only the model has are enumerated below
                     self._prepare(*traces)
-                    self.max_plate_nesting = _plate_nesting(*traces)
+                    self.max_plate_nesting = plate_nesting(*traces)
                     break
                 self._validate(*traces)
                 yield traces
@@ -281,7 +299,7 @@ class CorExELBO(TraceEnum_ELBO):
             found = self._enumerated_traces(model, guide, args, kwargs)
             try:
                 traces = next(found)
-            except _SequentialSiteError:
+            except SequentialSiteError:
                 self._pair.sequential = True
                 torch.set_rng_state(state)
             else:
@@ -296,8 +314,8 @@ class CorExELBO(TraceEnum_ELBO):
         if self.vectorize_particles:
             guide = self._vectorized_num_particles(guide)
             model = self._vectorized_num_particles(model)
-        guide = _Enumerate(first_available_dim=-1 - int(self.max_plate_nesting))(guide)
-        model = _Enumerate()(model)  # goes on where the guide stopped allocating dimensions
+        guide = Enumerate(first_available_dim=-1 - int(self.max_plate_nesting))(guide)
+        model = Enumerate()(model)  # goes on where the guide stopped allocating dimensions
         for _ in range(1 if self.vectorize_particles else self.num_particles):
             yield self._get_trace(model, guide, args, kwargs)
 
@@ -312,9 +330,9 @@ class CorExELBO(TraceEnum_ELBO):
             guide(*args, **kwargs)
             model_trace, guide_trace = unwrapped.get_traces()
         else:
-            guide_trace = _Recorder()(guide).get_trace(*args, **kwargs)
+            guide_trace = Recorder()(guide).get_trace(*args, **kwargs)
             replayed = poutine.replay(model, trace=guide_trace)
-            model_trace = _Recorder()(replayed).get_trace(*args, **kwargs)
+            model_trace = Recorder()(replayed).get_trace(*args, **kwargs)
         return model_trace, guide_trace
 
     def _validate(self, model_trace: Any, guide_trace: Any) -> None:
@@ -332,10 +350,10 @@ class CorExELBO(TraceEnum_ELBO):
             for name in [n for n, s in trace.nodes.items() if sites.is_subsample(s)]:
                 trace.remove_node(name)
             if is_validation_enabled():
-                _check_shapes(trace, self.max_plate_nesting)
+                check_shapes(trace, self.max_plate_nesting)
 
     def _check_enumeration(self, model_trace: Any, guide_trace: Any) -> None:
-        if not self._warn_unenumerated or _enumerates(model_trace, guide_trace):
+        if not self._warn_unenumerated or enumerates(model_trace, guide_trace):
             return
         could_be = [
             name
@@ -374,62 +392,3 @@ class CorExELBO(TraceEnum_ELBO):
             max_plate_nesting=self.max_plate_nesting,
             strict_enumeration_warning=False,
         )
-
-
-class _Recorder(TraceMessenger):
-    """``poutine.trace`` that says that it has no use for parameters.
-
-    A program whose parameters are a module's own may then leave them unregistered, unless
-    someone else, such as ``SVI``, is listening.
-    """
-
-    records_params = False
-
-
-class _Enumerate(EnumMessenger):
-    """``EnumMessenger`` that gives up at a sequentially enumerated site.
-
-    It also leaves out the guards against warnings of ``torch.jit.trace``, which cost time.
-    """
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if sites.enumerated(msg) and msg["infer"]["enumerate"] == "sequential":
-            raise _SequentialSiteError
-        EnumMessenger._pyro_sample.__wrapped__(self, msg)
-
-
-class _SequentialSiteError(Exception):
-    """The guide has a site that is enumerated one value at a time."""
-
-
-def _enumerates(model_trace: Any, guide_trace: Any) -> bool:
-    """Whether enumeration would do something for these traces."""
-    guide_sites = (s for s in guide_trace.nodes.values() if sites.is_sample(s))
-    if any(sites.enumerated(s) for s in guide_sites):
-        return True
-    return any(
-        sites.is_sample(s)
-        and sites.enumerated(s)
-        and s["infer"]["enumerate"] == "parallel"
-        and name not in guide_trace.nodes
-        for name, s in model_trace.nodes.items()
-    )
-
-
-def _check_shapes(trace: Any, max_plate_nesting: float) -> None:
-    for site in trace.nodes.values():
-        if sites.is_sample(site):
-            placeholder = site["value"].new_empty(()).expand(sites.batch_shape(site))
-            check_site_shape({**site, "log_prob": placeholder}, max_plate_nesting)
-
-
-def _plate_nesting(*traces: Any) -> int:
-    dims = [
-        frame.dim
-        for trace in traces
-        for site in trace.nodes.values()
-        if sites.is_sample(site)
-        for frame in site["cond_indep_stack"]
-        if frame.vectorized
-    ]
-    return -min(dims, default=0)

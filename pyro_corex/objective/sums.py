@@ -12,6 +12,13 @@ from pyro_corex.objective.evidence import Batch
 from pyro_corex.objective.terms import CorExTerms
 
 Kind = Literal["reconstruction", "kl"]
+Extra = Literal["total_correlation", "mutual_information"]
+
+_TC: tuple[Extra, str] = ("total_correlation", "")
+_EXTRA: dict[Extra, str] = {
+    "total_correlation": "the penalty on TC(z)",
+    "mutual_information": "the reward for I(z:x) of site {}",
+}
 
 
 @dataclass
@@ -27,10 +34,12 @@ class Sums:
     weight: dict[str, Tensor | float | None] = field(default_factory=dict)
     """The weight of each KL; ``None`` where it differs between data, which have no one weight."""
     num_data: float = 1.0
-    total_correlation: Tensor | None = None
-    """TC(z), summed over the particles, where it is penalised."""
-    penalty: Tensor | None = None
-    """What is trained of it."""
+    extra: dict[tuple[Extra, str], Tensor] = field(default_factory=dict)
+    """What is rewarded or penalised beside Eq. 10, in nats per datum, summed over the particles."""
+    extra_weight: dict[tuple[Extra, str], float] = field(default_factory=dict)
+    """How much of each; not negative."""
+    rewards: Tensor | None = None
+    """What is trained of them: rewards less penalties."""
     batch: Batch | None = None
     """What the terms were made of, of the last trace."""
     shares_graph: bool = False
@@ -48,22 +57,27 @@ class Sums:
         self.weight.update(other.weight)
         self.num_data = other.num_data
         self.batch = other.batch
-        if other.total_correlation is not None and other.penalty is not None:
-            self.penalise(other.total_correlation, other.penalty.detach())
+        self.extra_weight.update(other.extra_weight)
+        for extra, value in other.extra.items():
+            _accumulate(self.extra, extra, value)
+        if other.rewards is not None:
+            self.rewards = _sum(self.rewards, other.rewards.detach())
 
-    def penalise(self, value: Tensor, penalty: Tensor) -> None:
-        """Adds to TC(z) what is reported, and what is trained with its graph."""
-        self.total_correlation = _sum(self.total_correlation, value.detach())
-        self.penalty = _sum(self.penalty, penalty)
+    def add_extra(self, kind: Extra, name: str, value: Tensor, weight: float) -> None:
+        """Adds ``weight * value`` to the bound, or takes it off where it is a penalty."""
+        _accumulate(self.extra, (kind, name), value.detach())
+        self.extra_weight[kind, name] = weight
+        sign = 1.0 if kind == "mutual_information" else -1.0
+        self.rewards = _sum(self.rewards, value.sum() * (sign * weight * self.num_data))
 
     def elbo(self) -> Tensor | float:
         """The sum of all weighted terms in nats: what is to be maximised."""
         total: Tensor | float = 0.0
         for (kind, _), weighted in self.weighted.items():
             total = total + weighted.sum() if kind == "reconstruction" else total - weighted.sum()
-        return total if self.penalty is None else total - self.penalty
+        return total if self.rewards is None else total + self.rewards
 
-    def terms(self, num_particles: int, tc_weight: float) -> CorExTerms:
+    def terms(self, num_particles: int) -> CorExTerms:
         """The terms per datum."""
         scale = 1.0 / (num_particles * self.num_data)
         kl = {name: value * scale for (kind, name), value in self.value.items() if kind == "kl"}
@@ -76,12 +90,18 @@ class Sums:
             kl=kl,
             kl_weight={name: self._kl_weight(name) for name in kl},
             num_data=self.num_data,
-            tc_weight=tc_weight,
-            total_correlation=None
-            if self.total_correlation is None
-            else self.total_correlation / num_particles,
+            tc_weight=self.extra_weight.get(_TC, 0.0),
+            total_correlation=self.extra[_TC] / num_particles if _TC in self.extra else None,
+            mutual_information=self._extra("mutual_information", num_particles),
+            mi_weight=self._extra_weight("mutual_information"),
             _batch=self.batch,
         )
+
+    def _extra(self, kind: Extra, num_particles: int) -> dict[str, Tensor]:
+        return {name: value / num_particles for (k, name), value in self.extra.items() if k == kind}
+
+    def _extra_weight(self, kind: Extra) -> dict[str, float]:
+        return {name: weight for (k, name), weight in self.extra_weight.items() if k == kind}
 
     def _kl_weight(self, name: str) -> Tensor:
         """The weights of a KL in the shape of its values, such that the products add up."""
@@ -104,8 +124,9 @@ class Sums:
                     )
                     term = "reconstruction" if kind == "reconstruction" else "KL"
                     found.append(f"the {term} of site {name!r} is {what}{where}")
-        if self.total_correlation is not None and not bool(self.total_correlation.isfinite()):
-            found.append("the penalty on TC(z) is not finite")
+        for (extra, name), value in self.extra.items():
+            if not bool(value.isfinite().all()):
+                found.append(_EXTRA[extra].format(repr(name)) + " is not finite")
         return (
             "The loss is not finite: "
             + ("; ".join(found) or "the sum of its terms overflows")

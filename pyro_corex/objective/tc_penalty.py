@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from pyro.distributions import Normal
 from torch import Tensor
 
-from pyro_corex.information import pairwise_total_correlation
+from pyro_corex.information import minibatch_total_correlation, pairwise_total_correlation
 from pyro_corex.objective import sites
 from pyro_corex.objective.sites import Site, is_sample
 
@@ -79,10 +80,17 @@ def total_correlation(
             "without a reparameterisation, through which TC(z) has no gradient. Enumerate them, "
             "relax them, or set tc_weight=0."
         )
-    parts = [
-        _pairs(name, guide[name], axes[name], data_axes, particle_plate, max_plate_nesting)
+    data = {
+        name: _data_dim(name, guide[name], axes[name], data_axes, max_plate_nesting)
         for name in names
-    ]
+    }
+    if len(names) == 1 and _is_normal_matrix(guide[names[0]], data[names[0]], particle_plate):
+        site = guide[names[0]]
+        fn, z = site["fn"], site["value"]
+        if len(z) < 2:  # a last batch of one datum says nothing about TC(z)
+            return z.new_zeros(())
+        return minibatch_total_correlation(z, fn.loc, fn.scale, num_data)
+    parts = [_pairs(name, guide[name], data[name], particle_plate) for name in names]
     if not parts:
         raise ValueError(
             "tc_weight needs latents that the guide draws for each datum, but no guide site in the "
@@ -91,7 +99,7 @@ def total_correlation(
     if len({part.shape[:3] for part in parts}) > 1:
         raise ValueError(f"The latents {sorted(names)} are not over the same data.")
     pairs = torch.cat(parts, -1) if len(parts) > 1 else parts[0]
-    if pairs.shape[1] < 2:  # a last batch of one datum says nothing about TC(z)
+    if pairs.shape[1] < 2:  # as above
         return pairs.new_zeros(())
     per_particle = [pairwise_total_correlation(p, num_data) for p in pairs.unbind()]
     return torch.stack(per_particle).sum() if len(per_particle) > 1 else per_particle[0]
@@ -103,15 +111,26 @@ def _is_noisy(site: Site) -> bool:
     return sites.needs_weight(site) and not exact and not sites.is_subsample(site)
 
 
-def _pairs(
+def _is_normal_matrix(site: Site, data: int, particle_plate: str) -> bool:
+    """Whether a site is normals of shape (data, latents), for which there is a quicker way."""
+    fn, value = site["fn"], site["value"]
+    return (
+        type(fn) is Normal
+        and data == -2
+        and value.dim() == 2
+        and fn.loc.shape == fn.scale.shape == value.shape
+        and all(frame.name != particle_plate for frame in site["cond_indep_stack"])
+    )
+
+
+def _data_dim(
     name: str,
     site: Site,
     axes: Mapping[Axis, int],
     data_axes: set[Axis],
-    particle_plate: str,
     max_plate_nesting: float,
-) -> Tensor:
-    """The log density p(z_bj | x_i) of draw b under datum i: shape (particles, B, B, m)."""
+) -> int:
+    """The batch dimension of the data, of a site that qualifies."""
     fn: Any = site["fn"]
     if sites.needs_weight(site):
         raise ValueError(
@@ -134,8 +153,14 @@ def _pairs(
             f"TC(z) of site {name!r} is asked for, but it is drawn given an enumerated site, so "
             "that there are several draws for each datum. Name other latents with tc_sites."
         )
+    return dims[0]
+
+
+def _pairs(name: str, site: Site, data: int, particle_plate: str) -> Tensor:
+    """The log density p(z_bj | x_i) of draw b under datum i: shape (particles, B, B, m)."""
+    fn: Any = site["fn"]
     events = len(fn.event_shape)
-    data = dims[0] - events
+    data = data - events
     draws = site["value"].movedim(data, 0).unsqueeze(data)
     density, factorised = sites.log_prob(fn, draws)
     if factorised != events:

@@ -43,6 +43,14 @@ class CorExTerms:
     total_correlation: Tensor | None = None
     """The minibatch estimate of TC(z), where ``tc_weight`` is not 0."""
 
+    mutual_information: Mapping[str, Tensor] = field(default_factory=dict)
+    r"""Latent site of ``mi_weight`` -> :math:`I(z_j : x)` of the batch, one value per latent.
+
+    It is at most the logarithm of the batch's size.  Joined terms have the mean over batches."""
+
+    mi_weight: Mapping[str, float] = field(default_factory=dict)
+    """Latent site -> the weight of the reward for its ``mutual_information``."""
+
     _batch: Batch | Evidence | None = field(default=None, repr=False, compare=False)
     """What the terms were made of."""
 
@@ -53,7 +61,8 @@ class CorExTerms:
 
     @property
     def objective(self) -> float:
-        """The sum of ``reconstruction`` minus ``kl_weight * kl`` minus ``tc_weight * TC(z)``.
+        """The sum of ``reconstruction`` minus ``kl_weight * kl`` minus ``tc_weight * TC(z)`` plus
+        ``mi_weight * mutual_information``.
 
         Minus the loss that is trained, per datum (Eq. 21).
         """
@@ -61,6 +70,8 @@ class CorExTerms:
         value = float(_total(self.reconstruction) - _total(weighted))
         if self.total_correlation is not None:
             value -= self.tc_weight * float(self.total_correlation)
+        for name, known in self.mutual_information.items():
+            value += self.mi_weight[name] * float(known.sum())
         return value
 
     # ------------------------------------------------------------------ with the entropies
@@ -196,6 +207,7 @@ class CorExTerms:
             kl_weight=mean([part.kl_weight for part in parts]),
             num_data=sum(sizes),
             total_correlation=torch.stack([tc * w for tc, w in pairs]).sum() if pairs else None,
+            mutual_information=mean([part.mutual_information for part in parts]),
             _batch=Evidence.join(evidence),
         )
 
@@ -238,6 +250,11 @@ class CorExTerms:
         if self.total_correlation is not None:
             tc = float(self.total_correlation)
             lines.append(f"  total_correlation: {tc:.4g}, weight {self.tc_weight:g}")
+        for name, value in self.mutual_information.items():
+            weight_of = self.mi_weight[name]
+            lines.append(
+                f"  mutual_information[{name!r}]: {_summary(value, 'latent')}, weight {weight_of:g}"
+            )
         return "\n".join(lines) + ")"
 
 

@@ -219,5 +219,13 @@ class Warmup:
         """Counts one training step."""
         self.taken += 1
 
+    def state_dict(self) -> dict[str, int]:
+        """The steps counted so far, for a checkpoint."""
+        return {"taken": self.taken}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Goes on from :meth:`state_dict`."""
+        self.taken = int(state["taken"])
+
     def __repr__(self) -> str:
         return f"Warmup({self.start:g} -> {self.stop:g} in {self.steps} steps, now {self():g})"

@@ -43,7 +43,7 @@ def image_grid(
     rows, columns, _, height, width = images.shape
     ax = _axes(ax, columns * 0.6, rows * 0.6)
     tiles = images.detach().cpu().float().clamp(0, 1)
-    tiles = torch.nn.functional.pad(tiles, (1, 1, 1, 1), value=0.5)
+    tiles = torch.nn.functional.pad(tiles, (1, 1, 1, 1), value=0.85)
     picture = tiles.permute(0, 3, 1, 4, 2).reshape(rows * (height + 2), columns * (width + 2), 3)
     ax.imshow(picture.numpy(), interpolation="nearest")
     _ticks(ax.yaxis, row_labels, height + 2)

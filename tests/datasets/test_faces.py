@@ -80,6 +80,9 @@ def test_nuisance_moves_the_face_and_colours_the_wall():
 
 def test_refuses():
     for call, match in (
+        (lambda: draw_faces(torch.full((1, 5), 1.5)), r"\[-1, 1\], but got torch.float32 from 1.5"),
+        (lambda: draw_faces(torch.full((1, 5), float("nan"))), r"in \[-1, 1\], but got .* nan"),
+        (lambda: draw_faces(torch.zeros(1, 5, dtype=torch.long)), "floating-point numbers"),
         (lambda: synthetic_faces(0), "n must be an integer >= 1, but got 0"),
         (lambda: synthetic_faces(1, size=0), "size must be an integer >= 1"),
         (

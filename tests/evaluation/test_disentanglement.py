@@ -131,3 +131,6 @@ def test_refuses(factors):
     ):
         with pytest.raises(ValueError, match=match):
             call()
+    for score in (factor_information, matched_information, mutual_information_gap, dci):
+        with pytest.raises(TypeError, match=r"codes must be a tensor .* but got ndarray"):
+            score(z.numpy(), factors)

@@ -93,3 +93,5 @@ def test_refuses():
     ):
         with pytest.raises(ValueError, match=match):
             call()
+    with pytest.raises(TypeError, match="samples must be a tensor of images, but got ndarray"):
+        sample_quality(flat, x, x.numpy())

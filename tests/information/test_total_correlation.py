@@ -328,3 +328,19 @@ def test_minibatch_refuses():
         info.pairwise_total_correlation(x, 10)
     with pytest.raises(ValueError, match=r"shape \(B, B, m\), but has \(4, 3, 1\)"):
         info.pairwise_total_correlation(x[:, :, None], 10)
+
+
+@pytest.mark.parametrize("method", ["stratified", "weighted"])
+@pytest.mark.parametrize("elements", [1, 1 << 16])
+def test_gaussian_pairs_in_blocks_are_the_general_way(generator, monkeypatch, method, elements):
+    monkeypatch.setattr("pyro_corex.information._normal_pairs._ELEMENTS", elements)
+    z = torch.randn(7, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    loc = torch.randn(7, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    scale = (torch.rand(7, 3, generator=generator, dtype=torch.float64) + 0.05).requires_grad_()
+    density = torch.distributions.Normal(loc, scale).log_prob(z[:, None])
+    want = info.pairwise_total_correlation(density, 50, method)
+    got = info.minibatch_total_correlation(z, loc, scale, 50, method)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+    gradients = [torch.autograd.grad(3 * value, (z, loc, scale)) for value in (got, want)]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)

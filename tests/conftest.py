@@ -7,6 +7,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _fresh_pyro() -> Iterator[None]:
+    """One thread, a fixed seed and an empty parameter store."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     pyro.clear_param_store()

@@ -1,0 +1,368 @@
+"""What training costs, as ratios to the same network trained by hand in PyTorch.
+
+    python benchmarks/training.py [--sections steps epochs scaling processes]
+    python benchmarks/training.py --pythae FOLDER
+
+Networks: the paper's MNIST stack (784-512-512-64 and 64-32-32-16-16-10, mirrored decoders, the top
+summed over), its first layer alone as a VAE ("mlp"), and a convolutional VAE ("conv"); batches of
+128 of random binary data.  The contestants take turns within one run, so that a machine whose speed
+drifts does the same to all of them; a ratio is the median over the rounds, with quartiles.
+
+By hand, as people write it, is a DataLoader over a TensorDataset and torch.optim.Adam with its
+defaults.  fit uses torch's fused Adam and indexes the tensor, so that the table has the same by
+hand and fit with Adam's defaults, too.
+
+pythae is compared with where it is there.  It is for this benchmark alone, and its pins are old, so
+it goes to a folder of its own:
+
+    pip install --no-deps --target FOLDER \\
+        pythae cloudpickle imageio pydantic pydantic-core annotated-types typing-inspection
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import importlib.util
+import io
+import logging
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from by_hand import pythae_model, stack_loss, vae_loss
+from pyro.infer import SVI, TraceEnum_ELBO, TraceMeanField_ELBO
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import pyro_corex as pc
+from pyro_corex.programs import conv_decoder, conv_encoder, mlp_decoder, mlp_encoder
+
+BATCH = 128
+LR = 1e-3
+TC_WEIGHT = 5.0
+BY_HAND = "PyTorch by hand"
+
+Epochs = Callable[[int], list[float]]
+"""Trains for so many epochs, and says how many seconds each took."""
+
+
+def paper_stack() -> pc.StackedCorEx:
+    return pc.StackedCorEx([(784, 512, 512, 64), (64, 32, 32, 16, 16, 10)])
+
+
+def mlp_vae(latents: int = 64) -> pc.CorExVAE:
+    encoder, decoder = mlp_encoder([784, 512, 512, latents]), mlp_decoder([latents, 512, 512, 784])
+    return pc.CorExVAE(encoder, decoder, latents)
+
+
+def conv_vae() -> pc.CorExVAE:
+    shape, channels = (1, 28, 28), (32, 64)
+    return pc.CorExVAE(conv_encoder(shape, 64, channels), conv_decoder(64, shape, channels), 64)
+
+
+# network: the program, its loss by hand, the shape of a datum, Pyro's objective, batches an epoch
+NETWORKS = {
+    "stack": (paper_stack, stack_loss, (784,), TraceEnum_ELBO, 16),
+    "mlp": (mlp_vae, vae_loss, (784,), TraceMeanField_ELBO, 16),
+    "conv": (conv_vae, vae_loss, (1, 28, 28), TraceMeanField_ELBO, 6),
+}
+
+
+def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Adam:
+    return torch.optim.Adam(parameters, lr=LR)
+
+
+def fused_adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Adam:
+    return torch.optim.Adam(parameters, lr=LR, fused=True)
+
+
+# ---------------------------------------------------------------------- contestants
+
+
+def timed(epochs: int, one: Callable[[], None]) -> list[float]:
+    seconds = []
+    for _ in range(epochs):
+        start = time.perf_counter()
+        one()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def loaded(x: Tensor) -> Iterator[Tensor]:
+    for (batch,) in DataLoader(TensorDataset(x), batch_size=BATCH, shuffle=True):
+        yield batch
+
+
+def indexed(x: Tensor) -> Iterator[Tensor]:
+    for rows in torch.randperm(len(x)).split(BATCH):
+        yield x[rows]
+
+
+def by_hand(module: nn.Module, loss: Any, x: Tensor, batches: Any, make: Any) -> Epochs:
+    optimiser = make(module.parameters())
+
+    def epoch() -> None:
+        total = 0.0
+        for batch in batches(x):
+            optimiser.zero_grad()
+            value = loss(module, batch)
+            value.backward()
+            optimiser.step()
+            total += value.item()
+
+    return lambda epochs: timed(epochs, epoch)
+
+
+def by_svi(module: Any, objective: Any, x: Tensor, validate: bool) -> Epochs:
+    svi = SVI(module.model, module.guide, pyro.optim.Adam({"lr": LR}), objective)
+
+    def epoch() -> None:
+        with pyro.validation_enabled(validate):
+            for batch in loaded(x):
+                svi.step(batch)
+
+    return lambda epochs: timed(epochs, epoch)
+
+
+def by_fit(module: nn.Module, x: Tensor, tc_weight: float = 0.0, **options: Any) -> Epochs:
+    elbo = pc.CorExELBO(tc_weight=tc_weight)
+    options = {"batch_size": BATCH, "lr": LR, "device": "cpu", "progress": False, **options}
+
+    def run(epochs: int) -> list[float]:
+        history = pc.fit(module, x, epochs=epochs, elbo=elbo, **options)
+        return history["seconds"]
+
+    return run
+
+
+def by_pythae(vae: pc.CorExVAE, x: Tensor, tc_weight: float = 0.0) -> Epochs:
+    from pythae.data.datasets import BaseDataset
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    for name in ("pythae", "pythae.trainers", "pythae.trainers.base_trainer.base_trainer"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    model = pythae_model(vae, tuple(x.shape[1:]), tc_weight)
+    seconds: list[float] = []
+
+    class Trainer(BaseTrainer):
+        def train_step(self, epoch: int) -> Any:  # without the copies that it makes in between
+            start = time.perf_counter()
+            loss = super().train_step(epoch)
+            seconds.append(time.perf_counter() - start)
+            return loss
+
+    def run(epochs: int) -> list[float]:
+        seconds.clear()
+        silence = (
+            contextlib.redirect_stderr(io.StringIO()),
+            contextlib.redirect_stdout(io.StringIO()),
+        )
+        with tempfile.TemporaryDirectory() as folder, silence[0], silence[1]:
+            config = BaseTrainerConfig(
+                output_dir=folder, num_epochs=epochs, learning_rate=LR, no_cuda=True,
+                per_device_train_batch_size=BATCH,
+            )  # fmt: skip
+            data = BaseDataset(x, torch.zeros(len(x)))
+            Trainer(model=model, train_dataset=data, training_config=config, callbacks=[]).train()
+        return list(seconds)
+
+    return run
+
+
+# ---------------------------------------------------------------------- measuring
+
+
+def take_turns(contestants: dict[str, Epochs], rounds: int) -> dict[str, list[float]]:
+    """Seconds of an epoch; the first of each run is left out."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            seconds[name].append(statistics.median(run(4)[1:]))
+    return seconds
+
+
+def report(title: str, seconds: dict[str, list[float]], steps: int, base: str) -> None:
+    print(f"\n{title}")
+    print(f"{'':38}{'ms a step':>10}{'ratio':>8}  (quartiles)")
+    for name, times in seconds.items():
+        ratios = [a / b for a, b in zip(times, seconds[base], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        median = statistics.median(times) / steps * 1e3
+        print(f"{name:38}{median:10.2f}{middle:8.3f}  ({low:.3f} to {high:.3f})", flush=True)
+
+
+def steps(rounds: int, pythae: bool) -> None:
+    """A step on a batch that is there, without a loop around it."""
+    for name, (make, loss, shape, objective, _) in NETWORKS.items():
+        torch.manual_seed(0)
+        first = make()
+        x = torch.bernoulli(torch.full((BATCH, *shape), 0.5))
+
+        def torch_step(make_optimiser: Any, value: Any, first: Any = first) -> Epochs:
+            module = copy.deepcopy(first)
+            optimiser = make_optimiser(module.parameters())
+
+            def step() -> None:
+                optimiser.zero_grad()
+                value(module).backward()
+                optimiser.step()
+
+            return lambda epochs: timed(5 * epochs, step)
+
+        def svi_step(elbo: Any, validate: bool, first: Any = first, x: Tensor = x) -> Epochs:
+            module = copy.deepcopy(first)
+            svi = SVI(module.model, module.guide, pyro.optim.Adam({"lr": LR}), elbo)
+
+            def step() -> None:
+                with pyro.validation_enabled(validate):
+                    svi.step(x)
+
+            return lambda epochs: timed(5 * epochs, step)
+
+        def written(module: Any, loss: Any = loss, x: Tensor = x) -> Tensor:
+            return loss(module, x)
+
+        elbo = pc.CorExELBO()
+
+        def ours(module: Any, x: Tensor = x, elbo: Any = elbo) -> Tensor:
+            with pyro.validation_enabled(False):
+                return elbo.differentiable_loss(module.model, module.guide, x)
+
+        contestants = {
+            BY_HAND: torch_step(adam, written),
+            "  fused Adam": torch_step(fused_adam, written),
+            "CorExELBO": torch_step(adam, ours),
+            "CorExELBO, fused Adam": torch_step(fused_adam, ours),
+            "CorExELBO, SVI, no validation": svi_step(pc.CorExELBO(), False),
+            f"{objective.__name__}, SVI": svi_step(objective(), True),
+            f"{objective.__name__}, SVI, no validation": svi_step(objective(), False),
+        }
+        if pythae and name != "stack":
+            model = pythae_model(copy.deepcopy(first), shape, 0.0)
+            optimiser = adam(model.parameters())
+
+            def step(model: Any = model, optimiser: Any = optimiser, x: Tensor = x) -> None:
+                optimiser.zero_grad()
+                model({"data": x}).loss.backward()
+                optimiser.step()
+
+            contestants["pythae VAE"] = lambda epochs, step=step: timed(5 * epochs, step)
+        report(f"A step, {name}", take_turns(contestants, rounds), 1, BY_HAND)
+
+
+def epochs(rounds: int, pythae: bool) -> None:
+    """An epoch, with whatever brings the data."""
+    for name, (make, loss, shape, objective, batches) in NETWORKS.items():
+        torch.manual_seed(0)
+        first = make()
+        x = torch.bernoulli(torch.full((BATCH * batches, *shape), 0.5))
+
+        def new(first: Any = first) -> Any:
+            return copy.deepcopy(first)
+
+        contestants = {
+            BY_HAND: by_hand(new(), loss, x, loaded, adam),
+            "  indexing": by_hand(new(), loss, x, indexed, adam),
+            "  indexing, fused Adam": by_hand(new(), loss, x, indexed, fused_adam),
+            "fit": by_fit(new(), x),
+            "fit, Adam as by hand": by_fit(new(), x, optimizer=adam),
+            "fit, networks compiled": by_fit(new(), x, compile_networks=True),
+            "fit, bf16-mixed": by_fit(new(), x, precision="bf16-mixed"),
+            f"{objective.__name__}, SVI": by_svi(new(), objective(), x, True),
+            f"{objective.__name__}, SVI, no validation": by_svi(new(), objective(), x, False),
+        }
+        if name != "stack":
+            contestants["fit, tc_weight"] = by_fit(new(), x, TC_WEIGHT)
+        if pythae and name != "stack":
+            contestants["pythae VAE"] = by_pythae(new(), x)
+            contestants["pythae BetaTCVAE"] = by_pythae(new(), x, TC_WEIGHT)
+        seconds = take_turns(contestants, rounds)
+        report(f"An epoch, {name}", seconds, batches, BY_HAND)
+        print("fit is faster by:", end="")
+        pairs = [("fit", BY_HAND), ("fit", f"{objective.__name__}, SVI")]
+        pairs += [("fit", "pythae VAE"), ("fit, tc_weight", "pythae BetaTCVAE")]
+        for ours, theirs in pairs:
+            if ours in seconds and theirs in seconds:
+                ratio = ratios(seconds[theirs], seconds[ours])
+                print(f"\n  {ratio} x than {theirs} ({ours})", end="")
+        print(flush=True)
+
+
+def ratios(a: list[float], b: list[float]) -> str:
+    low, middle, high = statistics.quantiles([p / q for p, q in zip(a, b, strict=True)], n=4)
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def scaling(rounds: int, pythae: bool) -> None:
+    """How the time of fit grows with the number of data and of latents."""
+    data = {n: by_fit(mlp_vae(), _random(n)) for n in (1024, 2048, 4096, 8192)}
+    seconds = take_turns({f"N = {n}": run for n, run in data.items()}, max(3, rounds // 4))
+    print("\nfit, mlp: an epoch of N data")
+    for (name, times), n in zip(seconds.items(), data, strict=True):
+        per_datum = statistics.median(times) / n * 1e6
+        print(f"{name:12}{per_datum:8.1f} us a datum, {ratios(times, seconds['N = 1024'])} x")
+    sizes = {m: by_fit(mlp_vae(m), _random(1024)) for m in (16, 64, 256, 1024)}
+    seconds = take_turns({f"m = {m}": run for m, run in sizes.items()}, max(3, rounds // 4))
+    print("\nfit, mlp: a step with m latents")
+    for name, times in seconds.items():
+        step = statistics.median(times) / 8 * 1e3
+        print(f"{name:12}{step:8.2f} ms a step, {ratios(times, seconds['m = 16'])} x", flush=True)
+
+
+def processes(rounds: int, pythae: bool) -> None:
+    """Two processes of one thread each, against one: they exchange gradients at every step."""
+    torch.set_num_threads(1)
+    print("\nTwo processes: throughput over that of one")
+    for name, make in (("stack", paper_stack), ("mlp", mlp_vae), ("conv", conv_vae)):
+        if name not in NETWORKS:
+            continue
+        for batch in (BATCH, 4 * BATCH):
+            x = _random(batch * (8 if name == "conv" else 16), NETWORKS[name][2])
+            runs = {str(n): by_fit(make(), x, devices=n, batch_size=batch) for n in (1, 2)}
+            seconds = take_turns(runs, rounds)
+            print(f"{name:6} {batch} a process: {ratios(seconds['1'], seconds['2'])}", flush=True)
+
+
+def _random(n: int, shape: tuple[int, ...] = (784,)) -> Tensor:
+    return torch.bernoulli(torch.full((n, *shape), 0.5))
+
+
+SECTIONS = {"steps": steps, "epochs": epochs, "scaling": scaling, "processes": processes}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--pythae", type=Path, help="the folder that pythae was installed to")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    for name in set(NETWORKS) - set(args.networks):
+        del NETWORKS[name]
+    if args.pythae:
+        sys.path.append(str(args.pythae))
+    pythae = importlib.util.find_spec("pythae") is not None
+    logging.disable(logging.INFO)  # pythae's, of each run
+    print(f"{args.threads} thread(s), batches of {BATCH}, {args.rounds} rounds")
+    if not pythae:
+        print("pythae is not installed, so it is left out")
+    for name in args.sections:
+        start = time.perf_counter()
+        SECTIONS[name](args.rounds, pythae)
+        print(f"[{name}: {time.perf_counter() - start:.0f} s]")
+
+
+if __name__ == "__main__":
+    main()

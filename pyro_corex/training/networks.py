@@ -1,0 +1,85 @@
+"""What is done to the networks of a program while it trains: lower precision, compilation.
+
+Only the networks compute in lower precision.  What they give is turned back, so that densities,
+divergences and their sums over hundreds of dimensions are computed in the parameters' precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from pyro_corex.programs import Likelihood, Prior
+
+
+def networks(module: nn.Module) -> list[nn.Module]:
+    """The encoders and decoders in a program: the largest parts that are plain modules."""
+    found: list[nn.Module] = []
+    for part in module.children():
+        if isinstance(part, (Likelihood, Prior)):
+            continue
+        if isinstance(part, (PyroModule, nn.ModuleList, nn.ModuleDict)):
+            found += networks(part)
+        else:
+            found.append(part)
+    return list({id(part): part for part in found}.values())
+
+
+@contextmanager
+def in_lower_precision(
+    module: nn.Module, context: Callable[[], AbstractContextManager[Any]], dtype: torch.dtype
+) -> Iterator[None]:
+    """Runs the networks of a program in ``context`` and turns what they give into ``dtype``."""
+    with ExitStack() as stack:
+        for part in networks(module):
+            stack.callback(_put_back, part, vars(part).get("forward"))
+            part.forward = _Lower(part.forward, context, dtype)
+        yield
+
+
+def _put_back(part: nn.Module, forward: Any) -> None:
+    if forward is None:
+        del part.forward
+    else:
+        part.forward = forward
+
+
+class _Lower:
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        context: Callable[[], AbstractContextManager[Any]],
+        dtype: torch.dtype,
+    ) -> None:
+        self.forward, self.context, self.dtype = forward, context, dtype
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self.context():
+            out = self.forward(*args, **kwargs)
+        return tree_map(self._raise, out)
+
+    def _raise(self, value: Any) -> Any:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return value.to(self.dtype)
+        return value
+
+
+@contextmanager
+def compiled(module: nn.Module, how: bool | str) -> Iterator[None]:
+    """Runs the networks of a program through ``torch.compile``.
+
+    :param how: whether to, or the name of a backend.
+    """
+    with ExitStack() as stack:
+        if how:
+            options = {} if how is True else {"backend": how}
+            for part in networks(module):
+                stack.callback(setattr, part, "_compiled_call_impl", part._compiled_call_impl)
+                part.compile(**options)
+        yield
