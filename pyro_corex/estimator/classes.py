@@ -156,12 +156,16 @@ def _starts(group: Group, rng: np.random.RandomState) -> Iterator[Array]:
     busy = sorted(group.levels, key=lambda i: -design.seen[:, i].mean())
     for i in busy[: _STARTS // 2]:
         level = np.nan_to_num(design.code[:, i], nan=-1).astype(int)
-        guess = rng.permutation(max(design.width[i], s)) % s
-        q = np.full((design.n, s), 1 / s)
-        rows = level >= 0
-        q[rows] = 0.3 / s
-        q[rows, guess[level[rows]]] += 0.7
-        yield q
+        mute = [-1, *range(design.width[i])] if design.width[i] > s else [-1]
+        for silent in mute:  # a level that may tell nothing of the state, such as an erasure
+            telling = [k for k in range(max(design.width[i], s)) if k != silent]
+            guess = np.zeros(max(design.width[i], s), dtype=int)
+            guess[telling] = rng.permutation(len(telling)) % s
+            q = np.full((design.n, s), 1 / s)
+            rows = (level >= 0) & (level != silent)
+            q[rows] = 0.3 / s
+            q[rows, guess[level[rows]]] += 0.7
+            yield q
     score = np.zeros(design.n)  # the first principal component of what is observed
     if len(group.cells) or group.numbers:
         parts = [group.onehot - design.marginal[group.cells] * 1.0]
@@ -180,7 +184,7 @@ def _starts(group: Group, rng: np.random.RandomState) -> Iterator[Array]:
         yield 0.3 / s + 0.7 * np.eye(s)[near]
     rank = np.argsort(np.argsort(score)) * s // design.n
     yield 0.3 / s + 0.7 * np.eye(s)[rank]
-    for _ in range(_STARTS // 2):
+    for _ in range(_STARTS // 2 if len(group.columns) > 3 else 2 * _STARTS):
         yield rng.dirichlet(np.full(s, 0.5), design.n)
 
 
