@@ -21,6 +21,7 @@ class ClassesLayer:
     """A trained :class:`~pyro_corex.programs.LatentClasses`."""
 
     discrete = True
+    style = False
 
     def __init__(
         self,

@@ -18,10 +18,11 @@ from torch import Tensor
 from pyro_corex.estimator import results
 from pyro_corex.estimator.classes import fit_classes
 from pyro_corex.estimator.columns import Column, describe
-from pyro_corex.estimator.gaussian import Options, fit_gaussian, make_oblique
+from pyro_corex.estimator.gaussian import fit_gaussian, make_oblique
 from pyro_corex.estimator.gaussian_layer import GaussianLayer
 from pyro_corex.estimator.parameters import Parameters, check_parameters
 from pyro_corex.estimator.reading import Words, as_tensor, read_anchors, read_kinds
+from pyro_corex.estimator.steps import Options
 from pyro_corex.estimator.summary import summarise
 
 Array = NDArray[Any]
@@ -76,7 +77,10 @@ class CorEx(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
       observed entries alone is ``tc_observed_``.  With several layers, it is the sum of
       ``layer_tcs_`` (Eq. 15).
     - ``tcs_``, ``tcs_stderr_``: what each latent adds, shape ``(m,)``: its shares of the relevance
-      of the columns, less its KL.  They add up to the bound of the first layer.
+      of the columns, less its KL.  With ``style_tc_`` they add up to the bound of the first layer.
+    - ``style_tc_``: what a style of answering adds.  People agree with all questions more or less
+      readily, which may tell more than a trait.  Where all columns are binary or ordinal and the
+      data show such a style, it has a latent of its own, which is not among the m; else it is 0.
     - ``mis_``, ``mis_stderr_``: :math:`I(z_j : x_i)`, shape ``(m, d)``.
     - ``clusters_``: for each column the latent that tells most about it, -1 for constant ones.
     - ``labels_``: most probable states ``(N, m)``, for categorical latents.
@@ -244,13 +248,15 @@ class CorEx(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             rows = np.sort(rng.choice(len(x), results.MAX_ROWS, replace=False))
         code = torch.as_tensor(self._code(x[rows]), dtype=torch.float64)
         found = results.evaluate(self._layer, self._used, code, len(x), self._seed)
-        order = _order(found.tcs, anchors)
-        self._layer.reorder(order)
+        m = self.n_hidden_  # a style of answering comes after these
+        order = _order(found.tcs[:m], anchors)
+        self._layer.reorder(np.concatenate([order, np.arange(m, self._layer.n_hidden)]))
         d = len(self.columns_)
-        self.mis_, self.mis_stderr_ = np.zeros((len(order), d)), np.zeros((len(order), d))
+        self.mis_, self.mis_stderr_ = np.zeros((m, d)), np.zeros((m, d))
         self.mis_[:, self._active] = found.mis[order]
         self.mis_stderr_[:, self._active] = found.mis_stderr[order]
         self.tcs_, self.tcs_stderr_ = found.tcs[order], found.tcs_stderr[order]
+        self.style_tc_ = float(found.tcs[m:].sum())
         self.tc_, self.tc_stderr_ = found.tc, found.tc_stderr
         self.tc_observed_, self.optimism_ = found.tc_observed, found.optimism
         self.clusters_ = np.full(d, -1)

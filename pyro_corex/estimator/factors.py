@@ -18,6 +18,7 @@ Array = NDArray[Any]
 
 FLOOR = 0.004
 """The least share of noise in the variance of a column."""
+_EVEN = 0.9  # (mean loading)^2 / mean square loading of a style of answering
 
 
 def factor_analysis(corr: Array, m: int, floor: Array | float = FLOOR) -> tuple[Array, Array, int]:
@@ -60,6 +61,56 @@ def factor_analysis(corr: Array, m: int, floor: Array | float = FLOOR) -> tuple[
     full = np.zeros((d, m))
     full[:, :m_used] = loadings
     return full, psi, int(found.nfev)
+
+
+def with_style(
+    corr: Array, n: int, loadings: Array, psi: Array, floor: Array
+) -> tuple[Array, Array, bool]:
+    """Factors of questions, and one more for how readily people agree, where the data show it.
+
+    Answers to all questions, whichever way they are keyed, share a style (acquiescence), which may
+    be stronger than a trait and says nothing of which questions belong together.  It counts as
+    found where one factor more is worth its parameters (BIC), some direction among the factors
+    loads on all questions alike, and without it the others have a simpler structure.
+
+    :returns: loadings ``(d, m + 1)`` with the style last, noise variances and True; or what was
+        given and False.
+    """
+    d, m = loadings.shape
+    if d < 2 * m + 4:
+        return loadings, psi, False
+    more, more_psi, _ = factor_analysis(corr, m + 1, floor)
+    if _bic(corr, n, loadings, psi) < _bic(corr, n, more, more_psi):
+        return loadings, psi, False
+    turned = more @ style_rotation(more)
+    style, rest = turned[:, -1], turned[:, :-1]
+    even = style.sum() ** 2 / (d * (style**2).sum())
+    simpler = simplicity(rest) > max(simplicity(loadings), simplicity(more))
+    if even < _EVEN or not simpler:
+        return loadings, psi, False
+    return turned, more_psi, True
+
+
+def style_rotation(loadings: Array) -> Array:
+    """The rotation ``(m, m)`` whose last axis loads on all columns alike; varimax of the others."""
+    d, m = loadings.shape
+    axis = np.linalg.lstsq(loadings, np.ones(d), rcond=None)[0]
+    axis /= np.linalg.norm(axis)
+    rest = np.linalg.svd(np.eye(m) - np.outer(axis, axis))[0][:, : m - 1]
+    return np.column_stack([rest @ varimax(loadings @ rest), axis])
+
+
+def simplicity(loadings: Array) -> float:
+    """The share of the largest loading of each column, after varimax."""
+    square = (loadings @ varimax(loadings)) ** 2
+    return float(square.max(1).sum() / max(square.sum(), 1e-12))
+
+
+def _bic(corr: Array, n: int, loadings: Array, psi: Array) -> float:
+    d, m = loadings.shape
+    model = loadings @ loadings.T + np.diag(psi)
+    fit = np.linalg.slogdet(model)[1] + np.trace(np.linalg.solve(model, corr))
+    return float(n * fit + np.log(n) * (d * m - m * (m - 1) / 2))
 
 
 def constrained_factors(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,30 +19,18 @@ from pyro_corex.estimator.factors import (
     FLOOR,
     constrained_factors,
     factor_analysis,
-    nearest_correlation,
     promax,
+    style_rotation,
     varimax,
+    with_style,
 )
+from pyro_corex.estimator.moments import Batches, Moments, moments
+from pyro_corex.estimator.steps import Options, expectation_maximisation, train
 from pyro_corex.programs.tables import TableSpec, TableVAE
-from pyro_corex.training import fit as train
 
 Array = NDArray[Any]
-Batches = Callable[[], Iterator[Tensor]]  # coded data, batch by batch
 
 _LOGIT = 1.702  # a logistic of this scale is as good as a normal of scale 1
-
-
-@dataclass
-class Moments:
-    """Correlations of normal scores; a nominal column has one score for each of its states."""
-
-    corr: Array
-    column: Array
-    """The column of each score."""
-    state: Array
-    """Its state, -1 where the column has one score."""
-    complete: bool
-    n: int
 
 
 @dataclass
@@ -52,81 +40,11 @@ class Fitted:
     program: TableVAE
     rotation: Array
     """Reported latents are the program's times this matrix, ``(m, m)``."""
+    style: bool = False
+    """Whether the last of them is a style of answering."""
     history: list[dict[str, float]] = field(default_factory=list)
     n_iter: int = 0
     converged: bool = True
-
-
-def score_tables(columns: Sequence[Column]) -> list[Array | None]:
-    """Normal scores of levels, counts and states: (levels, scores), None for continuous ones."""
-    tables: list[Array | None] = []
-    for column in columns:
-        if column.kind == "continuous":
-            tables.append(None)
-            continue
-        p = np.exp(column.marginal)
-        if column.kind == "categorical":
-            tables.append((np.eye(len(p)) - p) / np.sqrt(p * (1 - p)))
-            continue
-        edges = ndtri(np.clip(np.concatenate([[0], np.cumsum(p)]), 1e-12, 1 - 1e-12))
-        score = -np.diff(norm.pdf(edges)) / p
-        variance = (p * score**2).sum()  # attenuates a correlation: divide by it
-        tables.append((score / max(variance, 0.05))[:, None])
-    return tables
-
-
-def moments(columns: Sequence[Column], batches: Batches) -> Moments:
-    """Correlations from all pairs of observed entries, in one pass over the data."""
-    tables = score_tables(columns)
-    widths = [1 if t is None else t.shape[1] for t in tables]
-    column = np.repeat(np.arange(len(columns)), widths)
-    starts = np.concatenate([[0], np.cumsum(widths)])
-    products: Any = 0.0
-    counts: Any = 0.0
-    sums: Any = 0.0
-    n, complete = 0, True
-    for batch in batches():
-        x = batch.numpy()
-        seen = ~np.isnan(x)
-        whole = bool(seen.all())
-        s = np.empty((len(x), len(column)))
-        for i, table in enumerate(tables):
-            if table is None:
-                s[:, starts[i]] = x[:, i]
-            else:
-                at = np.clip(np.nan_to_num(x[:, i]), 0, len(table) - 1).astype(int)
-                s[:, starts[i] : starts[i + 1]] = table[at]
-        if not whole:
-            s[~seen[:, column]] = 0.0
-        complete = complete and whole
-        n += len(x)
-        products = products + s.T @ s
-        sums = sums + s.sum(0)
-        counts = counts + (len(x) if whole else seen[:, column].T.astype(float) @ seen[:, column])
-    counts = np.maximum(counts * np.ones_like(products), 1.0)
-    mean = sums / np.diag(counts)
-    corr = products / counts - np.outer(mean, mean)
-    has_table = np.array([tables[i] is not None and widths[i] == 1 for i in column])
-    sd = np.where(has_table, 1.0, np.sqrt(np.maximum(np.diag(corr), 1e-12)))
-    corr = corr / sd / sd[:, None]
-    state = np.concatenate([np.arange(w) if w > 1 else [-1] for w in widths])
-    return Moments(nearest_correlation(corr), column, state, complete, n)
-
-
-@dataclass
-class Options:
-    """What the estimator's parameters amount to for a Gaussian fit."""
-
-    n_hidden: int
-    hidden: tuple[int, ...] = ()
-    max_iter: int = 400
-    batch_size: int = 256
-    lr: float = 0.02
-    tol: float = 1e-4
-    seed: int = 0
-    anchors: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
-    """Latent -> column -> strength."""
-    dtype: torch.dtype = torch.float64
 
 
 def fit_gaussian(
@@ -146,6 +64,11 @@ def fit_gaussian(
     for u, i in enumerate(found.column):
         floor[u] = max(FLOOR, columns[i].resolution ** 2 / 12)
     loadings, psi, n_iter = factor_analysis(found.corr, m, floor)
+    style = False
+    asks = all(c.kind in ("binary", "ordinal") for c in columns)
+    if asks and not options.anchors and not options.hidden:
+        loadings, psi, style = with_style(found.corr, found.n, loadings, psi, floor)
+        m = loadings.shape[1]
     spec = TableSpec(tuple(c.program_kind for c in columns), tuple(c.n_levels for c in columns))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
@@ -159,13 +82,13 @@ def fit_gaussian(
     if linear_gaussian and (not found.complete or options.anchors):
         history, converged = expectation_maximisation(program, batches, options)
     elif not linear_gaussian:
-        history, converged = _polish(program, data, transform, options, found.n)
+        history, converged = train(program, data, transform, options)
     rotation = np.eye(m)
     if not options.anchors:
         if linear_gaussian:
             _to_principal(program)
-        rotation = reported_rotation(program)
-    return Fitted(program, rotation, history, n_iter + len(history), converged)
+        rotation = reported_rotation(program, style)
+    return Fitted(program, rotation, style, history, n_iter + len(history), converged)
 
 
 def _anchored(
@@ -274,121 +197,11 @@ def _initialise_ordinal(
 
 
 @torch.no_grad()
-def expectation_maximisation(
-    program: TableVAE, batches: Batches, options: Options
-) -> tuple[list[dict[str, float]], bool]:
-    """EM for continuous columns with missing entries: closed-form steps up the same bound.
-
-    The expectations are those of the full posterior, of which the encoder keeps the diagonal.
-    """
-    m = program.latent_dim
-    eye = torch.eye(m, dtype=program.weight.dtype)
-    history: list[dict[str, float]] = []
-    allowed = program.allowed[program.scalar]
-    gated = (~allowed.bool().all(1)).nonzero().flatten().tolist()
-    last = -math.inf
-    for _ in range(min(options.max_iter, 200)):
-        gram = program.weight.new_zeros(len(allowed), (m + 1) ** 2)
-        cross = program.weight.new_zeros(len(allowed), m + 1)
-        square = program.weight.new_zeros(len(allowed))
-        count = program.weight.new_zeros(len(allowed))
-        log_likelihood, n = 0.0, 0
-        w = program.loadings()
-        for x in batches():
-            seen = (~x.isnan()).to(x.dtype)
-            value = (x.nan_to_num() - program.bias) * seen
-            noise = (-2 * program.log_scale).exp()
-            weight = program.column_weight * noise
-            outer = (w[:, :, None] * w[:, None, :]).flatten(1)
-            precision = eye + ((seen * weight) @ outer).unflatten(-1, (m, m))
-            right = (value * weight) @ w
-            chol = torch.linalg.cholesky(precision)
-            cov = torch.cholesky_inverse(chol)
-            mean = (cov @ right.unsqueeze(-1)).squeeze(-1)
-            one = mean.new_ones(len(mean), 1)
-            z = torch.cat([mean, one], 1)
-            zz = z[:, :, None] * z[:, None, :]
-            zz[:, :m, :m] += cov
-            gram += seen.T @ zz.flatten(1)
-            raw = x.nan_to_num() * seen
-            cross += raw.T @ z
-            square += (raw**2).sum(0)
-            count += seen.sum(0)
-            quadratic = (value**2 * weight).sum() - (mean * right).sum()
-            log_det = 2 * chol.diagonal(dim1=-2, dim2=-1).log().sum() - (seen * weight.log()).sum()
-            log_likelihood += float(-0.5 * (quadratic + log_det))
-            n += len(x)
-        gram = gram.unflatten(-1, (m + 1, m + 1)) + 1e-9 * torch.eye(m + 1, dtype=gram.dtype)
-        solved = torch.linalg.solve(gram, cross.unsqueeze(-1)).squeeze(-1)
-        for i in gated:
-            free = [*allowed[i].nonzero().flatten().tolist(), m]
-            solved[i] = 0.0
-            solved[i, free] = torch.linalg.solve(gram[i][free][:, free], cross[i, free])
-        rest = (
-            square
-            - 2 * (solved * cross).sum(1)
-            + torch.einsum("da,dab,db->d", solved, gram, solved)
-        )
-        program.weight.copy_(solved[:, :m])
-        program.bias.copy_(solved[:, m])
-        program.log_scale.copy_(0.5 * (rest / count.clamp(min=1)).clamp(min=FLOOR).log())
-        history.append({"elbo": log_likelihood / n})
-        if log_likelihood / n - last < options.tol * 0.1:
-            return history, True
-        last = log_likelihood / n
-    return history, False
-
-
-@torch.no_grad()
 def _to_principal(program: TableVAE) -> None:
     """Turns the latents of a linear-Gaussian program so that its encoder is exact."""
     scaled = program.weight * (-program.log_scale).exp()[:, None]
     _, _, vt = torch.linalg.svd(scaled, full_matrices=True)
     program.weight.copy_(program.weight @ vt.T)
-
-
-def _polish(
-    program: TableVAE,
-    data: Any,
-    transform: Callable[[Tensor], Tensor],
-    options: Options,
-    n: int,
-) -> tuple[list[dict[str, float]], bool]:
-    """Trains with :class:`~pyro_corex.CorExELBO`, at two learning rates."""
-    batch = min(options.batch_size if n < 100_000 else 4 * options.batch_size, n)
-    per_epoch = math.ceil(n / batch)
-    epochs = max(1, round(options.max_iter / per_epoch))
-    history: list[dict[str, float]] = []
-    stages = (
-        [(epochs, options.lr)]
-        if epochs == 1
-        else [
-            (epochs - epochs // 3, options.lr),
-            (epochs // 3, options.lr / 5),
-        ]
-    )
-    for i, (number, lr) in enumerate(stages):
-        if number:
-            history += train(
-                program,
-                data,
-                epochs=number,
-                batch_size=batch,
-                lr=lr,
-                seed=options.seed + i,
-                device="cpu",
-                transform=transform,
-                progress=False,
-            ).epochs
-    elbos = np.array([epoch["elbo"] for epoch in history])
-    half = len(elbos) // 3
-    converged = True
-    if half >= 2:
-        tail = elbos[-half:]
-        slope = np.polyfit(np.arange(half), tail, 1)[0] * half
-        noise = np.std(tail - np.poly1d(np.polyfit(np.arange(half), tail, 1))(np.arange(half)))
-        converged = bool(slope < max(options.tol * 100 * abs(tail.mean()), 3 * noise))
-    return history, converged
 
 
 @torch.no_grad()
@@ -414,10 +227,10 @@ def correlation_loadings(program: TableVAE) -> tuple[Array, Array]:
     return rows.numpy(), np.array(index)
 
 
-def reported_rotation(program: TableVAE) -> Array:
-    """Varimax, with most loadings positive."""
+def reported_rotation(program: TableVAE, style: bool) -> Array:
+    """Varimax, with most loadings positive; a style of answering is last."""
     rows, _ = correlation_loadings(program)
-    rotation = varimax(rows)
+    rotation = style_rotation(rows) if style else varimax(rows)
     sign = np.sign((rows @ rotation).sum(0))
     return rotation * np.where(sign == 0, 1.0, sign)
 
@@ -431,8 +244,12 @@ def make_oblique(fitted: Fitted) -> None:
     program = fitted.program
     r = torch.as_tensor(fitted.rotation, dtype=program.weight.dtype)
     rows, _ = correlation_loadings(program)
-    pattern, corr = promax(rows @ fitted.rotation)
-    solved = np.linalg.lstsq(rows @ fitted.rotation, pattern, rcond=None)[0]
+    turned = rows @ fitted.rotation
+    m = turned.shape[1] - fitted.style
+    pattern, among = promax(turned[:, :m])
+    solved, corr = np.eye(len(r)), np.eye(len(r))
+    solved[:m, :m] = np.linalg.lstsq(turned[:, :m], pattern, rcond=None)[0]
+    corr[:m, :m] = among
     turn = r @ torch.as_tensor(solved, dtype=r.dtype)
     program.weight.copy_(program.weight @ turn)
     program.state_weight.copy_(program.state_weight @ turn)

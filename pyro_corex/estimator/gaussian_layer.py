@@ -39,6 +39,8 @@ class GaussianLayer:
     def __init__(self, fitted: Fitted, columns: Sequence[Column]) -> None:
         self.program = fitted.program.eval()
         self.rotation = fitted.rotation
+        self.style = fitted.style
+        """Whether the last latent is a style of answering, which is no latent to the user."""
         self.columns = list(columns)
         self.history = fitted.history
         self.n_iter = fitted.n_iter
@@ -46,8 +48,12 @@ class GaussianLayer:
 
     @property
     def n_hidden(self) -> int:
-        """The number of latents."""
+        """The number of latents, with that of a style of answering."""
         return self.program.latent_dim
+
+    @property
+    def _reported(self) -> Array:
+        return self.rotation[:, : self.n_hidden - self.style]
 
     @property
     def n_parameters(self) -> int:
@@ -69,7 +75,12 @@ class GaussianLayer:
         return proportional(mis)
 
     def clusters(self, mis: Array) -> Array:
-        """The latent of each column: the one that tells most, among those it may load on."""
+        """The latent of each column: the one that tells most, among those it may load on.
+
+        :param mis: ``(m, d)``, without a style of answering.
+        """
+        if self.style:
+            return mis.argmax(0)
         allowed = self.program.allowed.numpy().T
         if np.all(allowed == 1):
             return mis.argmax(0)
@@ -82,7 +93,7 @@ class GaussianLayer:
     @torch.no_grad()
     def encode(self, x: Tensor) -> Array:
         """The reported latents' means, ``(N, m)``."""
-        return self.program.encode(x).loc.numpy() @ self.rotation
+        return self.program.encode(x).loc.numpy() @ self._reported
 
     @torch.no_grad()
     def terms(self, x: Tensor) -> Terms:
@@ -131,7 +142,7 @@ class GaussianLayer:
                 with _seeded(generator):
                     value = fn.sample().to(x.dtype)
                 filled[:, columns] = torch.where(missing, value, filled[:, columns])
-        return filled, z.numpy() @ self.rotation
+        return filled, z.numpy() @ self._reported
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator, latents: Array | None = None) -> Tensor:
@@ -143,7 +154,10 @@ class GaussianLayer:
                 cov = torch.linalg.inv(self.program.prior_precision)
                 z = z @ torch.linalg.cholesky(cov).T
         else:
-            z = torch.as_tensor(latents @ self.rotation.T, dtype=self.program.weight.dtype)
+            z = torch.as_tensor(latents @ self._reported.T, dtype=self.program.weight.dtype)
+            if self.style:
+                axis = torch.as_tensor(self.rotation[:, -1], dtype=z.dtype)
+                z = z + torch.randn(len(z), 1, generator=generator, dtype=z.dtype) * axis
         x = z.new_empty(len(z), len(self.columns))
         for _, columns, fn in self.program.column_distributions(z):
             with _seeded(generator):
@@ -164,7 +178,7 @@ class GaussianLayer:
             loc, scale = q.loc, q.scale
             draws = _normal_draws(program.latent_dim, 16).to(loc.dtype)
         else:
-            loc = torch.as_tensor(latents @ self.rotation.T, dtype=program.weight.dtype)
+            loc = torch.as_tensor(latents @ self._reported.T, dtype=program.weight.dtype)
             scale = torch.zeros_like(loc)
             draws = loc.new_zeros(1, program.latent_dim)
         out: list[Any] = [None] * len(self.columns)
