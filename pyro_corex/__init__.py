@@ -51,15 +51,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads the estimator, and scikit-learn with it, when it is first asked for."""
+    """Loads the estimator when it is first asked for: scikit-learn sets filters of warnings."""
     if name == "CorEx":
-        try:
-            from pyro_corex.estimator import CorEx
-        except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] != "sklearn":
-                raise
-            raise ModuleNotFoundError(
-                "CorEx needs scikit-learn: pip install 'pyro-corex[tables]'", name=error.name
-            ) from error
+        from pyro_corex.estimator import CorEx
+
         return CorEx
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

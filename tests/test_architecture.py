@@ -23,6 +23,7 @@ RANKS = [
     {"datasets"},
     {"estimator"},
     {"report"},
+    {"__main__"},
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
 

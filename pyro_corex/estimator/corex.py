@@ -57,7 +57,7 @@ class CorEx(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     :param anchors: latent -> columns, e.g. ``{0: ["a", "b"], 1: {"c": 10.0}}``, with a strength for
         each where it is a mapping.  Anchored columns load on no other latent, and their likelihood
         counts as often as their strength says while the program is trained.  Results are those of
-        the unweighted bound.
+        the unweighted bound, which strengths above 1 lower.
     :param anchor_strength: that of anchors which are given without one.
     :param hidden: sizes of the hidden layers of networks that are added to linear ones, for
         Gaussian latents; ``()`` is linear.
@@ -105,7 +105,7 @@ class CorEx(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         n_states: int | list[int] = 2,
         kinds: Any = "auto",
         anchors: Any = None,
-        anchor_strength: float = 5.0,
+        anchor_strength: float = 1.0,
         hidden: Any = (),
         max_iter: int = 400,
         batch_size: int = 256,
@@ -196,7 +196,9 @@ class CorEx(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return GaussianLayer(fitted, columns)
 
     def _choose(self, x: Array, parameters: Parameters, rng: np.random.RandomState) -> int:
-        """The number of latents that does best on a quarter of the rows, held out."""
+        """The fewest latents whose bound on a quarter of the rows, held out, is within a standard
+        error of the best, which is that of the difference.
+        """
         n, d = x.shape
         if n < 20:
             raise ValueError(
@@ -205,25 +207,25 @@ class CorEx(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             )
         order = rng.permutation(n)[: 4 * results.MAX_ROWS]
         held, rest = np.sort(order[: len(order) // 4]), np.sort(order[len(order) // 4 :])
-        best, worse = 1, 0
+        bounds: dict[int, Array] = {}
+        best = 1
         for m in [m for m in _SIZES if m <= max(1, d // 2)]:
             trial = self._clone(n_hidden=m, random_state=self._seed, anchors=None)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 trial._words, trial.n_features_in_ = self._words, self.n_features_in_
                 trial._fit_columns(x[rest], self.columns_, self._seed)
-            bounds = trial._row_bounds(x[held])
-            record = {
-                "n_hidden": m,
-                "score": float(bounds.mean()),
-                "stderr": float(bounds.std(ddof=1) / np.sqrt(len(held))),
-            }
-            self.trials_.append(record)
-            scores = {t["n_hidden"]: t["score"] for t in self.trials_}
-            worse = 0 if record["score"] >= max(scores.values()) else worse + 1
-            best = int(max(scores, key=scores.__getitem__))
-            if worse == 2:
+            bounds[m] = trial._row_bounds(x[held])
+            score, stderr = _mean(bounds[m])
+            self.trials_.append({"n_hidden": m, "score": score, "stderr": stderr})
+            if score > bounds[best].mean():
+                best = m
+            if len(bounds) - list(bounds).index(best) > 2:
                 break
+        for m, own in bounds.items():  # the fewest that are as good as the best
+            lead, stderr = _mean(bounds[best] - own)
+            if lead <= stderr:
+                return m
         return best
 
     def _fit_columns(self, x: Array, columns: list[Column], seed: int) -> None:
@@ -484,6 +486,10 @@ class CorEx(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
+
+
+def _mean(values: Array) -> tuple[float, float]:
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def _order(tcs: Array, anchors: Any) -> Array:

@@ -51,7 +51,7 @@ def expectation_maximisation(
     allowed = program.allowed[program.scalar]
     gated = (~allowed.bool().all(1)).nonzero().flatten().tolist()
     last = -math.inf
-    for _ in range(min(options.max_iter, 200)):
+    for _ in range(options.max_iter):
         gram = program.weight.new_zeros(len(allowed), (m + 1) ** 2)
         cross = program.weight.new_zeros(len(allowed), m + 1)
         square = program.weight.new_zeros(len(allowed))

@@ -21,6 +21,10 @@ def summarise(e: Any, n_columns: int) -> str:
     if e.upper_ is not None:
         shares = " + ".join(f"{tc:.2f}" for tc in e.layer_tcs_)
         lines.append(f"By layer, from the columns upwards: {shares}.")
+    if e.style_tc_:
+        lines.append(
+            f"A style of answering (agreeing with everything): {e.style_tc_:.2f} nats of these."
+        )
     for j, (tc, stderr) in enumerate(zip(e.tcs_, e.tcs_stderr_, strict=True)):
         own = np.flatnonzero(e.clusters_ == j)
         own = own[np.argsort(-e.mis_[j, own], kind="stable")]
