@@ -142,10 +142,10 @@ def train(
                     f"lr={options.lr}."
                 )
             history.append({"elbo": -total / n})
-    return history, _has_converged(np.array([epoch["elbo"] for epoch in history]), options.tol)
+    return history, has_converged(np.array([epoch["elbo"] for epoch in history]), options.tol)
 
 
-def _has_converged(elbos: Array, tol: float) -> bool:
+def has_converged(elbos: Array, tol: float) -> bool:
     """Whether the last third rises by less than 100 tolerances, or less than its noise."""
     third = len(elbos) // 3
     if third < 2:
