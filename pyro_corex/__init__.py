@@ -1,5 +1,7 @@
 """Total Correlation Explanation in Pyro."""
 
+from typing import TYPE_CHECKING, Any
+
 from pyro_corex import datasets, evaluation, export, figures, information, programs
 from pyro_corex.evaluation import TCBound, choose_depth, tc_bound
 from pyro_corex.export import report, to_arviz
@@ -16,12 +18,16 @@ from pyro_corex.programs import (
 )
 from pyro_corex.training import CheckpointError, History, fit, load, save, start_top
 
+if TYPE_CHECKING:
+    from pyro_corex.estimator import CorEx
+
 __version__ = "0.1.0"
 
 __all__ = [
     "AggregatePosterior",
     "AnchorVAE",
     "CheckpointError",
+    "CorEx",
     "CorExELBO",
     "CorExTerms",
     "CorExVAE",
@@ -48,3 +54,12 @@ __all__ = [
     "tc_bound",
     "to_arviz",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the estimator when it is first asked for: scikit-learn sets filters of warnings."""
+    if name == "CorEx":
+        from pyro_corex.estimator import CorEx
+
+        return CorEx
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

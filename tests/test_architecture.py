@@ -24,6 +24,7 @@ RANKS = [
     {"estimator"},
     {"figures"},
     {"export"},
+    {"__main__"},
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
 

@@ -1,0 +1,224 @@
+"""What `CorEx` for tables does on tables whose truth is known: one JSON line for each run.
+
+``python benchmarks/tables.py linear discrete survey impute rows`` adds the runs that the file does
+not have yet; ``--table`` prints what it has.  LinearCorex 0.53 (PyPI) is compared with where it is
+installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pyro_corex import CorEx
+from pyro_corex.datasets import linear_gaussian
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from tests.estimator.tables import (  # noqa: E402
+    erased_copies,
+    erased_tc,
+    same_groups,
+    survey,
+)
+
+
+def clock() -> float:
+    """Seconds of this process on all cores, which other processes do not lengthen."""
+    return time.process_time()
+
+
+def linear(d: int, m: int, groups: bool, seed: int) -> dict[str, Any]:
+    data = linear_gaussian(max(2000, 20 * d), d, m, groups=groups, seed=seed)
+    x = data.x.double().numpy()
+    start = clock()
+    corex = CorEx(m, random_state=0).fit(x)
+    record = {
+        "tc_ratio": corex.tc_ / data.total_correlation,
+        "groups_right": same_groups(corex.clusters_, np.arange(d) % m) if groups else None,
+        "seconds": clock() - start,
+    }
+    try:
+        from linearcorex import Corex
+    except ImportError:
+        return record
+    start = clock()
+    other = Corex(n_hidden=m, seed=0).fit(x)
+    return record | {
+        "linearcorex_tc_ratio": float(other.tc) / data.total_correlation,
+        "linearcorex_seconds": clock() - start,
+    }
+
+
+def discrete(
+    size: int, states: int, n: int, missing: float, erasure: float, seed: int
+) -> dict[str, Any]:
+    x, hidden = erased_copies(n, 4, size, states, erasure, seed)
+    known = (x < states).reshape(n, 4, size)
+    holes = np.random.default_rng(seed + 1).random(x.shape) < missing
+    x[holes] = np.nan
+    known &= ~holes.reshape(n, 4, size)
+    start = clock()
+    corex = CorEx(4, latent="categorical", n_states=states, random_state=0).fit(x)
+    seconds = clock() - start
+    right = same_groups(corex.clusters_, np.arange(4).repeat(size))
+    one_to_one = right
+    if right:
+        for cause in range(4):
+            rows = known[:, cause].any(1)
+            labels = corex.labels_[rows, corex.clusters_[cause * size]]
+            one_to_one &= same_groups(labels, hidden[rows, cause])
+    truth = erased_tc(size, states, erasure)
+    return {
+        "groups_right": right,
+        "states_right": bool(one_to_one),
+        "worst_tcs_error": float(np.abs(corex.tcs_ / truth - 1).max()),
+        "seconds": seconds,
+    }
+
+
+def questions(acquiescence: float, seed: int) -> dict[str, Any]:
+    from scipy.optimize import linear_sum_assignment
+
+    answers, trait = survey(2000, 5, 10, seed, acquiescence)
+    start = clock()
+    corex = CorEx(5, random_state=0).fit(answers)
+    seconds = clock() - start
+    table = np.zeros((5, 5))
+    np.add.at(table, (trait, corex.clusters_), 1)
+    return {
+        "right_of_50": int(table[linear_sum_assignment(-table)].sum()),
+        "style_tc": corex.style_tc_,
+        "seconds": seconds,
+    }
+
+
+def impute(name: str, seed: int) -> dict[str, Any]:
+    """Root mean square error of filled entries, in standard deviations of their columns."""
+    from sklearn import datasets
+    from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+    from sklearn.impute import IterativeImputer, KNNImputer
+
+    x = np.asarray(getattr(datasets, f"load_{name}")().data, dtype=float)
+    x = x[:, x.std(0) > 0]
+    x = (x - x.mean(0)) / x.std(0)
+    holes = np.random.default_rng(seed).random(x.shape) < 0.2
+    holes[:, (~holes).sum(0) < 3] = False
+    gone = np.where(holes, np.nan, x)
+
+    def error(filled: Any) -> float:
+        return float(np.sqrt(np.mean((np.asarray(filled) - x)[holes] ** 2)))
+
+    start = clock()
+    corex = CorEx("auto", random_state=0).fit(gone)
+    record = {"n_hidden": corex.n_hidden_, "corex": error(corex.impute(gone, how="mean"))}
+    record["seconds"] = clock() - start
+    record["iterative"] = error(IterativeImputer(random_state=0).fit_transform(gone))
+    record["knn"] = error(KNNImputer().fit_transform(gone))
+    return record
+
+
+def rows(n: int, seed: int) -> dict[str, Any]:
+    """One pass over many rows, and the most memory that it took beyond the data's."""
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((n, 5), dtype=np.float32)
+    x = np.empty((n, 50), dtype=np.float32)
+    for i in range(50):
+        x[:, i] = np.digitize(z[:, i % 5] + rng.standard_normal(n, dtype=np.float32), [-1, 0, 1])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    start, wall = clock(), time.perf_counter()
+    corex = CorEx(5, max_iter=1, random_state=0).fit(x)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "seconds": clock() - start,
+        "wall_seconds": time.perf_counter() - wall,
+        "peak_over_data": 1 + (after - before) / x.nbytes,
+        "groups_right": same_groups(corex.clusters_, np.arange(50) % 5),
+    }
+
+
+def plan(section: str) -> Iterator[tuple[Any, dict[str, Any]]]:
+    if section == "linear":
+        for seed in range(3):
+            for d, m in ((50, 5), (100, 10), (200, 10), (500, 20)):
+                for groups in (True, False):
+                    yield linear, {"d": d, "m": m, "groups": groups, "seed": seed}
+    elif section == "discrete":
+        for seed in range(3):
+            for size in (2, 5, 20):
+                for states in (2, 3, 4):
+                    for n in (100, 1000, 10_000):
+                        for missing, erasure in ((0.0, 0.1), (0.0, 0.5), (0.3, 0.1), (0.3, 0.5)):
+                            yield discrete, {
+                                "size": size, "states": states, "n": n, "missing": missing,
+                                "erasure": erasure, "seed": seed,
+                            }  # fmt: skip
+    elif section == "survey":
+        for seed in range(10):
+            for acquiescence in (0.0, 0.15, 0.3, 0.5):
+                yield questions, {"acquiescence": acquiescence, "seed": seed}
+    elif section == "impute":
+        for seed in range(3):
+            for name in ("iris", "wine", "diabetes", "breast_cancer", "linnerud"):
+                yield impute, {"name": name, "seed": seed}
+    elif section == "rows":
+        for n in (100_000, 1_000_000):
+            yield rows, {"n": n, "seed": 0}
+
+
+SECTIONS = ("linear", "discrete", "survey", "impute", "rows")
+
+
+def table(records: list[dict[str, Any]]) -> None:
+    """Means over seeds; of truths, the share."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        key = ", ".join(f"{k}={v}" for k, v in record["options"].items() if k != "seed")
+        groups.setdefault(f"{record['section']}: {key}", []).append(record["found"])
+    for key, found in groups.items():
+        parts = []
+        for name in found[0]:
+            values = [f[name] for f in found if f.get(name) is not None]
+            if values:
+                spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else ""
+                parts.append(f"{name} {np.mean(values):.3g}{spread}")
+        print(f"{key} ({len(found)} seeds): {', '.join(parts)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sections", nargs="*", help=", ".join(SECTIONS))
+    parser.add_argument("--output", type=Path, default=Path("outputs/tables.jsonl"))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--table", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    warnings.simplefilter("ignore")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.touch()
+    records = [json.loads(line) for line in args.output.read_text().splitlines()]
+    done = {json.dumps([r["section"], r["options"]]) for r in records}
+    for section in args.sections:
+        for run, options in plan(section):
+            if json.dumps([section, options]) in done:
+                continue
+            record = {"section": section, "options": options, "found": run(**options)}
+            records.append(record)
+            with args.output.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+    if args.table:
+        table(records)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""CorEx without writing Python: ``python -m pyro_corex fit data.csv --n-hidden 5``.
+
+Writes a summary, tables and figures into a folder.  Figures need matplotlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyro_corex.estimator import CorEx, hierarchy, information_map, latent_against_column
+
+MISSING = {"", "na", "nan", "n/a", "null", "none", "?"}
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m pyro_corex", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    fit = commands.add_parser("fit", help="fit a table: a CSV file whose first line has the names")
+    fit.add_argument("data", type=Path)
+    fit.add_argument("--n-hidden", default="5", help="5, 'auto', or layers such as 10,3,1")
+    fit.add_argument("--latent", choices=["gaussian", "categorical"], default="gaussian")
+    fit.add_argument("--n-states", type=int, default=2)
+    fit.add_argument("--delimiter", default=",")
+    fit.add_argument("--drop", default="", help="columns to leave out, e.g. id,name")
+    fit.add_argument("--seed", type=int, default=0)
+    fit.add_argument("--output", type=Path, default=Path("corex"), help="a folder")
+    return parser.parse_args(argv)
+
+
+def read(path: Path, delimiter: str, drop: Iterable[str]) -> tuple[list[str], Any]:
+    """Names, and an array of numbers, or of objects where some columns are words."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.reader(file, delimiter=delimiter) if row]
+    if len(rows) < 3:
+        raise ValueError(f"{path} has {len(rows)} lines: a line of names and two rows are needed")
+    names, rows = rows[0], rows[1:]
+    wrong = next((i for i, row in enumerate(rows, 2) if len(row) != len(names)), None)
+    if wrong:
+        raise ValueError(
+            f"Row {wrong} of {path} has {len(rows[wrong - 2])} entries, but there are {len(names)} "
+            "names. Is --delimiter right?"
+        )
+    unknown = sorted(set(drop) - set(names))
+    if unknown:
+        raise ValueError(f"--drop names {unknown}, but the columns are {names}")
+    keep = [i for i, name in enumerate(names) if name not in drop]
+    columns = [_column([row[i].strip() for row in rows]) for i in keep]
+    words = any(column.dtype == object for column in columns)
+    x = np.empty((len(rows), len(keep)), dtype=object if words else float)
+    for at, column in enumerate(columns):
+        x[:, at] = column
+    return [names[i] for i in keep], x
+
+
+def _column(values: list[str]) -> Any:
+    gone = [value.lower() in MISSING for value in values]
+    try:
+        return np.array([np.nan if g else float(v) for v, g in zip(values, gone, strict=True)])
+    except ValueError:
+        words = [None if g else v for v, g in zip(values, gone, strict=True)]
+        return np.array(words, dtype=object)
+
+
+def layers(text: str) -> Any:
+    """What ``--n-hidden`` says."""
+    if text == "auto":
+        return text
+    try:
+        sizes = tuple(int(size) for size in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--n-hidden must be a number, 'auto' or layers such as 10,3,1, but got {text!r}"
+        ) from None
+    return sizes[0] if len(sizes) == 1 else sizes
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; 2 where the input does not fit."""
+    args = parse(argv)
+    try:
+        drop = [name for name in args.drop.split(",") if name]
+        names, x = read(args.data, args.delimiter, drop)
+        corex = CorEx(
+            layers(args.n_hidden),
+            latent=args.latent,
+            n_states=args.n_states,
+            random_state=args.seed,
+        ).fit(x)
+    except (OSError, ValueError, TypeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for column, name in zip(corex.columns_, names, strict=True):
+        column.name = name
+    write(corex, x, names, args.output)
+    print(corex.summary())
+    print(f"\nTables and figures: {args.output.resolve()}")
+    return 0
+
+
+def write(corex: CorEx, x: Any, names: list[str], output: Path) -> None:
+    """Writes the summary, tables and figures."""
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "summary.txt").write_text(corex.summary() + "\n", encoding="utf-8")
+    m = corex.n_hidden_
+    latents = [f"latent_{j}" for j in range(m)]
+    z = corex.transform(x)
+    table(output / "latents.csv", latents, z)
+    header = ["column", "kind", "latent", *latents]
+    rows = [
+        [name, column.kind, corex.clusters_[i], *corex.mis_[:, i]]
+        for i, (name, column) in enumerate(zip(names, corex.columns_, strict=True))
+    ]
+    table(output / "columns.csv", header, rows)
+    totals = [
+        [j, tc, se] for j, (tc, se) in enumerate(zip(corex.tcs_, corex.tcs_stderr_, strict=True))
+    ]
+    table(output / "totals.csv", ["latent", "tc_nats", "stderr"], totals)
+    save(information_map(corex), output / "information.png")
+    save(hierarchy(corex), output / "hierarchy.png")
+    for j in range(m):
+        save(latent_against_column(corex, x, j), output / f"latent_{j}.png")
+
+
+def save(ax: Any, path: Path) -> None:
+    """Writes a figure and forgets it."""
+    from matplotlib import pyplot
+
+    ax.figure.savefig(path, dpi=150)
+    pyplot.close(ax.figure)
+
+
+def table(path: Path, header: list[str], rows: Any) -> None:
+    """Writes a CSV file."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Factor analysis and rotations: where the Gaussian programs start from.
+
+For a linear-Gaussian program the bound of Eq. 10 is the likelihood of a factor model less what the
+factorised encoder loses, so that factor analysis is its maximum, in the basis in which the
+posterior precision is diagonal.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+from scipy.optimize import minimize
+
+Array = NDArray[Any]
+
+FLOOR = 0.004
+"""The least share of noise in the variance of a column."""
+_EVEN = 0.9  # (mean loading)^2 / mean square loading of a style of answering
+
+
+def factor_analysis(corr: Array, m: int, floor: Array | float = FLOOR) -> tuple[Array, Array, int]:
+    r"""Maximum likelihood factor analysis of a correlation matrix (Joreskog 1967).
+
+    :returns: loadings ``(d, m)`` with a diagonal :math:`W^T \Psi^{-1} W`, noise variances ``(d,)``
+        and the number of evaluations.
+    """
+    d = len(corr)
+    m_used = min(m, d)
+    floor = np.broadcast_to(np.minimum(floor, 0.5), (d,))
+    diagonal = np.diag(corr)
+
+    def parts(log_psi: Array) -> tuple[Array, Array, Array, Array]:
+        psi = np.exp(log_psi)
+        root = np.sqrt(psi)
+        scaled = corr / root / root[:, None]
+        values, vectors = eigh(scaled, subset_by_index=[d - m_used, d - 1])
+        values, vectors = values[::-1], vectors[:, ::-1]
+        loadings = root[:, None] * vectors * np.sqrt(np.maximum(values - 1, 0))
+        return psi, scaled, values, loadings
+
+    def loss(log_psi: Array) -> tuple[float, Array]:
+        psi, scaled, values, loadings = parts(log_psi)
+        top = np.maximum(values, 1.0)
+        f = log_psi.sum() + np.log(top).sum() + np.trace(scaled) - (values - values / top).sum()
+        slope = ((loadings**2).sum(1) + psi - diagonal) / psi
+        return 0.5 * float(f), 0.5 * slope
+
+    try:
+        start = 1 / np.diag(np.linalg.inv(corr + 1e-6 * np.eye(d)))
+        start = (1 - 0.5 * m_used / d) * start
+    except np.linalg.LinAlgError:
+        start = np.full(d, 0.5)
+    start = np.log(np.clip(start, floor, 0.95 * diagonal))
+    bounds = [(np.log(low), np.log(high)) for low, high in zip(floor, 1.5 * diagonal, strict=True)]
+    options = {"maxiter": 300, "ftol": 1e-10, "gtol": 1e-5, "maxcor": 20}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    psi, _, _, loadings = parts(found.x)
+    full = np.zeros((d, m))
+    full[:, :m_used] = loadings
+    return full, psi, int(found.nfev)
+
+
+def with_style(
+    corr: Array, n: int, loadings: Array, psi: Array, floor: Array
+) -> tuple[Array, Array, bool]:
+    """Factors of questions, and one more for how readily people agree, where the data show it.
+
+    Answers to all questions, whichever way they are keyed, share a style (acquiescence), which may
+    be stronger than a trait and says nothing of which questions belong together.  It counts as
+    found where one factor more is worth its parameters (BIC), some direction among the factors
+    loads on all questions alike, and without it the others have a simpler structure.
+
+    :returns: loadings ``(d, m + 1)`` with the style last, noise variances and True; or what was
+        given and False.
+    """
+    d, m = loadings.shape
+    if d < 2 * m + 4:
+        return loadings, psi, False
+    more, more_psi, _ = factor_analysis(corr, m + 1, floor)
+    if _bic(corr, n, loadings, psi) < _bic(corr, n, more, more_psi):
+        return loadings, psi, False
+    turned = more @ style_rotation(more)
+    style, rest = turned[:, -1], turned[:, :-1]
+    even = style.sum() ** 2 / (d * (style**2).sum())
+    simpler = simplicity(rest) > max(simplicity(loadings), simplicity(more))
+    if even < _EVEN or not simpler:
+        return loadings, psi, False
+    return turned, more_psi, True
+
+
+def style_rotation(loadings: Array) -> Array:
+    """The rotation ``(m, m)`` whose last axis loads on all columns alike; varimax of the others."""
+    d, m = loadings.shape
+    axis = np.linalg.lstsq(loadings, np.ones(d), rcond=None)[0]
+    axis /= np.linalg.norm(axis)
+    rest = np.linalg.svd(np.eye(m) - np.outer(axis, axis))[0][:, : m - 1]
+    return np.column_stack([rest @ varimax(loadings @ rest), axis])
+
+
+def simplicity(loadings: Array) -> float:
+    """The share of the largest loading of each column, after varimax."""
+    square = (loadings @ varimax(loadings)) ** 2
+    return float(square.max(1).sum() / max(square.sum(), 1e-12))
+
+
+def _bic(corr: Array, n: int, loadings: Array, psi: Array) -> float:
+    d, m = loadings.shape
+    model = loadings @ loadings.T + np.diag(psi)
+    fit = np.linalg.slogdet(model)[1] + np.trace(np.linalg.solve(model, corr))
+    return float(n * fit + np.log(n) * (d * m - m * (m - 1) / 2))
+
+
+def constrained_factors(
+    corr: Array, loadings: Array, psi: Array, allowed: Array, weight: Array, n_iter: int = 300
+) -> tuple[Array, Array]:
+    """EM for a factor model in which some loadings are 0 and columns count with a weight.
+
+    :param corr: ``(d, d)``.
+    :param allowed: ``(d, m)``, 1 where a loading may differ from 0.
+    :param weight: ``(d,)``: how often the likelihood of a column counts.
+    """
+    w, psi = loadings * allowed, psi.copy()
+    eye = np.eye(w.shape[1])
+    gated = np.flatnonzero(~allowed.astype(bool).all(1))
+    for _ in range(n_iter):
+        scaled = w * (weight / psi)[:, None]
+        cov = np.linalg.inv(eye + w.T @ scaled)
+        back = cov @ scaled.T
+        zx = back @ corr
+        zz = cov + zx @ back.T
+        new = np.linalg.solve(zz, zx).T
+        for i in gated:
+            free = np.flatnonzero(allowed[i])
+            new[i] = 0.0
+            new[i, free] = np.linalg.solve(zz[np.ix_(free, free)], zx[free, i])
+        moved = np.abs(new - w).max()
+        w = new
+        psi = np.maximum(np.diag(corr) - 2 * (w * zx.T).sum(1) + ((w @ zz) * w).sum(1), FLOOR)
+        if moved < 1e-5:
+            break
+    return w, psi
+
+
+def varimax(loadings: Array, max_sweeps: int = 100) -> Array:
+    """The orthogonal rotation ``(m, m)`` to simple structure (Kaiser 1958), rows normalised.
+
+    Each plane is turned by its best angle in closed form, again and again, so that saddles, where
+    the gradient vanishes, are left.  Columns that carry next to nothing keep their small weight:
+    the norm of a row has a floor.
+    """
+    d, m = loadings.shape
+    norm = np.sqrt((loadings**2).sum(1))
+    turned = loadings / np.maximum(norm, 0.3 * max(norm.max(), 1e-12))[:, None]
+    rotation = np.eye(m)
+    for _ in range(max_sweeps):
+        largest = 0.0
+        for a, b in combinations(range(m), 2):
+            x, y = turned[:, a], turned[:, b]
+            u, v = x**2 - y**2, 2 * x * y
+            sine = 2 * (u @ v - u.sum() * v.sum() / d)
+            cosine = u @ u - v @ v - (u.sum() ** 2 - v.sum() ** 2) / d
+            angle = np.arctan2(sine, cosine) / 4
+            if abs(angle) > 1e-7 and np.hypot(sine, cosine) > 1e-12:
+                largest = max(largest, abs(angle))
+                c, s = np.cos(angle), np.sin(angle)
+                plane = np.array([[c, -s], [s, c]])
+                turned[:, [a, b]] = turned[:, [a, b]] @ plane
+                rotation[:, [a, b]] = rotation[:, [a, b]] @ plane
+        if largest < 1e-7:
+            break
+    return rotation
+
+
+def promax(loadings: Array, power: int = 4) -> tuple[Array, Array]:
+    """An oblique rotation of loadings that are varimax-rotated (Hendrickson and White 1964).
+
+    :returns: the pattern of loadings ``(d, m)`` and the correlations of the factors ``(m, m)``.
+    """
+    norm = np.sqrt((loadings**2).sum(1, keepdims=True)).clip(1e-12)
+    rows = loadings / norm
+    target = rows * np.abs(rows) ** (power - 1)
+    turn = np.linalg.lstsq(rows, target, rcond=None)[0]
+    if np.linalg.cond(turn) > 1e6:
+        return loadings, np.eye(loadings.shape[1])
+    turn = turn * np.sqrt(np.diag(np.linalg.inv(turn.T @ turn)))
+    inverse = np.linalg.inv(turn)
+    return loadings @ turn, inverse @ inverse.T
+
+
+def nearest_correlation(corr: Array, floor: float = 1e-3) -> Array:
+    """A positive definite correlation matrix close to one that is estimated pair by pair."""
+    corr = np.clip((corr + corr.T) / 2, -0.99, 0.99)
+    np.fill_diagonal(corr, 1.0)
+    values, vectors = np.linalg.eigh(corr)
+    if values[0] >= floor:
+        return corr
+    fixed = (vectors * np.maximum(values, floor)) @ vectors.T
+    scale = np.sqrt(np.diag(fixed))
+    return fixed / scale / scale[:, None]

@@ -1,0 +1,114 @@
+"""What the estimator's parameters may be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Parameters(NamedTuple):
+    """The parameters, checked."""
+
+    layers: tuple[int, ...]
+    """Latents in each layer; empty where their number is to be chosen."""
+    n_states: tuple[int, ...] | int
+    hidden: tuple[int, ...]
+
+
+def check_parameters(e: Any) -> Parameters:
+    """The estimator's parameters, checked.
+
+    :raises ValueError: for values out of range.
+    :raises TypeError: for values of another type.
+    """
+    layers = _layers(e.n_hidden)
+    if e.latent not in ("gaussian", "categorical"):
+        raise ValueError(f"latent must be 'gaussian' or 'categorical', but got {e.latent!r}")
+    for name in ("max_iter", "batch_size"):
+        value = getattr(e, name)
+        if not _is_int(value) or value < 1:
+            raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
+    for name, low in (("lr", 0.0), ("tol", 0.0), ("anchor_strength", 1.0)):
+        value = getattr(e, name)
+        fine = isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(float(value))
+        if not fine or value < low or (name == "lr" and value == 0):
+            sign = ">" if name == "lr" else ">="
+            raise ValueError(f"{name} must be a number {sign} {low:g}, but got {value!r}")
+    hidden = (e.hidden,) if _is_int(e.hidden) else e.hidden
+    if not isinstance(hidden, (tuple, list)) or any(not _is_int(s) or s < 1 for s in hidden):
+        raise ValueError(
+            "hidden must be the sizes of hidden layers, e.g. (32,), or () for a linear program, "
+            f"but got {e.hidden!r}"
+        )
+    if hidden and e.latent == "categorical":
+        raise ValueError(
+            f"hidden={e.hidden!r} is for Gaussian latents: discrete latents have a table for each "
+            "column, which is as general as can be. Leave hidden out."
+        )
+    if hidden and e.anchors:
+        raise ValueError(
+            "anchors need a linear program: what a network does cannot be kept to chosen latents. "
+            "Leave hidden out."
+        )
+    if len(layers) > 1 and e.latent == "categorical":
+        raise ValueError(
+            f"n_hidden={e.n_hidden!r} has several layers, which are for Gaussian latents. Give one "
+            "number, or latent='gaussian'."
+        )
+    if not layers and e.anchors:
+        raise ValueError(
+            "anchors name latents, so their number must be known: give n_hidden as a number "
+            "instead of 'auto'."
+        )
+    return Parameters(layers, _states(e.n_states, layers), tuple(hidden))
+
+
+def _layers(n_hidden: Any) -> tuple[int, ...]:
+    if isinstance(n_hidden, str):
+        if n_hidden == "auto":
+            return ()
+        raise ValueError(
+            f"n_hidden must be an integer, a tuple of them or 'auto', but got {n_hidden!r}"
+        )
+    layers = (n_hidden,) if _is_int(n_hidden) else n_hidden
+    if not isinstance(layers, (tuple, list)) or not layers or not all(map(_is_int, layers)):
+        raise TypeError(
+            "n_hidden must be an integer, a tuple such as (10, 3, 1) from the data upwards, or "
+            f"'auto', but got {n_hidden!r}"
+        )
+    if any(m < 1 for m in layers):
+        raise ValueError(f"n_hidden must be >= 1 in every layer, but got {n_hidden!r}")
+    if any(above >= below for below, above in pairwise(layers)):
+        raise ValueError(
+            f"n_hidden={n_hidden!r} does not get smaller from the data upwards: a layer explains "
+            "the dependence among the latents below it, and needs fewer. Try (10, 3, 1)."
+        )
+    return tuple(int(m) for m in layers)
+
+
+def _states(n_states: Any, layers: Sequence[int]) -> tuple[int, ...] | int:
+    if _is_int(n_states):
+        if n_states < 2:
+            raise ValueError(f"n_states must be >= 2, but got {n_states!r}")
+        return int(n_states)
+    if not isinstance(n_states, (tuple, list)) or not all(map(_is_int, n_states)):
+        raise TypeError(
+            f"n_states must be an integer, or a list with one for each latent, but got {n_states!r}"
+        )
+    if any(s < 2 for s in n_states):
+        raise ValueError(f"n_states must be >= 2 for every latent, but got {n_states!r}")
+    if len(layers) != 1 or len(n_states) != layers[0]:
+        wanted = f"n_hidden={layers[0]}" if len(layers) == 1 else "one layer of a given size"
+        raise ValueError(
+            f"n_states has {len(n_states)} entries, but a list needs one for each latent of "
+            f"{wanted}. Give one number for all."
+        )
+    return tuple(int(s) for s in n_states)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, (bool, np.bool_))

@@ -1,0 +1,39 @@
+"""The fitted estimator in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+
+def summarise(e: Any, n_columns: int) -> str:
+    """See :meth:`pyro_corex.CorEx.summary`."""
+    kinds = Counter(column.kind for column in e.columns_)
+    mixture = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
+    lines = [
+        f"CorEx of {e.n_samples_} rows and {len(e.columns_)} columns ({mixture}), "
+        f"{e.missing_:.1%} missing.",
+        f"{e.n_hidden_} {e.latent} latents explain {_nats(e.tc_, e.tc_stderr_)} nats of total "
+        "correlation (a lower bound).",
+    ]
+    if e.upper_ is not None:
+        shares = " + ".join(f"{tc:.2f}" for tc in e.layer_tcs_)
+        lines.append(f"By layer, from the columns upwards: {shares}.")
+    if e.style_tc_:
+        lines.append(
+            f"A style of answering (agreeing with everything): {e.style_tc_:.2f} nats of these."
+        )
+    for j, (tc, stderr) in enumerate(zip(e.tcs_, e.tcs_stderr_, strict=True)):
+        own = np.flatnonzero(e.clusters_ == j)
+        own = own[np.argsort(-e.mis_[j, own], kind="stable")]
+        shown = [f"{e.columns_[i].name} ({e.mis_[j, i]:.2f})" for i in own[:n_columns]]
+        more = f" and {len(own) - n_columns} more" if len(own) > n_columns else ""
+        lines.append(f"  {j}: {_nats(tc, stderr)} nats. {', '.join(shown) or 'no column'}{more}.")
+    lines.append("In brackets: the mutual information of the column with its latent, in nats.")
+    return "\n".join(lines)
+
+
+def _nats(value: float, stderr: float) -> str:
+    return f"{value:.2f} \N{PLUS-MINUS SIGN} {stderr:.2f}"

@@ -1,0 +1,167 @@
+"""Tables explained by discrete latents, each of which has columns of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from pyro_corex.programs.base import CorExProgram
+from pyro_corex.programs.plates import data_plate, latent_plate
+from pyro_corex.programs.tables import TableSpec
+
+_NEVER = -60.0  # ln of a probability as good as 0
+
+
+class LatentClasses(CorExProgram):
+    r"""Independent latents with a few states each; every column hangs on one of them.
+
+    Given its latent a column is categorical (binary, ordinal and nominal kinds: a table, which is
+    as general as can be), normal (continuous) or negative binomial (counts).  The latents of a row
+    are then independent given its observed entries, so that the factorised encoder is the exact
+    posterior, and the bound of Eq. 10 is the likelihood.
+
+    Sites: ``"z_0"``, ``"z_1"``, … enumerated in the guide, and for each latent and kind that
+    occurs ``"<kind>_<latent>"``, in a plate of its columns.
+
+    :param spec: the kinds of the columns; see :class:`~pyro_corex.programs.TableSpec`.
+    :param parents: the latent of each column.
+    :param n_states: the number of states of each latent.
+    """
+
+    parents: Tensor
+
+    def __init__(self, spec: TableSpec, parents: Sequence[int], n_states: Sequence[int]) -> None:
+        super().__init__("normal")
+        self.spec = spec
+        self.n_states = [int(s) for s in n_states]
+        if len(parents) != len(spec.kinds) or not all(0 <= p < len(self.n_states) for p in parents):
+            raise ValueError(
+                f"parents must name one of {len(self.n_states)} latents for each of "
+                f"{len(spec.kinds)} columns, but got {list(parents)}"
+            )
+        if min(self.n_states) < 1:
+            raise ValueError(f"n_states must be >= 1 for every latent, but got {self.n_states}")
+        self.register_buffer("parents", torch.as_tensor(list(parents), dtype=torch.long))
+        d, s = len(spec.kinds), max(self.n_states)
+        k = max([2, *spec.n_levels])
+        self.class_logits = nn.Parameter(torch.zeros(len(self.n_states), s))
+        self.table = nn.Parameter(torch.zeros(d, s, k))
+        self.loc = nn.Parameter(torch.zeros(d, s))
+        self.log_scale = nn.Parameter(torch.zeros(d, s))
+        self.log_size = nn.Parameter(torch.full((d,), 2.0))
+        levels = torch.tensor([n if n else k for n in spec.n_levels])
+        no_level = torch.arange(k) >= levels[:, None]
+        self.register_buffer("_no_level", torch.where(no_level, _NEVER, 0.0))
+        no_state = torch.arange(s) >= torch.tensor(self.n_states)[:, None]
+        self.register_buffer("_no_state", torch.where(no_state, _NEVER, 0.0))
+
+    def members(self, latent: int) -> Iterator[tuple[str, list[int]]]:
+        """Kind and columns of a latent; "levels" are the ordinal and nominal ones."""
+        own = [i for i, p in enumerate(self.parents.tolist()) if p == latent]
+        for kind in ("levels", "continuous", "counts"):
+            columns = [i for i in own if self._family(i) == kind]
+            if columns:
+                yield kind, columns
+
+    def _family(self, i: int) -> str:
+        kind = self.spec.kinds[i]
+        return "levels" if kind in ("ordinal", "nominal") else kind
+
+    def prior(self) -> Tensor:
+        """Log of the states' probabilities: ``(m, max n_states)``."""
+        return (self.class_logits + self._no_state).log_softmax(-1)
+
+    def column_distribution(self, kind: str, columns: list[int], state: Tensor) -> Distribution:
+        """q(x|state) for columns of one kind; ``state`` broadcasts against them."""
+        index = torch.as_tensor(columns, device=state.device)
+        state = state.long()
+        if kind == "levels":
+            logits = self.table[index, state] + self._no_level[index]
+            return dist.Categorical(logits=logits, validate_args=False)
+        loc = self.loc[index, state]
+        if kind == "continuous":
+            return dist.Normal(loc, self.log_scale[index, state].exp(), validate_args=False)
+        size = self.log_size[index]
+        return dist.NegativeBinomial(size.exp(), logits=loc - size, validate_args=False)
+
+    def model(self, x: Tensor) -> None:
+        """Draws a state for each latent and observes the table, ``(B, d)``, NaN where missing."""
+        self._check_table(x)
+        self._register((self,))
+        complete = not bool(x.isnan().any())
+        prior = self.prior()
+        with data_plate(len(x)):
+            for j, n in enumerate(self.n_states):
+                fn = dist.Categorical(logits=prior[j, :n], validate_args=False)
+                state = pyro.sample(f"z_{j}", fn.expand([len(x), 1]))
+                for kind, columns in self.members(j):
+                    own = self.column_distribution(kind, columns, state)
+                    value = x[:, columns]
+                    with latent_plate(f"{kind}_{j}_columns", len(columns)):
+                        if complete:
+                            pyro.sample(f"{kind}_{j}", own, obs=value)
+                        else:
+                            with poutine.mask(mask=~value.isnan()):
+                                pyro.sample(f"{kind}_{j}", own, obs=value.nan_to_num())
+
+    def guide(self, x: Tensor) -> None:
+        """The exact posterior of each latent, marked for enumeration."""
+        self._check_table(x)
+        self._register((self,))
+        posterior = self.log_posterior(x)
+        with data_plate(len(x)):
+            for j, n in enumerate(self.n_states):
+                fn = dist.Categorical(logits=posterior[:, j : j + 1, :n], validate_args=False)
+                pyro.sample(f"z_{j}", fn, infer={"enumerate": "parallel"})
+
+    def log_joint(self, x: Tensor) -> Tensor:
+        """Log p(x of the latent's columns, state): ``(B, m, max n_states)``, nats."""
+        prior = self.prior()
+        parts = []
+        states = torch.arange(max(self.n_states), device=x.device)[:, None, None]
+        for j in range(len(self.n_states)):
+            joint = prior[j].expand(len(x), -1)
+            for kind, columns in self.members(j):
+                log_p = self._by_state(kind, columns, x[:, columns], states)
+                joint = joint + log_p.sum(-1).T
+            parts.append(joint)
+        return torch.stack(parts, 1)
+
+    def _by_state(self, kind: str, columns: list[int], value: Tensor, states: Tensor) -> Tensor:
+        """Log q(x_i|state), 0 where missing: states, rows, columns."""
+        fn = self.column_distribution(kind, columns, states)
+        return fn.log_prob(value.nan_to_num()).masked_fill(value.isnan(), 0.0)
+
+    def log_posterior(self, x: Tensor) -> Tensor:
+        """Log of the states' probabilities given the observed entries: ``(B, m, max n_states)``."""
+        return self.log_joint(x).log_softmax(-1)
+
+    def encode(self, x: Tensor) -> dist.Categorical:
+        """q(z|x): a categorical of batch shape ``(B, m)``."""
+        return dist.Categorical(logits=self.log_posterior(x), validate_args=False)
+
+    def expected_log_prob(self, x: Tensor, posterior: Tensor) -> Tensor:
+        """E ln q(x_i|z) in nats, 0 where missing: ``(B, d)``."""
+        out = x.new_zeros(x.shape)
+        states = torch.arange(max(self.n_states), device=x.device)[:, None, None]
+        for j in range(len(self.n_states)):
+            for kind, columns in self.members(j):
+                log_p = self._by_state(kind, columns, x[:, columns], states)
+                weight = posterior[:, j].T[..., None]
+                out[:, columns] = (weight * log_p).masked_fill(weight == 0, 0.0).sum(0)
+        return out
+
+    def _check_table(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a tensor of shape (B, d), but got {type(x).__name__}")
+        if x.dim() != 2 or x.shape[1] != len(self.spec.kinds) or not len(x):
+            raise ValueError(
+                f"x must be a non-empty batch of shape (B, {len(self.spec.kinds)}), one column for "
+                f"each of the kinds, but got {tuple(x.shape)}"
+            )

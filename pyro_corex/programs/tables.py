@@ -1,0 +1,359 @@
+r"""Tables with columns of several kinds: one observed site for each kind, and gaussian latents.
+
+A table is a tensor of shape ``(B, d)``, NaN where a value is missing:
+
+========== ======================================== ==========================================
+kind       entries                                  likelihood
+========== ======================================== ==========================================
+continuous real numbers, about standardised         normal, with a learned scale
+ordinal    levels coded 0, 1, ... (binary: 0 and 1) cumulative logit, with learned thresholds
+nominal    states coded 0, 1, ...                   softmax
+counts     0, 1, 2, ...                             negative binomial, with a learned dispersion
+========== ======================================== ==========================================
+
+Every column but the nominal ones sees the latents through one number, its predictor
+:math:`\eta_i = b_i + w_i^T z`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.distributions import constraints
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.nn import functional
+
+from pyro_corex.programs.base import CorExProgram, check_dim
+from pyro_corex.programs.networks import mlp
+from pyro_corex.programs.plates import data_plate, latent_plate
+
+KINDS = ("continuous", "ordinal", "nominal", "counts")
+_FAR = 40.0  # a logit as good as infinite
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """The kind of each column, and its number of levels or states (0 for the others)."""
+
+    kinds: tuple[str, ...]
+    n_levels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.kinds) - set(KINDS))
+        if unknown or not self.kinds:
+            raise ValueError(f"kinds must be some of {KINDS}, but got {unknown or 'none'}")
+        for i, (kind, n) in enumerate(zip(self.kinds, self.n_levels, strict=True)):
+            if kind in ("ordinal", "nominal") and n < 2:
+                raise ValueError(f"Column {i} is {kind} and needs at least 2 levels, but has {n}")
+
+    def columns(self, kind: str) -> list[int]:
+        """The indices of the columns of a kind."""
+        return [i for i, own in enumerate(self.kinds) if own == kind]
+
+
+class OrderedLogit(dist.TorchDistribution):
+    r"""Levels 0 to K - 1 with :math:`P(x \le k) = \sigma(c_k - \eta)`.
+
+    :param predictor: :math:`\eta`.
+    :param thresholds: :math:`c_0 < c_1 < \ldots`, last axis; ends that a column with fewer levels
+        does not need are far away.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.nonnegative_integer
+
+    def __init__(self, predictor: Tensor, thresholds: Tensor) -> None:
+        self.predictor = predictor
+        shape = (*thresholds.shape[:-1], 1)
+        low, high = thresholds.new_full(shape, -_FAR), thresholds.new_full(shape, _FAR)
+        self.edges = torch.cat([low, thresholds, high], -1)  # (d, K + 1)
+        super().__init__(predictor.shape, torch.Size(), validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> OrderedLogit:
+        """See :class:`torch.distributions.Distribution`."""
+        return OrderedLogit(self.predictor.expand(batch_shape), self.edges[..., 1:-1])
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Nats, in the batch shape."""
+        level = value.long().clamp(0, self.edges.shape[-1] - 2)
+        column = torch.arange(self.edges.shape[0], device=level.device)
+        low, high = self.edges[column, level], self.edges[column, level + 1]
+        up = functional.logsigmoid(high - self.predictor)
+        down = functional.logsigmoid(self.predictor - low)
+        return up + down + torch.log(-torch.expm1(low - high))
+
+    @property
+    def probs(self) -> Tensor:
+        """Of each level: the batch shape and one axis of levels."""
+        return torch.sigmoid(self.edges - self.predictor.unsqueeze(-1)).diff(dim=-1)
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Levels, as floats."""
+        probs = self.probs.clamp(min=0)
+        draws = dist.Categorical(probs, validate_args=False).sample(sample_shape)
+        return draws.to(self.predictor.dtype)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean level."""
+        levels = torch.arange(self.edges.shape[-1] - 1, device=self.edges.device)
+        return (self.probs * levels.to(self.edges.dtype)).sum(-1)
+
+
+class TableVAE(CorExProgram):
+    r"""Gaussian latents, and a likelihood of its own for each column (Eq. 10).
+
+    Missing entries are masked in the likelihood, and no input of the encoder.  The encoder is tied
+    to the decoder: an observed entry says where its predictor may be, :math:`y_i(x_i)`, and how
+    precisely, :math:`\lambda_i(x_i)`, so that the latents given a row have the precision matrix
+
+    .. math::
+
+        \Lambda = \Phi^{-1} + \sum_{i \text{ observed}} \lambda_i w_i w_i^T
+
+    and the mean :math:`\Lambda^{-1} \sum \lambda_i (y_i - b_i) w_i`.  The factorised normal nearest
+    to that in KL has the same mean and the variances :math:`1 / \Lambda_{jj}`: that is the encoder.
+    For continuous columns, :math:`y_i` is the entry, :math:`\lambda_i` the inverse variance of its
+    noise, and nothing is lost where :math:`\Lambda` is diagonal.  For levels both are learned.
+
+    Sites: ``"z"`` in the plate ``"latents"``, and one of the names of the kinds for each kind that
+    occurs, in a plate of its columns.
+
+    :param spec: the kinds of the columns.
+    :param latent_dim: the number of latents, m.
+    :param hidden: sizes of hidden layers of two networks that add to the linear decoder and
+        encoder; none for a linear program.
+    """
+
+    allowed: Tensor
+    column_weight: Tensor
+    prior_precision: Tensor
+
+    def __init__(self, spec: TableSpec, latent_dim: int, hidden: Sequence[int] = ()) -> None:
+        super().__init__("normal")
+        self.spec = spec
+        self.latent_dim = check_dim("latent_dim", latent_dim)
+        self._by_kind = {kind: spec.columns(kind) for kind in KINDS}
+        order = [i for kind in ("continuous", "ordinal", "counts") for i in self._by_kind[kind]]
+        self.scalar = order  # columns with one predictor, in the order of ``weight``
+        m, n = latent_dim, len(order)
+        states = [spec.n_levels[i] for i in self._by_kind["nominal"]]
+        levels = [spec.n_levels[i] for i in self._by_kind["ordinal"]]
+        k, c = max(levels, default=2), max(states, default=2)
+        self.weight = nn.Parameter(torch.zeros(n, m))
+        self.bias = nn.Parameter(torch.zeros(n))
+        self.log_scale = nn.Parameter(torch.zeros(len(self._by_kind["continuous"])))
+        self.log_size = nn.Parameter(torch.full((len(self._by_kind["counts"]),), 2.0))
+        self.first_threshold = nn.Parameter(torch.zeros(len(levels)))
+        self.log_gap = nn.Parameter(torch.zeros(len(levels), k - 2))
+        self.site_loc = nn.Parameter(torch.zeros(len(levels), k))
+        self.site_log_precision = nn.Parameter(torch.zeros(len(levels), k))
+        self.count_log_precision = nn.Parameter(torch.zeros(len(self._by_kind["counts"])))
+        self.state_weight = nn.Parameter(torch.zeros(len(states), c, m))
+        self.state_bias = nn.Parameter(torch.zeros(len(states), c))
+        in_use = torch.arange(k - 2) < torch.tensor(levels, dtype=torch.long)[:, None] - 2
+        self.register_buffer("_gap_in_use", in_use)
+        no_state = torch.arange(c) >= torch.tensor(states, dtype=torch.long)[:, None]
+        self.register_buffer("_no_state", torch.where(no_state, -_FAR, 0.0))
+        self.register_buffer("allowed", torch.ones(len(spec.kinds), m))
+        self.register_buffer("column_weight", torch.ones(len(spec.kinds)))
+        self.register_buffer("prior_precision", torch.eye(m))
+        self.hidden = tuple(hidden)
+        self.decoder_net = self.encoder_net = None
+        if self.hidden:
+            self.decoder_net = mlp([m, *self.hidden, n])
+            self.encoder_net = mlp([2 * len(spec.kinds), *self.hidden, 2 * m])
+            for net in (self.decoder_net, self.encoder_net):
+                for parameter in net[-1].parameters():
+                    nn.init.zeros_(parameter)
+
+    # ------------------------------------------------------------------ the decoder
+
+    def loadings(self) -> Tensor:
+        """The weights of the columns with one predictor, 0 where an anchor forbids one."""
+        return self.weight * self.allowed[self.scalar]
+
+    def state_loadings(self) -> Tensor:
+        """The weights of the nominal columns: columns, states, latents."""
+        return self.state_weight * self.allowed[self._by_kind["nominal"]][:, None]
+
+    def thresholds(self) -> Tensor:
+        """The thresholds of the ordinal columns; those not in use are far up."""
+        first = self.first_threshold[:, None]
+        gaps = torch.where(self._gap_in_use, self.log_gap.exp(), 2 * _FAR)
+        return torch.cat([first, first + gaps.cumsum(-1)], -1)
+
+    def predictor(self, z: Tensor) -> Tensor:
+        """The columns' predictors, without the biases of the continuous ones and counts."""
+        eta = z @ self.loadings().T
+        return eta if self.decoder_net is None else eta + self.decoder_net(z)
+
+    def column_distributions(self, z: Tensor) -> Iterator[tuple[str, list[int], Distribution]]:
+        """Kind, columns and q(x|z), of batch shape ``(..., number of columns)``, by kind."""
+        eta = self.predictor(z)
+        n, k = len(self._by_kind["continuous"]), len(self._by_kind["ordinal"])
+        fn: Distribution
+        for kind, columns in self._by_kind.items():
+            if not columns:
+                continue
+            if kind == "continuous":
+                loc = eta[..., :n] + self.bias[:n]
+                fn = dist.Normal(loc, self.log_scale.exp(), validate_args=False)
+            elif kind == "ordinal":
+                fn = OrderedLogit(eta[..., n : n + k], self.thresholds())
+            elif kind == "counts":
+                log_mean = (eta[..., n + k :] + self.bias[n + k :]).clamp(max=_FAR / 2)
+                size = self.log_size.exp()
+                fn = dist.NegativeBinomial(
+                    size, logits=log_mean - self.log_size, validate_args=False
+                )
+            else:
+                logits = torch.einsum("...m,dkm->...dk", z, self.state_loadings())
+                logits = logits + self.state_bias + self._no_state
+                fn = dist.Categorical(logits=logits, validate_args=False)
+            yield kind, columns, fn
+
+    def model(self, x: Tensor) -> Tensor:
+        """Draws the latents from N(0, 1) and observes the table, of shape ``(B, d)``."""
+        self._check_table(x)
+        self._register((self,))
+        observed = ~x.isnan()
+        complete = bool(observed.all())
+        with data_plate(len(x)):
+            with latent_plate("latents", self.latent_dim):
+                zero = x.new_zeros(self.latent_dim)
+                z = pyro.sample("z", dist.Normal(zero, zero + 1.0, validate_args=False))
+            for kind, columns, fn in self.column_distributions(z):
+                with latent_plate(f"{kind}_columns", len(columns)), self._weighted(columns):
+                    value = x[:, columns]
+                    if complete:
+                        pyro.sample(kind, fn, obs=value)
+                    else:
+                        with poutine.mask(mask=observed[:, columns]):
+                            pyro.sample(kind, fn, obs=value.nan_to_num())
+        return z
+
+    def _weighted(self, columns: list[int]) -> Any:
+        """The weights of anchored columns, in training only."""
+        weight = self.column_weight[columns]
+        if not self.training or bool((weight == 1).all()):
+            return poutine.scale(scale=1.0)
+        return poutine.scale(scale=weight)
+
+    # ------------------------------------------------------------------ the encoder
+
+    def guide(self, x: Tensor) -> Tensor:
+        """Draws the latents given the observed entries: shape ``(B, latent_dim)``."""
+        self._check_table(x)
+        self._register((self,))
+        with data_plate(len(x)):
+            q = self.encode(x)
+            with latent_plate("latents", self.latent_dim):
+                return pyro.sample("z", q)
+
+    def evidence(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the entries say: the precision matrices, ``(B, m, m)`` or ``(m, m)``, and the
+        right-hand side ``(B, m)`` of the equation for the mean.
+        """
+        m, loadings = self.latent_dim, self.loadings()
+        parts: list[tuple[Tensor, Tensor]] = []
+        n, k = len(self._by_kind["continuous"]), len(self._by_kind["ordinal"])
+        observed = ~x.isnan()
+        complete = bool(observed.all())
+        filled = x if complete else x.nan_to_num()
+        for kind, columns in self._by_kind.items():
+            value = filled[:, columns]
+            if not columns or kind == "nominal":
+                continue
+            if kind == "continuous":
+                precision = (-2 * self.log_scale).exp().expand_as(value)
+                y = value - self.bias[:n]
+            elif kind == "ordinal":
+                index = value.long()
+                column = torch.arange(k, device=x.device)
+                precision = self.site_log_precision[column, index].exp()
+                y = self.site_loc[column, index]
+            else:
+                noise = 1 / (value + 0.5) + (-self.log_size).exp()
+                precision = self.count_log_precision.exp() / noise
+                y = (value + 0.5).log() - self.bias[n + k :]
+            if not complete:
+                precision = precision * observed[:, columns]
+            parts.append((y, precision))
+        right = x.new_zeros(len(x), m)
+        gram = self.prior_precision
+        if parts:
+            y, precision = (torch.cat(list(part), -1) for part in zip(*parts, strict=True))
+            right = (precision * y) @ loadings
+            outer = (loadings[:, :, None] * loadings[:, None, :]).flatten(1)
+            same = complete and len(self._by_kind["continuous"]) == len(self.spec.kinds)
+            gram = gram + ((precision[:1] if same else precision) @ outer).unflatten(-1, (m, m))
+        if self._by_kind["nominal"]:
+            columns = self._by_kind["nominal"]
+            v, p = self.state_loadings(), (self.state_bias + self._no_state).softmax(-1)
+            centred = v - (p[..., None] * v).sum(1, keepdim=True)
+            seen = observed[:, columns].to(x.dtype)
+            index = filled[:, columns].long()
+            picked = centred[torch.arange(len(columns), device=x.device), index]
+            right = right + (seen[..., None] * picked).sum(1)
+            curvature = torch.einsum("dk,dkm,dkl->dml", p, centred, centred).flatten(1)
+            gram = gram + (seen @ curvature).unflatten(-1, (m, m))
+        return gram, right
+
+    def encode(self, x: Tensor) -> dist.Normal:
+        """q(z|x): a normal of batch shape ``(B, latent_dim)``."""
+        gram, right = self.evidence(x)
+        if gram.dim() == 2 or len(gram) == 1:
+            gram = gram.reshape(self.latent_dim, self.latent_dim)
+            loc = torch.linalg.solve(gram, right.T).T
+        else:
+            loc = torch.linalg.solve(gram, right.unsqueeze(-1)).squeeze(-1)
+        scale = gram.diagonal(dim1=-2, dim2=-1).rsqrt().expand_as(loc)
+        if self.encoder_net is not None:
+            seen = (~x.isnan()).to(x.dtype)
+            shift, log_ratio = self.encoder_net(torch.cat([x.nan_to_num(), seen], -1)).chunk(2, -1)
+            loc, scale = loc + scale * shift, scale * log_ratio.clamp(-5.0, 3.0).exp()
+        return dist.Normal(loc, scale, validate_args=False)
+
+    # ------------------------------------------------------------------ rows
+
+    def log_prob_columns(self, x: Tensor, z: Tensor) -> Tensor:
+        """Ln q(x_i|z) in nats, 0 where missing: shape ``(..., B, d)`` for z ``(..., B, m)``."""
+        out = z.new_zeros(*z.shape[:-1], x.shape[1])
+        filled = x.nan_to_num()
+        for _, columns, fn in self.column_distributions(z):
+            out[..., columns] = fn.log_prob(filled[:, columns].expand(*z.shape[:-1], -1))
+        return out.masked_fill(x.isnan(), 0.0)
+
+    def kl(self, q: dist.Normal) -> Tensor:
+        """KL of each latent from N(0, 1) in nats, of the shape of ``q.loc``."""
+        return 0.5 * (q.loc**2 + q.scale**2 - 1) - q.scale.log()
+
+    def decode(self, z: Tensor) -> list[tuple[str, list[int], Distribution]]:
+        """q(x|z), by kind: see :meth:`column_distributions`."""
+        if z.shape[-1:] != (self.latent_dim,):
+            raise ValueError(
+                f"z must have the shape (n, {self.latent_dim}), but got {tuple(z.shape)}"
+            )
+        return list(self.column_distributions(z))
+
+    def _check_table(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a tensor of shape (B, d), but got {type(x).__name__}")
+        if x.dim() != 2 or x.shape[1] != len(self.spec.kinds) or not len(x):
+            raise ValueError(
+                f"x must be a non-empty batch of shape (B, {len(self.spec.kinds)}), one column for "
+                f"each of the kinds, but got {tuple(x.shape)}"
+            )
+        if x.dtype != self.weight.dtype:
+            raise TypeError(
+                f"x has the dtype {x.dtype}, but the program has {self.weight.dtype}: convert one "
+                "of them with .to(...)"
+            )
