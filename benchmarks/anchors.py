@@ -221,8 +221,8 @@ def objectives(rows: Rows, names: list[str], seeds: range, quick: bool) -> None:
 
 def spread(values: list[float], digits: int = 3) -> str:
     """Mean and standard deviation over seeds."""
-    error = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return f"{statistics.mean(values):.{digits}f} ± {error:.{digits}f}"
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def table(rows: Rows) -> None:
