@@ -180,7 +180,7 @@ LIKELIHOODS = [
 
 PRIORS = [
     ("unknown name", ValueError, lambda: vae(prior="flow"),
-     r"Unknown prior 'flow': choose from \['learned_mixture', .*batch shape \(latent_dim,\)"),
+     r"Unknown prior 'flow': choose from \['flat', 'lear.*batch shape \(latent_dim,\)"),
     ("a number", TypeError, lambda: vae(prior=1.0),
      r"a name, a distribution or a function .* got 1\.0"),
     ("does not factorise", ValueError,
