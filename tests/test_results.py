@@ -1,5 +1,6 @@
 """The tables in the docs are what the scripts print from the results that are kept."""
 
+import json
 import runpy
 import statistics
 from pathlib import Path
@@ -17,3 +18,9 @@ def test_the_tables_of_mnist():
     spread = f"{statistics.fmean(accuracy):.1f} ± {statistics.stdev(accuracy):.1f} %"
     assert f"{spread} over {len(accuracy)} seeds, the lowest {min(accuracy):.1f} %" in readme
     assert (RESULTS / "stacked_mnist.md").read_text().strip() == script["table"](rows)
+
+
+def test_the_table_of_starts():
+    script = runpy.run_path(str(ROOT / "benchmarks" / "starts.py"))
+    rows = [json.loads(line) for line in (RESULTS / "starts.jsonl").read_text().splitlines()]
+    assert (RESULTS / "starts.md").read_text().strip() == script["table"](rows)
