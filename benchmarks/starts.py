@@ -1,4 +1,4 @@
-"""Where the top of the MNIST stack starts from: how well each way agrees with the digits.
+"""Starts of the top of the MNIST stack without augmentation, and how they agree with the digits.
 
     python benchmarks/starts.py --data-root DIR --stages outputs/stacked_mnist --out starts.jsonl
 
@@ -17,20 +17,17 @@ from pathlib import Path
 import torch
 
 import pyro_corex as pc
-from pyro_corex.datasets import RandomAffine, mnist
+from pyro_corex.datasets import mnist
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from stacked_mnist import build, score
 
-AFFINE = RandomAffine(28, rotation=0.35, scale=0.2, shear=0.3, shift=2.0)  # the example's
 REDRAWN = "20 components, merged by what redrawn pixels share"
 # name -> the number of components, of starts, and what copies are made by
 WAYS = {
     "10 components, best of 1 by likelihood": (10, 1, None),
     "10 components, best of 8 by likelihood": (10, 8, None),
     REDRAWN: (20, 4, torch.bernoulli),
-    "10 components that moved copies share": (10, 4, lambda x: torch.bernoulli(AFFINE(x))),
-    "20 components that moved copies share": (20, 4, lambda x: torch.bernoulli(AFFINE(x))),
 }
 
 
