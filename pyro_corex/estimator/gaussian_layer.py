@@ -18,6 +18,8 @@ from pyro_corex.estimator.results import proportional
 
 Array = NDArray[Any]
 
+_CHUNK = 1000  # rows whose terms are computed at once
+
 
 @dataclass
 class Terms:
@@ -98,6 +100,9 @@ class GaussianLayer:
     @torch.no_grad()
     def terms(self, x: Tensor) -> Terms:
         """The terms of the bound at these rows, with the same draws for each of them."""
+        if len(x) > _CHUNK:  # what a row takes is many times its size
+            parts = [vars(self.terms(rows)) for rows in x.split(_CHUNK)]
+            return Terms(**{key: np.concatenate([p[key] for p in parts]) for key in parts[0]})
         program = self.program
         q = program.encode(x)
         log_prob = self._expected(x, q)
