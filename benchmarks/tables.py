@@ -180,20 +180,70 @@ def plan(section: str) -> Iterator[tuple[Any, dict[str, Any]]]:
 SECTIONS = ("linear", "discrete", "survey", "impute", "rows")
 
 
-def table(records: list[dict[str, Any]]) -> None:
-    """Means over seeds; of truths, the share."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        key = ", ".join(f"{k}={v}" for k, v in record["options"].items() if k != "seed")
-        groups.setdefault(f"{record['section']}: {key}", []).append(record["found"])
-    for key, found in groups.items():
-        parts = []
-        for name in found[0]:
-            values = [f[name] for f in found if f.get(name) is not None]
-            if values:
-                spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else ""
-                parts.append(f"{name} {np.mean(values):.3g}{spread}")
-        print(f"{key} ({len(found)} seeds): {', '.join(parts)}")
+# section -> what its runs are grouped by, and its columns: field -> label
+COLUMNS: dict[str, tuple[list[str], dict[str, str]]] = {
+    "linear": (
+        ["d", "m", "groups"],
+        {
+            "tc_ratio": "`tc_` / TC",
+            "linearcorex_tc_ratio": "LinearCorex's",
+            "time_ratio": "time / LinearCorex's",
+            "groups_right": "groups exact",
+        },
+    ),
+    "discrete": (
+        ["n", "missing", "erasure"],
+        {
+            "groups_right": "groups exact",
+            "states_right": "states one to one",
+            "close": "`tcs_` within 10 %",
+            "worst_tcs_error": "error of `tcs_`",
+        },
+    ),
+    "survey": (
+        ["acquiescence"],
+        {"right_of_50": "questions right, of 50", "seconds": "seconds"},
+    ),
+    "impute": (
+        ["name"],
+        {"corex": "CorEx", "iterative": "IterativeImputer", "knn": "KNNImputer"},
+    ),
+    "rows": (
+        ["n"],
+        {"seconds": "seconds", "wall_seconds": "wall", "peak_over_data": "peak memory / data"},
+    ),
+}
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Markdown: means ± standard deviations over runs; of what is true or false, the number."""
+    tables = []
+    for section, (keys, columns) in COLUMNS.items():
+        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for record in (r for r in records if r["section"] == section):
+            found = dict(record["found"])
+            if "linearcorex_seconds" in found:
+                found["time_ratio"] = found["seconds"] / found["linearcorex_seconds"]
+            if "worst_tcs_error" in found:
+                found["close"] = found["worst_tcs_error"] <= 0.1
+            groups.setdefault(tuple(record["options"][k] for k in keys), []).append(found)
+        lines = [" | ".join([*keys, "runs", *columns.values()])]
+        lines.append(" | ".join(["---"] * (len(keys) + 1 + len(columns))))
+        for key in sorted(groups):
+            cells = [cell([f.get(name) for f in groups[key]]) for name in columns]
+            lines.append(" | ".join([*map(str, key), str(len(groups[key])), *cells]))
+        tables.append("\n".join(f"| {line} |" for line in lines))
+    return "\n\n".join(tables)
+
+
+def cell(values: list[Any]) -> str:
+    found = [v for v in values if v is not None]
+    if not found:
+        return ""
+    if all(isinstance(v, bool) for v in found):
+        return f"{sum(found)} of {len(found)}"
+    spread = f" ± {np.std(found, ddof=1):.2g}" if len(found) > 1 else ""
+    return f"{np.mean(found):.3g}{spread}"
 
 
 def main() -> None:
@@ -218,7 +268,7 @@ def main() -> None:
             with args.output.open("a") as file:
                 file.write(json.dumps(record) + "\n")
     if args.table:
-        table(records)
+        print(table(records))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import urllib.request
 from pathlib import Path
 
@@ -32,10 +33,12 @@ html_title = f"pyro_corex {version}"
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
+# Threads wait for each other busily, which is slow where a core is taken.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The tutorials are executed anew in each build, and an error in one fails it.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 180
+nb_execution_timeout = 600
 nb_execution_excludepatterns = ["_build/*"]
 nb_merge_streams = True
 nb_output_stderr = "remove"  # such as tqdm's wish for ipywidgets

@@ -3,7 +3,11 @@
 import json
 import runpy
 import statistics
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -24,3 +28,19 @@ def test_the_table_of_starts():
     script = runpy.run_path(str(ROOT / "benchmarks" / "starts.py"))
     rows = [json.loads(line) for line in (RESULTS / "starts.jsonl").read_text().splitlines()]
     assert (RESULTS / "starts.md").read_text().strip() == script["table"](rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("anchors", ["--table", "--out"]),
+        ("samples", ["--out"]),
+        ("tables", ["--table", "--output"]),
+    ],
+)
+def test_the_tables_of_benchmarks(name, options):
+    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", *options]
+    run = subprocess.run(
+        [*command, RESULTS / f"{name}.jsonl"], capture_output=True, text=True, check=True
+    )
+    assert (RESULTS / f"{name}.md").read_text() == run.stdout
