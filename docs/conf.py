@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import pkgutil
 import urllib.request
 from pathlib import Path
 
@@ -85,17 +86,8 @@ intersphinx_mapping = reachable(Path(__file__).parent / "_build" / "inventories"
 
 # ---------------------------------------------------------------------- every public name
 
-PUBLIC = [
-    "pyro_corex",
-    "pyro_corex.datasets",
-    "pyro_corex.evaluation",
-    "pyro_corex.export",
-    "pyro_corex.figures",
-    "pyro_corex.information",
-    "pyro_corex.objective",
-    "pyro_corex.programs",
-    "pyro_corex.training",
-]
+PACKAGES = [m.name for m in pkgutil.iter_modules(pyro_corex.__path__) if m.ispkg]
+PUBLIC = ["pyro_corex", *(f"pyro_corex.{name}" for name in PACKAGES)]
 
 
 def check_public_names(app, env):

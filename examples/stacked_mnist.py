@@ -53,6 +53,18 @@ BEST_NLL = (76.93, "CR-NVAE, Sinha and Dieng 2021; NVAE, Vahdat and Kautz 2020, 
 VARIANTS = ["paper", "layerwise", "mixture", "anchor", "redrawn", "all"]
 
 
+def seeds(text: str) -> range:
+    """ "3" or "10-19"."""
+    low, _, high = text.partition("-")
+    try:
+        found = range(int(low), int(high or low) + 1)
+    except ValueError:
+        found = range(0)
+    if not found:
+        raise argparse.ArgumentTypeError(f"give a seed such as 3, or 10-19, not {text!r}")
+    return found
+
+
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -62,7 +74,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--output", type=Path, default=Path("outputs/stacked_mnist"), help="stages and figures")
     add("--results", type=Path, help="default: results.jsonl in --output")
     add("--variant", choices=VARIANTS, default="all")
-    add("--seeds", default="0", help="e.g. 3 or 10-19")
+    add("--seeds", type=seeds, default="0", help="e.g. 3 or 10-19")
     add("--mi-weight", type=float, default=100.0, help="reward for I(z2:x)")
     add("--invariance", type=float, default=200.0, help="penalty on I(z2:t|x)")
     add("--starts", type=int, default=4, help="mixtures to choose from")
@@ -350,8 +362,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if not args.table:
-        low, _, high = args.seeds.partition("-")
-        for seed in range(int(low), int(high or low) + 1):
+        for seed in args.seeds:
             done = {(r["variant"], r["seed"]) for r in rows_of(args.results)}
             if (args.variant, seed) in done:
                 continue
@@ -361,7 +372,8 @@ def main(argv: list[str] | None = None) -> None:
                 file.write(json.dumps(row) + "\n")
             shown = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
             print(shown, flush=True)
-    print(table(rows_of(args.results)))
+    rows = rows_of(args.results)
+    print(table(rows) if rows else f"There are no results in {args.results}.")
     print(f"Results and figures: {args.output.resolve()}")
 
 

@@ -6,21 +6,15 @@
 import doctest
 import importlib
 import inspect
+import pkgutil
 import re
 
 import pytest
 
-MODULES = [
-    "pyro_corex",
-    "pyro_corex.datasets",
-    "pyro_corex.evaluation",
-    "pyro_corex.export",
-    "pyro_corex.figures",
-    "pyro_corex.information",
-    "pyro_corex.objective",
-    "pyro_corex.programs",
-    "pyro_corex.training",
-]
+import pyro_corex
+
+PACKAGES = [m.name for m in pkgutil.iter_modules(pyro_corex.__path__) if m.ispkg]
+MODULES = ["pyro_corex", *(f"pyro_corex.{name}" for name in PACKAGES)]
 # "(N, m)", "(B, ...)", "(n,)", "(latent_dim,)", "(rows, columns, height, width)", "scalar"
 SHAPE = re.compile(r"\(\w+(, ?[\w.* ]+)*,? ?[\w.]*\)|\bscalar\b|\bshapes?\b")
 TENSOR = re.compile(r"\b(Tensor|Data)\b")

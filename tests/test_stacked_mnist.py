@@ -52,3 +52,10 @@ def test_what_is_there_is_not_done_again(script, tmp_path, capsys):
     assert "| anchor | 2.50 ± 0.00 | 2.00 ± 0.00 | 0.020 | 0.90 ± 0.00 | 0.20" in printed
     assert script["rows_of"](results) == rows
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("text", ["abc", "5-3", "", "-1"])
+def test_seeds_that_there_are_not(script, text, capsys):
+    with pytest.raises(SystemExit):
+        script["main"]([f"--seeds={text}"])
+    assert "give a seed such as 3, or 10-19" in capsys.readouterr().err

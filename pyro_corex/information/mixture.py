@@ -60,8 +60,13 @@ def fit_mixture(
     :param seed: of the start.
     :param tolerance: stop where the log likelihood gains less, in nats per datum.
     :param ridge: added to the diagonals of the covariances.
-    :raises ValueError: for fewer data than components.
+    :raises ValueError: for fewer data than components, another shape, and NaN.
     """
+    if z.dim() not in (2, 3) or not bool(z.isfinite().all()):
+        raise ValueError(
+            f"z must be of shape (N, d), or (M, N, d) for M copies, without NaN and infinite "
+            f"values, but got {'such values in ' if z.dim() in (2, 3) else ''}{tuple(z.shape)}"
+        )
     z = z if z.dim() == 3 else z.unsqueeze(0)
     if not 1 <= n_components <= z.shape[1]:
         raise ValueError(
@@ -114,8 +119,14 @@ def merge_states(joint: Tensor, n_states: int) -> tuple[Tensor, float]:
 
     :param joint: their symmetric joint probabilities, shape ``(K, K)``.
     :returns: the new state of each old one, shape ``(K,)``, and the mutual information left, nats.
-    :raises ValueError: where there are fewer states than ``n_states``.
+    :raises ValueError: where there are fewer states than ``n_states``, and for a table that is not
+        square, or has negative entries.
     """
+    if joint.dim() != 2 or joint.shape[0] != joint.shape[1] or not bool((joint >= 0).all()):
+        raise ValueError(
+            "joint must be a square table of probabilities or counts >= 0, but got "
+            f"{'negative ones or NaN in ' if joint.dim() == 2 else ''}{tuple(joint.shape)}"
+        )
     if not 1 <= n_states <= len(joint):
         raise ValueError(f"n_states must be 1 to {len(joint)}, but got {n_states}")
     joint = joint.double().cpu() / float(joint.sum())

@@ -64,18 +64,31 @@ def start_top(
     :param seed: of all draws; the global random states are put back afterwards.
     :param progress: show a progress bar.
     :returns: the starts, the best one, which was taken, first.
-    :raises ValueError: for a stack without a discrete top over another layer.
+    :raises ValueError: for a stack without a discrete top over another layer, data that are empty,
+        NaN or changed in shape by ``transform``, and numbers that are less than 1.
+    :raises TypeError: for data that are no tensor.
     """
     if stack.n_classes is None or stack.n_layers < 2:
         raise ValueError(
             "start_top needs a stack of at least two layers with a discrete top, but got "
             f"{stack!r}. Give StackedCorEx n_classes."
         )
+    default = stack.n_classes * (1 if transform is None else 2)
+    given = default if n_components is None else n_components
+    numbers = list(given) if isinstance(given, Sequence) else [given]
+    _check(x, n_components=numbers, n_starts=n_starts, copies=copies, max_data=max_data,
+           steps=steps, batch_size=batch_size)  # fmt: skip
     device = next(stack.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         x = x.to(device)
         views = [x] if transform is None else [x, *(transform(x) for _ in range(copies))]
+        for view in views:
+            if view.shape != x.shape:
+                raise ValueError(
+                    f"The transform of start_top must keep the shape {tuple(x.shape)}, but gives "
+                    f"{tuple(view.shape)}"
+                )
         below = [_moments(stack, view) for view in views]
         loc, scale = below[0]
         signal, noise = loc.var(0), scale.square().mean(0)
@@ -87,9 +100,6 @@ def start_top(
             )
         draws = torch.stack([_draw(*moments)[:, active] for moments in below])
         some = torch.randperm(len(x), device=device)[:max_data]
-        default = stack.n_classes * (1 if transform is None else 2)
-        given = default if n_components is None else n_components
-        numbers = given if isinstance(given, Sequence) else [given]
         wanted = [(n, 1000 * seed + i) for n in numbers for i in range(n_starts)]
         shown = tqdm(wanted, desc="mixtures", disable=not progress)
         found = [_start(draws, some, n, stack.n_classes, own) for n, own in shown]
@@ -97,6 +107,21 @@ def start_top(
         found.reverse()
         _copy_into_top(stack, loc, scale, found[0].responsibilities, steps, batch_size, lr)
     return found
+
+
+def _check(x: Any, **numbers: Any) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"x must be a tensor of shape (N, ...), but got {type(x).__name__}. Convert it with "
+            "torch.as_tensor."
+        )
+    if not len(x) or not bool(x.isfinite().all()):
+        what = "is empty" if not len(x) else "holds NaN or infinite values"
+        raise ValueError(f"x of shape {tuple(x.shape)} {what}: there is nothing to start from")
+    for name, value in numbers.items():
+        values = value if isinstance(value, list) else [value]
+        if not values or not all(isinstance(v, int) and v >= 1 for v in values):
+            raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
 
 
 def _start(draws: Tensor, some: Tensor, components: int, classes: int, seed: int) -> Start:

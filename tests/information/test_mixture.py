@@ -73,5 +73,12 @@ def test_merging_keeps_the_most_information():
 def test_errors(z):
     with pytest.raises(ValueError, match="n_components must be 1 to"):
         fit_mixture(z, 0)
+    with pytest.raises(ValueError, match="without NaN and infinite values, but got such values"):
+        fit_mixture(z * math.nan, 2)
+    with pytest.raises(ValueError, match=r"z must be of shape \(N, d\)"):
+        fit_mixture(z[:, 0], 2)
+    for joint in (torch.zeros(3, 2), -torch.eye(3)):
+        with pytest.raises(ValueError, match="joint must be a square table"):
+            merge_states(joint, 2)
     with pytest.raises(ValueError, match="n_states must be 1 to 3"):
         merge_states(torch.eye(3), 4)

@@ -52,3 +52,28 @@ def test_errors(trained):
         parameter.data.zero_()
     with pytest.raises(ValueError, match="No latent of layer 1 tells anything about x"):
         pc.start_top(flat, x)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_starts": 0}, "n_starts must be an integer >= 1, but got 0"),
+        ({"n_components": []}, r"n_components must be an integer >= 1, but got \[\]"),
+        ({"steps": 0}, "steps must be an integer >= 1"),
+        ({"transform": lambda x: x[:3]}, r"must keep the shape \(600, 24\), but gives \(3, 24\)"),
+    ],
+)
+def test_wrong_options(trained, options, message):
+    stack, x, _ = trained
+    with pytest.raises(ValueError, match=message):
+        pc.start_top(stack, x, progress=False, **options)
+
+
+def test_wrong_data(trained):
+    stack, x, _ = trained
+    with pytest.raises(TypeError, match="x must be a tensor"):
+        pc.start_top(stack, x.numpy())
+    with pytest.raises(ValueError, match="is empty"):
+        pc.start_top(stack, x[:0])
+    with pytest.raises(ValueError, match="holds NaN"):
+        pc.start_top(stack, x * float("nan"))
