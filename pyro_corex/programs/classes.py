@@ -92,7 +92,7 @@ class LatentClasses(CorExProgram):
 
     def model(self, x: Tensor) -> None:
         """Draws a state for each latent and observes the table, ``(B, d)``, NaN where missing."""
-        self._check_table(x)
+        self.spec.check(x)
         self._register((self,))
         complete = not bool(x.isnan().any())
         prior = self.prior()
@@ -112,7 +112,7 @@ class LatentClasses(CorExProgram):
 
     def guide(self, x: Tensor) -> None:
         """The exact posterior of each latent, marked for enumeration."""
-        self._check_table(x)
+        self.spec.check(x)
         self._register((self,))
         posterior = self.log_posterior(x)
         with data_plate(len(x)):
@@ -156,12 +156,3 @@ class LatentClasses(CorExProgram):
                 weight = posterior[:, j].T[..., None]
                 out[:, columns] = (weight * log_p).masked_fill(weight == 0, 0.0).sum(0)
         return out
-
-    def _check_table(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"x must be a tensor of shape (B, d), but got {type(x).__name__}")
-        if x.dim() != 2 or x.shape[1] != len(self.spec.kinds) or not len(x):
-            raise ValueError(
-                f"x must be a non-empty batch of shape (B, {len(self.spec.kinds)}), one column for "
-                f"each of the kinds, but got {tuple(x.shape)}"
-            )

@@ -57,6 +57,16 @@ class TableSpec:
         """The indices of the columns of a kind."""
         return [i for i, own in enumerate(self.kinds) if own == kind]
 
+    def check(self, x: Tensor) -> None:
+        """Raises unless ``x`` is a batch of these columns, ``(B, d)``."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a tensor of shape (B, d), but got {type(x).__name__}")
+        if x.dim() != 2 or x.shape[1] != len(self.kinds) or not len(x):
+            raise ValueError(
+                f"x must be a non-empty batch of shape (B, {len(self.kinds)}), one column for "
+                f"each of the kinds, but got {tuple(x.shape)}"
+            )
+
 
 class OrderedLogit(dist.TorchDistribution):
     r"""Levels 0 to K - 1 with :math:`P(x \le k) = \sigma(c_k - \eta)`.
@@ -345,13 +355,7 @@ class TableVAE(CorExProgram):
         return list(self.column_distributions(z))
 
     def _check_table(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"x must be a tensor of shape (B, d), but got {type(x).__name__}")
-        if x.dim() != 2 or x.shape[1] != len(self.spec.kinds) or not len(x):
-            raise ValueError(
-                f"x must be a non-empty batch of shape (B, {len(self.spec.kinds)}), one column for "
-                f"each of the kinds, but got {tuple(x.shape)}"
-            )
+        self.spec.check(x)
         if x.dtype != self.weight.dtype:
             raise TypeError(
                 f"x has the dtype {x.dtype}, but the program has {self.weight.dtype}: convert one "
