@@ -12,7 +12,7 @@ from pyro_corex.information.batches import Data, read_batches
 
 @dataclass(frozen=True)
 class PrincipalComponents:
-    """The mean of a set of images and its directions of largest variance.
+    """The mean of a set of images and its directions of largest variance (Hotelling 1933).
 
     The directions are orthonormal: a squared error of coordinates is that of pixels but for the
     part outside of them, which no latent can change.  So a ``Normal(scale)`` likelihood of the
@@ -34,7 +34,7 @@ class PrincipalComponents:
 
     @classmethod
     def of(cls, images: Tensor, n: int = 128, *, seed: int = 0) -> PrincipalComponents:
-        """Finds them, by a randomised decomposition.
+        """Finds them, by a randomised decomposition (Halko et al. 2011).
 
         :param images: shape ``(N, ...)``.
         :param n: how many.
@@ -59,7 +59,7 @@ class PrincipalComponents:
         return cls(mean, basis, tuple(images.shape[1:]), explained)
 
     def project(self, images: Data, *, batch_size: int = 1024) -> Tensor:
-        """The coordinates of images, read batch by batch: shape ``(N, n)``."""
+        """The coordinates of images, read batch by batch: ``(N, ...)`` to ``(N, n)``."""
         parts = [(x.flatten(1) - self.mean) @ self.basis for x in read_batches(images, batch_size)]
         return torch.cat(parts)
 

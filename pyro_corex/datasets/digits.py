@@ -23,7 +23,7 @@ class Digits(NamedTuple):
 
 
 def bundled_digits() -> Digits:
-    """The 1,797 digits of 8 x 8 pixels that scikit-learn bundles; no network is needed."""
+    """The 1,797 digits of 8 x 8 pixels (Alpaydin & Kaynak 1998) that scikit-learn bundles."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -32,9 +32,10 @@ def bundled_digits() -> Digits:
 
 
 def mnist(root: str | Path, *, train: bool = True, download: bool = False) -> Digits:
-    """MNIST through torchvision: 60,000 digits of 28 x 28 pixels, or the 10,000 for testing.
+    """MNIST (LeCun et al. 1998) through torchvision: 60,000 digits of 28 x 28 pixels, or 10,000.
 
     :param root: the folder that holds (or shall hold) torchvision's ``MNIST`` folder.
+    :param train: ``False`` for the 10,000 that are for testing.
     :param download: fetch the data if they are not there.
     :raises FileNotFoundError: if they are not there and are not to be fetched.
     """

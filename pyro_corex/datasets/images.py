@@ -82,7 +82,7 @@ class ImageFiles(Dataset[Tensor]):
 
 
 class CelebA(Dataset[Tensor]):
-    """CelebA through torchvision, one aligned photograph at a time: central square, resized.
+    """CelebA (Liu et al. 2015) through torchvision, one aligned photograph at a time, resized.
 
     :param root: the folder that holds torchvision's ``celeba`` folder.
     :param split: "train", "valid", "test" or "all".

@@ -12,7 +12,7 @@ from pyro_corex.information import gaussian_total_correlation
 
 
 class Synthetic(NamedTuple):
-    """Data, the latents that they were made from, and the truth about them."""
+    """Data, the latents that they were made from, and their TC(x) (Eq. 1)."""
 
     x: Tensor
     """Shape ``(n, d)``."""
@@ -36,7 +36,7 @@ def linear_gaussian(
 ) -> Synthetic:
     r"""A factor model :math:`x = W z + \epsilon` with z and the noise standard normal, scaled.
 
-    Its TC is that of its covariance :math:`W W^T + \mathrm{diag}(s^2)`:
+    Its TC (Eq. 1) is that of its covariance :math:`W W^T + \mathrm{diag}(s^2)`:
     :math:`\frac12 (\sum_i \ln \Sigma_{ii} - \ln \det \Sigma)`.
 
     :param d: input dimensions.
@@ -88,7 +88,8 @@ def noisy_coins(
         H = -\sum_k \binom{c}{k} p_k \ln p_k, \qquad
         p_k = \tfrac12 [f^k (1-f)^{c-k} + f^{c-k} (1-f)^k],
 
-    and each copy the entropy ln 2, so that TC(x) is the number of groups times c ln 2 - H.
+    and each copy the entropy ln 2, so that TC(x) (Eq. 1) is, in nats, the number of
+    groups times c ln 2 - H.
 
     :param groups: the number of coins; ``d = groups * copies``, the copies of a coin side by side.
     :param flip: the probability f that a copy is wrong.

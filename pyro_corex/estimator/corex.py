@@ -88,10 +88,13 @@ class CorEx(FittedTable):
 
     :raises ValueError, TypeError: for parameters and data that do not fit, saying how to mend it.
 
-    Example::
-
-        corex = CorEx(n_hidden=5, random_state=0).fit(answers)
-        print(corex.summary())
+    >>> from pyro_corex import datasets
+    >>> coins = datasets.noisy_coins(500, groups=2, copies=3)
+    >>> corex = CorEx(n_hidden=2, latent="categorical", random_state=0).fit(coins.x.numpy())
+    >>> corex.clusters_[:3] == corex.clusters_[0]  # the copies of a coin belong together
+    array([ True,  True,  True])
+    >>> corex.mis_.shape
+    (2, 6)
     """
 
     def __init__(
@@ -128,7 +131,7 @@ class CorEx(FittedTable):
     def fit(self, X: Any, y: Any = None) -> CorEx:
         """Fits the table ``X``, of shape ``(N, d)``; ``y`` is ignored.
 
-        :raises ValueError: for data or parameters that do not fit.
+        :raises ValueError, TypeError: for data or parameters that do not fit.
         """
         parameters = check_parameters(self)
         self._words = Words()

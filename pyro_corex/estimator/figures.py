@@ -87,7 +87,7 @@ def latent_against_column(
 ) -> Axes:
     """A latent against a column: points, or boxes where the column has few levels.
 
-    :param X: the table, or other rows with its columns.
+    :param X: the table, or other rows with its columns: shape ``(N, d)``.
     :param column: its index; without it the one of which the latent tells most.
     :raises ValueError: for latents and columns that there are not.
     :raises sklearn.exceptions.NotFittedError: before fit.

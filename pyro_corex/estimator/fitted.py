@@ -35,12 +35,15 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     _active: Array
 
     def transform(self, X: Any) -> Array:
-        """The latents of each row, ``(N, m)``: posterior means, or the most probable states."""
+        """The latents of each row, ``(N, d)`` to ``(N, m)``: means, or most probable states."""
         x = self._read(X)
         return np.concatenate([self._encode(x[rows]) for rows in self._rows(len(x))])
 
     def posterior(self, X: Any) -> Array:
-        """For categorical latents, the probabilities of their states, ``(N, m, n_states)``."""
+        """Of categorical latents the states' probabilities, ``(N, d)`` to ``(N, m, n_states)``.
+
+        :raises ValueError: for Gaussian latents.
+        """
         x = self._read(X)
         if not self._layer.discrete:
             raise ValueError(
@@ -51,7 +54,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return np.concatenate(parts)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """The bound on the TC that the first layer explains, in nats, on these rows.
+        """The bound on the TC that the first layer explains, in nats, on these rows, ``(N, d)``.
 
         The entropies are the cross-entropies under the marginals that were fitted, so that it is
         defined for a single row.  Missing entries are left out.
@@ -59,7 +62,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return float(self._row_bounds(self._read(X)).mean())
 
     def score_samples(self, X: Any) -> Array:
-        """A lower bound on ln p of each row's coded entries, in nats: ``(N,)``."""
+        """A lower bound on ln p of each row's coded entries, in nats: ``(N, d)`` to ``(N,)``."""
         x = self._read(X)
         parts = []
         for rows in self._rows(len(x)):
@@ -68,7 +71,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return np.concatenate(parts)
 
     def surprise(self, X: Any) -> Array:
-        """How surprising each row is, in nats: an upper bound on -ln p, ``(N,)``.
+        """How surprising each row is, in nats: an upper bound on -ln p, ``(N, d)`` to ``(N,)``.
 
         Of continuous columns it is the density of the standardised values that counts.
         """
@@ -91,11 +94,13 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def impute(self, X: Any, how: str = "best", random_state: Any = 0) -> Any:
         """The table with its missing entries filled from the model, given the observed ones.
 
+        :param X: shape ``(N, d)``.
         :param how: "mean" takes expected values wherever levels are numbers; "best" takes the
             median of ordinal levels and the most probable binary values, so that filled entries
             are levels; both take the most probable state of categorical columns and the mean of
             counts and continuous ones.  "draw" draws from the model.
-        :returns: a data frame where one was fitted and given, else an array.
+        :returns: shape ``(N, d)``: a data frame where one was fitted and given, else an array.
+        :raises ValueError: for another ``how``.
         """
         if how not in ("best", "mean", "draw"):
             raise ValueError(f"how must be 'best', 'mean' or 'draw', but got {how!r}")
@@ -111,7 +116,10 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self._to_user(out)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
-        """Rows from the model: latents from the prior (of the top layer), then the columns."""
+        """Rows from the model, ``(n_samples, d)``: latents from the prior of the top, then columns.
+
+        :raises ValueError: for fewer than one.
+        """
         check_is_fitted(self)
         if not isinstance(n_samples, (int, np.integer)) or n_samples < 1:
             raise ValueError(f"n_samples must be an integer >= 1, but got {n_samples!r}")

@@ -22,6 +22,8 @@ class Bound:
     """A number of nats with its standard error."""
 
     estimate: float
+    """In nats."""
+
     stderr: float
     """The noise of the data and of the draws from the guide."""
 
@@ -31,12 +33,14 @@ class Bound:
 
 @dataclass(frozen=True, repr=False)
 class TCBound(Bound):
-    """A lower bound on TC(x), and what it is made of; see :func:`tc_bound`."""
+    """A lower bound on TC(x), in nats, and what it is made of; see :func:`tc_bound`."""
 
     terms: CorExTerms
     """The terms of all data; ``terms.relevance`` has :math:`I(x_i : z)` by input dimension."""
 
     num_data: int
+    """How many data it was evaluated on."""
+
     layers: tuple[Bound, ...] = field(default=())
     """The contribution of each layer of a stack, from the data upwards (Eq. 13 to 17); they add up
     to ``estimate``.  Empty where the latents are not layers."""
@@ -88,8 +92,9 @@ def tc_bound(
 
     :param module: a program with ``.model(x)`` and ``.guide(x)``; it is put into evaluation mode
         for the time being.
-    :param data: first axis the data: a tensor, an array, a ``Dataset``, or an iterable of batches
-        such as a ``DataLoader``.  Batches that are tuples or lists give x as their first entry.
+    :param data: ``(N, ...)``, first axis the data: a tensor, an array, a ``Dataset``, or an
+        iterable of batches such as a ``DataLoader``.  Batches that are tuples or lists give x as
+        their first entry.
     :param num_particles: draws from the guide for each datum.
     :param batch_size: of tensors, arrays and data sets.
     :param transform: applied to each batch, e.g. ``torch.bernoulli`` to binarise grey values.
@@ -99,6 +104,22 @@ def tc_bound(
         values, a density on discrete data, a masked or scaled site, one that does not factorise),
         saying how to mend it; and for data that are fewer than two.
     :raises TypeError: for a module without ``.model`` and ``.guide``.
+
+    >>> import pyro
+    >>> import pyro.distributions as dist
+    >>> from pyro_corex.datasets import noisy_coins
+    >>> class Coins(torch.nn.Module):  # one latent knows the coin of three noiseless copies
+    ...     def model(self, x):
+    ...         with pyro.plate("data", len(x)):
+    ...             z = pyro.sample("z", dist.Bernoulli(0.5))
+    ...             copies = dist.Bernoulli(z[..., None].expand(z.shape + (3,))).to_event(1)
+    ...             pyro.sample("x", copies, obs=x)
+    ...     def guide(self, x):
+    ...         with pyro.plate("data", len(x)):
+    ...             pyro.sample("z", dist.Bernoulli(x[:, 0]))
+    >>> x = noisy_coins(1000, groups=1, copies=3, flip=0.0).x
+    >>> round(tc_bound(Coins(), x).estimate, 2)  # 2 ln 2, as TC(x)
+    1.39
     """
     terms = dataset_terms(
         module,

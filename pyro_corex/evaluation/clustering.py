@@ -10,6 +10,9 @@ from torch import Tensor
 def cluster_accuracy(labels: ArrayLike | Tensor, clusters: ArrayLike | Tensor) -> float:
     """The share of data whose cluster is matched to their class, by the best one-to-one matching.
 
+    Sec. 6.1 calls it the unsupervised classification accuracy.  The matching is the Hungarian
+    method's (Kuhn 1955).
+
     >>> cluster_accuracy([0, 0, 1, 1], [7, 7, 3, 7])
     0.75
 
@@ -26,6 +29,8 @@ def cluster_accuracy(labels: ArrayLike | Tensor, clusters: ArrayLike | Tensor) -
 
 def contingency(labels: ArrayLike | Tensor, clusters: ArrayLike | Tensor) -> NDArray[np.int64]:
     """How many data have each class and each cluster: shape ``(n_classes, n_clusters)``.
+
+    What :func:`cluster_accuracy` matches.
 
     >>> contingency([0, 0, 1], [5, 5, 7])
     array([[2, 0],

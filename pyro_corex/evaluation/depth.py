@@ -22,13 +22,14 @@ LayerLike = Layer | Sequence[int]
 
 @dataclass(frozen=True)
 class Trial:
-    """A depth that was tried."""
+    """A depth that :func:`choose_depth` tried."""
 
     depth: int
+    """The number of layers."""
     contribution: Bound
     """Of the top layer, on held-out data: L^(l) in Eq. 13."""
     bound: TCBound
-    """Of the whole stack."""
+    """Of the whole stack, in nats."""
     margin: float
     """What the contribution has to exceed, in nats."""
 
@@ -43,10 +44,13 @@ class Depth:
     """The depth that was chosen, and what was tried; see :func:`choose_depth`."""
 
     depth: int
+    """The number of layers that pay for themselves."""
     module: StackedCorEx | None
     """The stack of that depth, trained; ``None`` for depth 0."""
     trials: tuple[Trial, ...]
+    """One for each depth, from 1."""
     n_sigma: float
+    """As it was given."""
 
     def __repr__(self) -> str:
         lines = [f"Depth({self.depth}, at {self.n_sigma:g} standard errors"]
@@ -89,12 +93,13 @@ def choose_depth(
         takes them; or a function of the level, 1 for the first, that makes one.
     :param data: as :func:`~pyro_corex.fit` takes it.
     :param holdout: the share of a tensor or array to hold out (chosen by ``seed``), or the data
-        that are held out.  Contributions are evaluated on these only.
+        that are held out, ``(N, ...)``.  Contributions are evaluated on these only.
     :param max_depth: where to stop at the latest; needed if ``layers`` is a function.
     :param n_sigma: how many standard errors make a contribution positive.
     :param epochs: passes over the data for each layer, at the rate ``lr``; half as many follow at a
         fifth of it.
     :raises ValueError: for options out of range, and as :func:`~pyro_corex.tc_bound`.
+    :raises TypeError: for a share to hold out of data that are no tensor or array.
     """
     depths = _depths(layers, max_depth)
     if not n_sigma >= 0:

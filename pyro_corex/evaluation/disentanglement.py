@@ -23,10 +23,11 @@ Represent = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, repr=False)
 class Matching:
-    """A one-to-one assignment of latents to factors, and what they share."""
+    """A one-to-one assignment of latents to factors; see :func:`matched_information`."""
 
     values: Tensor
-    """Normalised mutual information of each factor with its latent, shape ``(k,)``."""
+    """Normalised mutual information of each factor with its latent, shape ``(k,)``, in [0, 1] and
+    not in nats."""
 
     latents: Tensor
     """The latent of each factor, shape ``(k,)``."""
@@ -43,9 +44,14 @@ class Matching:
 
 
 def factor_information(codes: Tensor, factors: Tensor, *, bins: int = 20) -> Tensor:
-    """I(z_j : factor_k) in nats, of the binned values: shape ``(m, k)``.
+    """I(z_j : factor_k) in nats, of the binned values: what :func:`mutual_information_gap` is from.
 
-    :raises ValueError: for shapes that do not fit, values that are not finite, and ``bins`` < 2.
+    :param codes: shape ``(N, m)``.
+    :param factors: shape ``(N, k)``.
+    :returns: shape ``(m, k)``.
+    :raises ValueError: for shapes that do not fit, values that are not finite, factors that are
+        constant, and ``bins`` < 2.
+    :raises TypeError: for codes or factors that are no tensors.
     """
     z, f = _binned(codes, factors, bins)
     information = torch.stack([torch.stack([_information(a, b) for b in f.T]) for a in z.T])
@@ -55,7 +61,7 @@ def factor_information(codes: Tensor, factors: Tensor, *, bins: int = 20) -> Ten
 def matched_information(
     codes: Tensor, factors: Tensor, *, latents: Sequence[int] | None = None, bins: int = 20
 ) -> Matching:
-    """Normalised mutual information under the best one-to-one assignment of latents to factors.
+    """Normalised mutual information under the best one-to-one assignment (Kuhn 1955) to factors.
 
     Each pair's mutual information is divided by the factor's entropy, so that it is in [0, 1] and
     not in nats.
@@ -67,7 +73,8 @@ def matched_information(
     :param codes: shape ``(N, m)``.
     :param factors: shape ``(N, k)``.
     :param latents: the latents that may be assigned, such as the anchors; all by default.
-    :raises ValueError: as :func:`factor_information`, and for fewer latents than factors.
+    :raises ValueError, TypeError: as :func:`factor_information`; and for fewer latents than
+        factors.
     """
     from scipy.optimize import linear_sum_assignment  # here, as it changes the warning filters
 
@@ -90,7 +97,7 @@ def mutual_information_gap(codes: Tensor, factors: Tensor, *, bins: int = 20) ->
     :param codes: shape ``(N, m)``.
     :param factors: shape ``(N, k)``.
     :returns: the mean over factors of the gap in normalised information (in [0, 1], not nats).
-    :raises ValueError: as :func:`factor_information`, and for fewer than two latents.
+    :raises ValueError, TypeError: as :func:`factor_information`, and for fewer than two latents.
     """
     _check(codes, factors)
     if codes.shape[1] < 2:
@@ -114,12 +121,16 @@ class DCI:
 
 
 def dci(codes: Tensor, factors: Tensor, *, n_estimators: int = 30, seed: int = 0) -> DCI:
-    """DCI with random forests, a quarter of the data held out for the informativeness.
+    """DCI (Eastwood & Williams 2018) with random forests, a quarter of the data held out.
 
-    Importances are the forests' impurity decreases.  Needs scikit-learn.
+    The quarter is for the informativeness.  Importances are the forests' impurity decreases.  Needs
+    scikit-learn.
 
+    :param codes: shape ``(N, m)``.
+    :param factors: shape ``(N, k)``.
     :raises ValueError: for shapes that do not fit, values that are not finite, and fewer than 8
         data.
+    :raises TypeError: for codes or factors that are no tensors.
     """
     from sklearn.ensemble import RandomForestRegressor
 
@@ -163,6 +174,7 @@ def beta_vae_score(
     :param draw: ``draw(n, generator)`` gives independent factors ``(n, k)``; uniform on [-1, 1] by
         default.
     :returns: the accuracy on held-out points; 1/k is chance.
+    :raises ValueError: for fewer than two factors, and codes of another shape.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -190,8 +202,8 @@ def factor_vae_score(
     data that share one factor; the classifier is a majority vote.  Latents whose variance is below
     5 % of the largest, and so carry nothing, are left out.
 
-    The parameters are those of :func:`beta_vae_score`: factors have the shape ``(n, k)``, codes
-    ``(n, m)``.
+    The parameters, and the ValueError for wrong ones, are those of :func:`beta_vae_score`: factors
+    have the shape ``(n, k)``, codes ``(n, m)``.
     """
     generator = torch.Generator().manual_seed(seed)
     draw = _uniform(n_factors) if draw is None else draw

@@ -31,7 +31,10 @@ class Score:
     """
 
     estimate: float
+    """A distance or a share, without a unit."""
+
     stderr: float
+    """In the same unit."""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -44,7 +47,7 @@ class Score:
 
 @dataclass(frozen=True)
 class SampleQuality:
-    """The three scores that :func:`sample_quality` finds."""
+    """The three scores that :func:`sample_quality` finds; distances and shares, not nats."""
 
     frechet: Score
     """Squared Fréchet distance of the Gaussians through the features (Heusel et al. 2017); 0 is
@@ -61,6 +64,8 @@ def sample_quality(
     features: Callable[[Tensor], Tensor], real: Tensor, samples: Tensor, *, k: int = 3
 ) -> SampleQuality:
     """Scores samples against real images that neither the model nor the features were trained on.
+
+    By the Fréchet distance (Heusel et al. 2017), precision and recall (Kynkäänniemi et al. 2019).
 
     All three depend on how many images there are (the Fréchet distance is biased upwards by fewer):
     give equally many in all that is to be compared.
@@ -101,6 +106,8 @@ def sample_quality(
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     r"""Squared Fréchet distance of the Gaussians with the mean and covariance of each set.
 
+    The closed form is that of Dowson & Landau (1982).
+
     .. math:: |\mu_a - \mu_b|^2 + \mathrm{tr}(\Sigma_a + \Sigma_b - 2 (\Sigma_a \Sigma_b)^{1/2})
 
     :param a: features ``(N, f)``.
@@ -140,7 +147,8 @@ def train_features(
     """Trains a network to tell how an image was damaged, and returns it without its last layer.
 
     Three convolutions of stride 2 (32, 64, 128 channels), a hidden layer of ``n_features`` and an
-    output for each kind of damage.  No labels are used.
+    output for each kind of damage.  No labels are used: a pretext task, like the rotations of
+    Gidaris et al. 2018.
 
     :param images: shape ``(N, C, H, W)`` in [0, 1], height and width multiples of 4.
     :returns: a module in evaluation mode, from ``(n, C, H, W)`` to ``(n, n_features)``.

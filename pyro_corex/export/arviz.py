@@ -55,8 +55,9 @@ def to_arviz(
 
     A guide gives independent draws.  They are dealt to ``num_chains`` chains since diagnostics
     compare chains: an R-hat near 1 says that there are enough draws, nothing about the guide.  In
-    ``az.loo``, the parameters are fixed and a datum's latents are its own, so that leaving a datum
-    out leaves its latents to the prior: where the guide is the posterior, ``elpd_loo`` estimates
+    ``az.loo`` (Vehtari et al. 2017), the parameters are fixed and a datum's latents are its own,
+    so that leaving a datum out leaves its latents to the prior: where the guide is the
+    posterior, ``elpd_loo`` estimates
     :math:`\sum_n \ln q_\phi(x_n)`, by weights that are heavy-tailed where latents tell much about
     the data.  Heed its warning about Pareto k.
 
@@ -73,6 +74,13 @@ def to_arviz(
         whose terms are not known for each datum.
     :raises TypeError: for a module without ``.model`` and ``.guide``.
     :raises ImportError: where ArviZ is not installed.
+
+    >>> from pyro_corex.programs import CorExVAE, mlp_decoder, mlp_encoder
+    >>> vae = CorExVAE(mlp_encoder([20, 4]), mlp_decoder([4, 20]), 4)
+    >>> x = torch.bernoulli(torch.full((10, 20), 0.3))
+    >>> idata = to_arviz(vae, x, num_draws=50)
+    >>> idata.posterior["z"].shape  # chains, draws, data, latents
+    (4, 50, 10, 4)
     """
     for name, value in (("num_draws", num_draws), ("num_chains", num_chains)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

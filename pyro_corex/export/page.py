@@ -62,6 +62,15 @@ def report(
     :returns: the path of the page.  The same arguments give the same page.
     :raises ValueError: for data that are empty, and for names and shapes that do not fit them.
     :raises TypeError: for a module without ``.model`` and ``.guide``.
+
+    >>> import torch
+    >>> from tempfile import TemporaryDirectory
+    >>> from pyro_corex.programs import CorExVAE, mlp_decoder, mlp_encoder
+    >>> vae = CorExVAE(mlp_encoder([20, 4]), mlp_decoder([4, 20]), 4)
+    >>> x = torch.bernoulli(torch.full((50, 20), 0.3))
+    >>> with TemporaryDirectory() as folder:
+    ...     report(vae, x, f"{folder}/page.html", n_traversals=1).name
+    'page.html'
     """
     if not isinstance(n_traversals, int) or n_traversals < 0:
         raise ValueError(f"n_traversals must be an integer >= 0, but got {n_traversals!r}")

@@ -30,7 +30,7 @@ _ELEMENTS = 1 << 22  # bound on points * data * latents held at once
 
 
 class AggregatePosterior:
-    """The marginals p(z_j) of the latents over a data set, and their product.
+    """The marginals p(z_j) of the latents over a data set, and their product (Sec. 6.3).
 
     ``AggregatePosterior(loc, scale)`` is for Gaussian encoders, :meth:`from_probs` for discrete
     ones and :meth:`from_data` for a trained module. All information is in nats. No gradients are
@@ -42,6 +42,15 @@ class AggregatePosterior:
 
     Raises:
         ValueError: shapes differ, entries are not finite or scales not positive.
+        TypeError: loc or scale is not floating.
+
+    Example:
+        >>> loc = torch.tensor([[-3.0, 0.0], [3.0, 0.0]]).repeat(50, 1)  # a coin, and nothing
+        >>> post = AggregatePosterior(loc, torch.full((100, 2), 0.1))
+        >>> post.variance
+        tensor([9.0100, 0.0100])
+        >>> post.mutual_information().round(decimals=4)  # ln 2, and nothing
+        tensor([0.6931, 0.0000])
 
     """
 
@@ -54,7 +63,10 @@ class AggregatePosterior:
 
     @classmethod
     def from_probs(cls, probs: Tensor) -> AggregatePosterior:
-        """For discrete latents with probabilities (N, m, K) that sum to 1 over K."""
+        """For discrete latents with probabilities (N, m, K) that sum to 1 over K.
+
+        Raises ValueError for others.
+        """
         self = cls.__new__(cls)
         self._probs = check_probs(probs.detach())
         self._loc = self._scale = probs.new_empty((*probs.shape[:2],))[:, :0]

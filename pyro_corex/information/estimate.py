@@ -9,10 +9,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate in nats.
+    """An estimate in nats, as :func:`entropy_estimate` and its kin give it.
 
     Attributes:
-        value: the estimate; a scalar, or one value per dimension.
+        value: the estimate; a scalar, or one value per dimension, (d,) or (m,).
         stderr: its standard error, of the same shape. It measures the noise of the data (and of the
             draws, where there are any), not the bias.
         kind: what was estimated and how it was taken, such as ``"binary"`` or ``"continuous"``.

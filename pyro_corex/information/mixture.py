@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Mixture(NamedTuple):
-    """A mixture of K Gaussians over d dimensions."""
+    """A mixture of K Gaussians over d dimensions, as :func:`fit_mixture` finds it."""
 
     weights: Tensor
     """Shape ``(K,)``."""
@@ -19,10 +19,10 @@ class Mixture(NamedTuple):
     scale_tril: Tensor
     """Cholesky factors of the covariances, shape ``(K, d, d)``."""
     log_likelihood: float
-    """Nats per datum (of all its copies together)."""
+    """In nats per datum (of all its copies together)."""
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """The log density of each component, without its weight: ``(N, d)`` to ``(N, K)``."""
+        """The log density of each component, without its weight, nats: ``(N, d)`` to ``(N, K)``."""
         d = z.shape[-1]
         found = []
         for loc, tril in zip(self.loc, self.scale_tril, strict=True):
@@ -50,7 +50,7 @@ def fit_mixture(
     tolerance: float = 1e-4,
     ridge: float = 1e-3,
 ) -> Mixture:
-    """Fits a full-covariance Gaussian mixture by EM, from a k-means start.
+    """Fits a full-covariance Gaussian mixture by EM (Dempster et al. 1977), from a k-means start.
 
     Given several copies of each datum, all copies are from one component: so the components do not
     tell apart what the copies differ in.  (Without copies it is scikit-learn's
@@ -115,7 +115,8 @@ def merge_states(joint: Tensor, n_states: int) -> tuple[Tensor, float]:
     """Merges the states of a pair of variables until ``n_states`` are left, losing little.
 
     Greedily, each time the two states whose merging, in both variables, leaves the largest mutual
-    information between the variables.
+    information between the variables: the agglomerative information bottleneck (Slonim & Tishby
+    1999), on both sides at once.
 
     :param joint: their symmetric joint probabilities, shape ``(K, K)``.
     :returns: the new state of each old one, shape ``(K,)``, and the mutual information left, nats.

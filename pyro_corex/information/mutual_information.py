@@ -26,7 +26,7 @@ CAP_MARGIN = 0.5
 
 
 def gaussian_mutual_information(loc: Tensor, scale: Tensor) -> Tensor:
-    """I(z_j : x) of Gaussian encoders against the true aggregate posterior, in nats.
+    """I(z_j : x) of Gaussian encoders against the true aggregate posterior (Eq. 9, tight), in nats.
 
     I(z_j : x) = h(p(z_j)) - (1/N) sum_n h(N(loc_nj, scale_nj^2)), where the entropy of the mixture
     p(z_j) is found by quadrature on lattices that follow the scales present. It is deterministic;
@@ -60,12 +60,13 @@ def gaussian_mutual_information(loc: Tensor, scale: Tensor) -> Tensor:
 
 
 def gaussian_mutual_information_estimate(loc: Tensor, scale: Tensor) -> Estimate:
-    """I(z_j : x) of Gaussian encoders with its standard error, in nats.
+    """I(z_j : x) (Eq. 9, tight) of Gaussian encoders with its standard error, in nats.
 
     The influence of datum n on I(z_j : x) is KL_n - I with KL_n = KL(p(z_j|x_n) || p(z_j)), so that
     the standard error is that of a mean, sd(KL_n) / sqrt(N) (delta method). All KL_n come out of
     the same lattices; the cost is about twice that of :func:`gaussian_mutual_information`, which
-    see for arguments, caps and errors. At least two data are needed.
+    see for arguments, (N, m) each, caps, and the ValueError and TypeError for wrong ones. At least
+    two data are needed.
 
     Returns:
         An :class:`Estimate` with ``value`` and ``stderr`` of shape (m,).
@@ -92,9 +93,10 @@ def _gaussian(loc: Tensor, scale: Tensor, pointwise: bool) -> Estimate:
 
 
 def aggregate_entropy(loc: Tensor, scale: Tensor) -> Tensor:
-    """Differential entropy (m,) of the aggregate posterior p(z_j) of Gaussian encoders, in nats.
+    """Differential entropy (m,) of the aggregate posterior p(z_j) (Sec. 6.3), in nats.
 
-    As precise as :func:`gaussian_mutual_information`, with the same arguments and errors.
+    As precise as :func:`gaussian_mutual_information`, with the same parameters ``loc`` and
+    ``scale``, (N, m), of Gaussian encoders, and the same ValueError and TypeError.
     """
     check_gaussian(loc, scale)
     wide = loc.dtype in (torch.float32, torch.float64)
@@ -117,7 +119,7 @@ def _warn_near_cap(value: Tensor, n: int) -> None:
 def categorical_mutual_information(
     probs: Tensor | None = None, *, logits: Tensor | None = None
 ) -> Tensor:
-    """I(z_j : x) of discrete encoders, exact for the data given, in nats.
+    """I(z_j : x) of discrete encoders (Eq. 9, tight), exact for the data given, in nats.
 
     I(z_j : x) = H((1/N) sum_n p_nj) - (1/N) sum_n H(p_nj), at most ln min(N, K).
 
@@ -127,6 +129,11 @@ def categorical_mutual_information(
 
     Returns:
         (m,) tensor.
+
+    Example:
+        >>> probs = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]).repeat(50, 1, 1)  # a coin, known
+        >>> categorical_mutual_information(probs)  # ln 2
+        tensor([0.6931])
 
     Raises:
         ValueError: not exactly one of ``probs`` and ``logits`` is given, or it is not (N, m, K), is
@@ -198,7 +205,7 @@ def _softmax(logits: Tensor) -> Tensor:
 
 
 def sampled_mutual_information(log_density: PairLogDensity, n: int, m: int) -> Estimate:
-    """I(z_j : x) of any encoder whose density can be evaluated, by sampling, in nats.
+    """I(z_j : x) (Eq. 9, tight) of encoders whose density can be evaluated, sampled, in nats.
 
     With one draw z_n ~ p(z | x_n) from every datum,
 

@@ -15,7 +15,7 @@ from .estimate import Estimate
 
 
 def gaussian_total_correlation(cov: Tensor) -> Tensor:
-    """TC of a Gaussian from its covariance: (sum_i ln cov_ii - ln det cov) / 2, in nats.
+    """TC of a Gaussian (Eq. 1): (sum_i ln cov_ii - ln det cov) / 2, in nats.
 
     Args:
         cov: covariance or correlation matrices, of shape (..., d, d).
@@ -52,7 +52,7 @@ def gaussian_total_correlation(cov: Tensor) -> Tensor:
 
 
 def discrete_total_correlation(table: Tensor) -> Tensor:
-    """TC of discrete variables from the table of their joint probabilities, in nats.
+    """TC of discrete variables (Eq. 1) from the table of their joint probabilities, in nats.
 
     Args:
         table: (K_1, ..., K_d) non-negative weights; they are normalised, so that counts will do.
@@ -77,7 +77,7 @@ def discrete_total_correlation(table: Tensor) -> Tensor:
 
 
 def total_correlation(x: Tensor, kind: str = "gaussian") -> Estimate:
-    """TC(x) of a sample with its standard error, in nats.
+    """TC(x) (Eq. 1) of a sample with its standard error, in nats.
 
     ``kind="gaussian"``: the closed form at the sample covariance, less its exact expected excess
     over the truth, (d psi((N-1)/2) - sum_i psi((N-i)/2)) / 2 for Gaussian data (Wishart).
@@ -153,7 +153,7 @@ def aggregate_total_correlation(
     leave_one_out: bool = False,
     source: Tensor | None = None,
 ) -> Estimate:
-    """TC(z) of the aggregate posterior of Gaussian encoders over the full data, in nats.
+    """TC(z) (Eq. 4) of the aggregate posterior of Gaussian encoders over all data, in nats.
 
         TC(z) = (1/S) sum_s [ln p(z_s) - sum_j ln p(z_sj)],
         p(z) = (1/N) sum_n prod_j N(z_j; loc_nj, scale_nj^2),
@@ -173,6 +173,7 @@ def aggregate_total_correlation(
         A scalar :class:`Estimate`; its standard error is that of the mean over draws.
 
     Raises:
+        TypeError: loc or scale is not floating.
         ValueError: shapes do not fit, parameters are not finite or scales not positive, or there
             are fewer than two draws or data.
 
@@ -287,7 +288,7 @@ def batch_log_weight(like: Tensor, n_data: int, method: str = "stratified") -> T
     """Log weights (B, B) of datum i of a batch in the density of draw b.
 
     Args:
-        like: tensor with B rows that gives dtype and device.
+        like: (B, ...) tensor that gives B, dtype and device.
         n_data: N, at least B.
         method: see :func:`pairwise_total_correlation`.
 

@@ -60,11 +60,21 @@ class CorExELBO(TraceEnum_ELBO):
     The weights :math:`w_j` are those of :func:`~pyro_corex.anchor`, or of any
     :func:`pyro.poutine.scale` that is the same on model and guide.
 
-    Example::
+    >>> import pyro, torch
+    >>> import pyro.distributions as dist
+    >>> def model(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    ...         pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+    >>> def guide(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5).to_event(1))  # the posterior
+    >>> terms = CorExELBO().terms(model, guide, torch.zeros(10, 2))
+    >>> terms.kl["z"]  # (ln 2 - 1/2) / 2, nats
+    tensor([0.0966, 0.0966])
 
-        svi = SVI(model, guide, optim, CorExELBO())
-        loss = svi.step(x)
-        terms = svi.loss.__self__.last_terms  # what this step was made of
+    To train, ``SVI(model, guide, optim, CorExELBO())``; :attr:`last_terms` is what the last step
+    was made of.
 
     :param num_particles: samples of the guide for one estimate.
     :param vectorize_particles: draw them in one pass, in an outermost plate.
@@ -90,6 +100,9 @@ class CorExELBO(TraceEnum_ELBO):
         discrete guide site could be; ``True`` wherever nothing is enumerated, as
         :class:`~pyro.infer.TraceEnum_ELBO` does; ``False`` never.
     :param retain_graph: keep the graph after ``loss_and_grads``.
+    :raises ValueError: for numbers out of range; when it is evaluated, for programs that do not fit
+        each other or an option, naming the site.
+    :raises TypeError: for options of another type.
     """
 
     def __init__(
@@ -172,7 +185,7 @@ class CorExELBO(TraceEnum_ELBO):
     def differentiable_loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Minus the objective as a 0-dim tensor to differentiate.
+        """Minus the objective as a 0-dim tensor to differentiate, in nats summed over the data.
 
         Nothing is read back from the device; the value is not checked.
         """
@@ -186,7 +199,7 @@ class CorExELBO(TraceEnum_ELBO):
         return loss if isinstance(loss, Tensor) else torch.tensor(loss)
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """Computes the loss, adds its gradients to the parameters, and returns it as a float.
+        """Computes the loss, in nats, adds its gradients to the parameters, and returns it.
 
         :raises ValueError: if it is NaN, naming the site and the term, before its gradients are
             computed.  (Of several particles that are not vectorised, those before the first NaN

@@ -24,12 +24,12 @@ class CorExTerms:
     reconstruction: Mapping[str, Tensor]
     r"""Observed site -> :math:`\langle \ln q_\phi(x_i|z) \rangle`, one value per input dimension.
 
-    The shape is that of the site's own plates (those that are not the data's) followed by its
-    event dimensions; a site whose distribution does not factorise has one value."""
+    The shape, ``(d,)`` for most, is that of the site's own plates (those that are not the data's)
+    followed by its event dimensions; a site whose distribution does not factorise has one value."""
 
     kl: Mapping[str, Tensor]
     r"""Latent site -> :math:`D_{KL}(p_\theta(z_j|x) \| r_\alpha(z_j))`, unweighted, one value per
-    latent dimension: an upper bound on :math:`I(z_j : x)` (Eq. 9)."""
+    latent dimension, ``(m,)`` for most: an upper bound on :math:`I(z_j : x)` (Eq. 9)."""
 
     kl_weight: Mapping[str, Tensor]
     """Latent site -> the anchor weights in force (1 - lambda in Eq. 21), in the shape of ``kl``."""
@@ -41,10 +41,11 @@ class CorExTerms:
     """The weight of the penalty on TC(z) (Sec. 7)."""
 
     total_correlation: Tensor | None = None
-    """The minibatch estimate of TC(z), where ``tc_weight`` is not 0."""
+    """The minibatch estimate of TC(z), a scalar, where ``tc_weight`` is not 0: see
+    :func:`pyro_corex.information.pairwise_total_correlation`."""
 
     mutual_information: Mapping[str, Tensor] = field(default_factory=dict)
-    r"""Latent site of ``mi_weight`` -> :math:`I(z_j : x)` of the batch, one value per latent.
+    r"""Latent site of ``mi_weight`` -> :math:`I(z_j : x)` of the batch, in the shape of ``kl``.
 
     It is at most the logarithm of the batch's size.  Joined terms have the mean over batches."""
 
@@ -52,7 +53,7 @@ class CorExTerms:
     """Latent site -> the weight of the reward for its ``mutual_information``."""
 
     sensitivity: Mapping[str, Tensor] = field(default_factory=dict)
-    r"""Latent site of an :class:`Invariance` -> :math:`I(z_j : t|x)`, one value per latent."""
+    r"""Latent site of an :class:`Invariance` -> :math:`I(z_j : t|x)`, in the shape of ``kl``."""
 
     sensitivity_weight: Mapping[str, float] = field(default_factory=dict)
     """Latent site -> the weight of the penalty on its ``sensitivity``."""
@@ -102,8 +103,8 @@ class CorExTerms:
 
     @property
     def relevance(self) -> Mapping[str, Tensor]:
-        r"""Observed site -> :math:`H(x_i) + \langle \ln q_\phi(x_i|z) \rangle`, one value per input
-        dimension: a lower bound on :math:`I(x_i : z)` (Eq. 8).
+        r"""Observed site -> :math:`H(x_i) + \langle \ln q_\phi(x_i|z) \rangle`, in the shape of
+        ``reconstruction``: a lower bound on :math:`I(x_i : z)` (Eq. 8).
 
         It is negative where the decoder is worse than the marginal.
 

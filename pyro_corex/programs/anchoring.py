@@ -204,6 +204,9 @@ def _weight_events(name: str, fn: Any, weight: Tensor) -> _WeightedEvents:
 class Warmup:
     """A KL weight that moves linearly from ``start`` to ``stop`` in ``steps`` training steps.
 
+    A weight that starts at 0 is KL warm-up (Bowman et al. 2016), against latents that are given up
+    before the decoder has learned to use them.
+
     Give it to :func:`anchor` as a weight and call :meth:`step` after each training step::
 
         weight = Warmup(0.0, 1.0, steps=1000)
@@ -213,6 +216,9 @@ class Warmup:
     >>> weight.step()
     >>> weight()
     0.25
+
+    :raises ValueError: for weights that are negative or not finite, and ``steps`` below 1.
+    :raises TypeError: for weights that are no numbers.
     """
 
     def __init__(self, start: float, stop: float, steps: int) -> None:

@@ -47,7 +47,7 @@ class CorExProgram(PyroModule):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Any:
-        """Encodes ``x``, as a network would."""
+        """The same as ``encode(x)``, for ``x`` of shape ``(B, ...)``: a program is a module."""
         return self.encode(x)
 
     def encode(self, x: Tensor) -> Any:

@@ -20,7 +20,7 @@ from torch.distributions import Distribution
 
 
 class Likelihood(nn.Module):
-    """A family of distributions for one input dimension, the same for all of them.
+    r"""A family :math:`q_\phi(x_i|z)` (Eq. 8) for one input dimension, the same for all of them.
 
     A decoder has ``n_params`` outputs for each input dimension; :meth:`forward` takes them as the
     last axis if there are several.
@@ -30,14 +30,15 @@ class Likelihood(nn.Module):
     support: str = "real numbers"
 
     def forward(self, params: Tensor) -> Distribution:
-        """The distribution of ``x``, of the batch shape of ``x`` and empty event shape.
+        """The distribution of ``x``.
 
         :param params: shape ``x.shape`` for one parameter, ``x.shape + (n_params,)`` for more.
+        :returns: batch shape ``x.shape``, empty event shape.
         """
         raise NotImplementedError
 
     def check(self, x: Tensor) -> None:
-        """Raises ``ValueError`` where ``x`` is outside of the support.
+        """Raises ``ValueError`` where ``x``, of shape ``(B, ...)``, is outside of the support.
 
         Values on an accelerator are not looked at, since that would synchronise with it; the
         training loop checks the data once, before it is moved there.
@@ -89,7 +90,10 @@ class Bernoulli(Likelihood):
 
 
 class ContinuousBernoulli(Likelihood):
-    """Data in [0, 1], such as grey values; the decoder gives logits."""
+    """Data in [0, 1], such as grey values (Loaiza-Ganem & Cunningham 2019).
+
+    The decoder gives logits.
+    """
 
     support = "data in [0, 1]"
     mend = "Scale them to [0, 1], or use the 'normal' likelihood."
@@ -103,7 +107,10 @@ class ContinuousBernoulli(Likelihood):
 
 
 class Categorical(Likelihood):
-    """Data with ``n_states`` states, coded 0 to ``n_states - 1``; the decoder gives logits."""
+    """Data with ``n_states`` states, coded 0 to ``n_states - 1``; the decoder gives logits.
+
+    :raises ValueError: for fewer than two.
+    """
 
     def __init__(self, n_states: int) -> None:
         super().__init__()
@@ -128,6 +135,8 @@ class Normal(Likelihood):
     """Real data with a fixed ``scale``: the paper's squared error, divided by 2 scale².
 
     The scale decides how much a latent is worth: see the docs on anchoring.
+
+    :raises ValueError: for a scale that is not positive.
     """
 
     def __init__(self, scale: float = 1.0) -> None:
@@ -149,6 +158,8 @@ class LearnedNormal(Likelihood):
 
     :param dim: the shape of the input for one scale each, or ``None`` for a common one.
     :param init_scale: the scale at the start.
+    :raises ValueError: for a scale that is not positive; when called, for another shape than
+        ``dim``.
     """
 
     def __init__(self, dim: int | tuple[int, ...] | None = None, init_scale: float = 1.0) -> None:

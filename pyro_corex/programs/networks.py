@@ -132,6 +132,7 @@ class GroupedDecoder(nn.Module):
     :param latent_dim: the number of latents, m.
     :param out_dim: the number of outputs, a multiple of m: the groups are side by side and equal.
     :param scales: also give a learned scale for each output, as a layer above the first must.
+    :raises ValueError: where the groups are not equal.
     """
 
     def __init__(self, latent_dim: int, out_dim: int, *, scales: bool = False) -> None:
@@ -159,6 +160,8 @@ def conv_encoder(
     """A Gaussian encoder of images: one convolution of stride 2 for each entry of ``channels``.
 
     :param shape: channels, height, width; both a multiple of ``2 ** len(channels)``.
+    :returns: a network from ``(B, *shape)`` to ``(B, 2 * latent_dim)``: locations, log-scales.
+    :raises ValueError: for another shape, and without channels.
     """
     height, width = _reduced(shape, channels)
     layers: list[nn.Module] = []
@@ -171,7 +174,10 @@ def conv_encoder(
 def conv_decoder(
     latent_dim: int, shape: tuple[int, int, int], channels: Sequence[int] = (32, 64, 128)
 ) -> nn.Sequential:
-    """The mirror image of :func:`conv_encoder`."""
+    """The mirror image of :func:`conv_encoder`: from ``(B, latent_dim)`` to ``(B, *shape)``.
+
+    :raises ValueError: as there.
+    """
     height, width = _reduced(shape, channels)
     layers: list[nn.Module] = [
         nn.Linear(latent_dim, channels[-1] * height * width),

@@ -21,7 +21,8 @@ from torch.distributions import Distribution, Independent
 
 
 class Prior(nn.Module):
-    """A factorised prior over ``dim`` latents: calling it gives its distribution.
+    r"""A factorised prior :math:`r_\alpha` (Eq. 9) over ``dim`` latents.  Calling it gives its
+    distribution.
 
     It is no ``PyroModule``, which would declare its parameters to Pyro once more, under a name that
     all instances share.
@@ -72,6 +73,8 @@ class LearnedMixture(Prior):
     """A one-dimensional mixture of normals for each latent.
 
     It starts close to N(0, 1), with its components spread so that they can part.
+
+    :raises ValueError: for fewer than one component.
     """
 
     def __init__(self, dim: int, n_components: int = 8) -> None:
@@ -152,7 +155,10 @@ class Flat(Prior):
 
 
 class LearnedCategorical(Prior):
-    """A categorical with learned probabilities for each of ``dim`` discrete latents."""
+    """A categorical with learned probabilities for each of ``dim`` discrete latents.
+
+    :raises ValueError: for fewer than one class.
+    """
 
     def __init__(self, n_classes: int, dim: int = 1) -> None:
         super().__init__(dim)

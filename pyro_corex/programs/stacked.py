@@ -28,7 +28,7 @@ from pyro_corex.programs.priors import LearnedCategorical, Prior, make_prior
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a stack: the networks between it and the layer below.
+    """One layer of a :class:`StackedCorEx`: the networks between it and the layer below.
 
     :param encoder: from the layer below (x for the first) to ``2 * dim`` numbers for each datum,
         locations and log-scales, or to ``dim`` logits for a discrete layer.
@@ -56,9 +56,15 @@ class StackedCorEx(CorExProgram):
     :param prior: of the top layer.  A discrete top has learned class probabilities.
     :param anchors: KL weights of whole layers or of their latents, e.g. ``{"z2": 0.5}``: see
         :func:`~pyro_corex.anchor`.
+    :raises ValueError: for layers that do not start where the one below ends, another number of
+        outputs than classes, a ``prior`` for a discrete top, and weights out of range.
+    :raises TypeError: for weights that are none.
 
-    The paper's MNIST network (Sec. 6.1) is
-    ``StackedCorEx([(784, 512, 512, 64), (64, 32, 32, 16, 16, 10)])``.
+    The paper's MNIST network (Sec. 6.1):
+
+    >>> stack = StackedCorEx([(784, 512, 512, 64), (64, 32, 32, 16, 16, 10)])
+    >>> [tuple(q.batch_shape) for q in stack.encode(torch.zeros(5, 784))]
+    [(5, 64), (5,)]
     """
 
     def __init__(
@@ -136,7 +142,10 @@ class StackedCorEx(CorExProgram):
     # ------------------------------------------------------------------ the programs
 
     def guide(self, x: Tensor) -> Tensor:
-        """Draws z1 given ``x``, z2 given z1, and so on; returns the top layer."""
+        """Draws z1 given ``x``, z2 given z1, and so on; returns the top layer.
+
+        ``(B, ...)`` to ``(B, m_L)``; a discrete top is one column of classes.
+        """
         self._check_batch(x)
         self._register((self.encoders,))
         with data_plate(len(x)), AnchorMessenger(self.anchors):
@@ -149,7 +158,7 @@ class StackedCorEx(CorExProgram):
         return below
 
     def model(self, x: Tensor) -> Tensor:
-        """Draws the layers from the top down and observes ``x``, of shape ``(B, ...)``."""
+        """Draws the layers from the top down and observes ``x``: ``(B, ...)`` to ``(B, d)``."""
         self._check_batch(x)
         self._register((self.decoders, self.prior, self.likelihood))
         with data_plate(len(x)), AnchorMessenger(self.anchors):
@@ -200,6 +209,7 @@ class StackedCorEx(CorExProgram):
     def encode(self, x: Tensor, *, sample: bool = False) -> list[Distribution]:
         """q(z^(l)|x) of each layer, from the data upwards.
 
+        :param x: shape ``(B, ...)``.
         :param sample: condition each layer on a sample of the layer below rather than its mean.
         :returns: normals of batch shape ``(B, m_l)``; a discrete top is a categorical of batch
             shape ``(B,)``.
@@ -221,6 +231,7 @@ class StackedCorEx(CorExProgram):
         :param z: shape ``(n, m_l)``, or ``(n,)`` classes of a discrete top.
         :param layer: the layer of ``z``, 1 for the first; the top by default.
         :returns: a distribution of batch shape ``(n, ...)``, as x has.
+        :raises ValueError: for a layer, a number of latents or a class that is not there.
         """
         layer = self.n_layers if layer is None else layer
         if not 1 <= layer <= self.n_layers:
@@ -255,6 +266,7 @@ class StackedCorEx(CorExProgram):
 
         :param z: shape ``(n, m_L)``, or ``(n,)`` classes of a discrete top.
         :returns: a normal of batch shape ``(n, m_(L-1))``.
+        :raises ValueError: for a stack of one layer, and a class that is not there.
         """
         if self.n_layers < 2:
             raise ValueError("given_top needs at least two layers; see decode")

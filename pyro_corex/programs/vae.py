@@ -36,10 +36,12 @@ class CorExVAE(CorExProgram):
         (or a module or function that returns one) of batch shape ``(latent_dim,)``.
     :raises ValueError: for a prior that does not factorise, and for an unknown name.
 
-    Example::
+    >>> from pyro_corex.programs import mlp_decoder, mlp_encoder
+    >>> vae = CorExVAE(mlp_encoder([784, 400, 20]), mlp_decoder([20, 400, 784]), 20)
+    >>> vae.encode(torch.zeros(5, 784)).batch_shape
+    torch.Size([5, 20])
 
-        vae = CorExVAE(mlp_encoder([784, 400, 20]), mlp_decoder([20, 400, 784]), 20)
-        svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), CorExELBO())
+    Trained with ``SVI(vae.model, vae.guide, optim, CorExELBO())`` or :func:`~pyro_corex.fit`.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class CorExVAE(CorExProgram):
         self.prior = make_prior(prior, latent_dim)
 
     def model(self, x: Tensor) -> Tensor:
-        """Draws the latents from the prior and observes ``x``, of shape ``(B, ...)``."""
+        """Draws the latents from the prior and observes ``x``: ``(B, ...)`` to ``(B, d)``."""
         self._check_batch(x)
         self._register((self.decoder, self.prior, self.likelihood))
         with data_plate(len(x)):
@@ -66,7 +68,7 @@ class CorExVAE(CorExProgram):
             return self._observe(x, apply_network(self.decoder, z))
 
     def guide(self, x: Tensor) -> Tensor:
-        """Draws the latents given ``x``: shape ``(B, latent_dim)``."""
+        """Draws the latents given ``x``: ``(B, ...)`` to ``(B, latent_dim)``."""
         self._check_batch(x)
         self._register((self.encoder,))
         with data_plate(len(x)):
@@ -79,11 +81,14 @@ class CorExVAE(CorExProgram):
             return pyro.sample("z", fn)
 
     def encode(self, x: Tensor) -> dist.Normal:
-        """q(z|x): a normal of batch shape ``(B, latent_dim)``."""
+        """q(z|x) for ``(B, ...)`` data: a normal of batch shape ``(B, latent_dim)``."""
         return normal_from(self.encoder(x), self.latent_dim, "The encoder")
 
     def decode(self, z: Tensor) -> Distribution:
-        """q(x|z) for latents of shape ``(n, latent_dim)``: batch shape ``(n, ...)``, as x has."""
+        """q(x|z) for latents of shape ``(n, latent_dim)``: batch shape ``(n, ...)``, as x has.
+
+        :raises ValueError: for another number of latents.
+        """
         if z.shape[-1:] != (self.latent_dim,):
             raise ValueError(
                 f"z must have the shape (n, {self.latent_dim}), but got {tuple(z.shape)}"
@@ -100,9 +105,15 @@ class AnchorVAE(CorExVAE):
 
     The other parameters are those of :class:`CorExVAE`.
 
-    Example::
+    :raises ValueError: for an anchor on a latent that is not there, and a weight that is negative
+        or not finite.
+    :raises TypeError: for anchors that are no mapping to numbers.
 
-        vae = AnchorVAE(encoder, decoder, 64, anchors={0: 0.5, 1: 0.5}, likelihood="normal")
+    >>> from pyro_corex.programs import mlp_decoder, mlp_encoder
+    >>> encoder, decoder = mlp_encoder([784, 400, 64]), mlp_decoder([64, 400, 784])
+    >>> vae = AnchorVAE(encoder, decoder, 64, anchors={0: 0.5, 1: 0.5}, likelihood="normal")
+    >>> vae.kl_weights[:3]
+    tensor([0.5000, 0.5000, 1.0000])
     """
 
     kl_weights: Tensor
@@ -123,7 +134,11 @@ class AnchorVAE(CorExVAE):
         self.set_anchors(anchors, free_weight)
 
     def set_anchors(self, anchors: Mapping[int, float], free_weight: float = 1.0) -> None:
-        """Changes the weights, e.g. from epoch to epoch; see :class:`AnchorVAE`."""
+        """Changes the weights, e.g. from epoch to epoch.
+
+        The parameters, and the ``ValueError`` and ``TypeError`` for wrong ones, are those of
+        :class:`AnchorVAE`.
+        """
         if not isinstance(anchors, Mapping):
             raise TypeError(
                 "anchors must map latent indices to KL weights, e.g. {0: 0.5}, but got "

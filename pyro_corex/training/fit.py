@@ -59,9 +59,16 @@ def fit(
 ) -> History:
     """Trains a program, on one device or on several.
 
+    >>> from pyro_corex.programs import CorExVAE, mlp_decoder, mlp_encoder
+    >>> x = torch.bernoulli(torch.full((64, 20), 0.3))
+    >>> vae = CorExVAE(mlp_encoder([20, 4]), mlp_decoder([4, 20]), 4)
+    >>> history = fit(vae, x, epochs=2, progress=False)
+    >>> len(history["elbo"]), history.steps  # an entry an epoch, in nats per datum
+    (2, 2)
+
     :param module: a program with ``.model(x)`` and ``.guide(x)``, such as
         :class:`~pyro_corex.CorExVAE`; it is trained in place and left in evaluation mode.
-    :param data: the data, first axis the data: a tensor, an array, a ``Dataset`` or a
+    :param data: ``(N, ...)``, first axis the data: a tensor, an array, a ``Dataset`` or a
         ``DataLoader``.  Batches that are tuples or lists give x as their first entry.  They
         are converted to the dtype of the module's parameters.
     :param epochs: passes over the data.
@@ -76,8 +83,8 @@ def fit(
     :param callback: called after each epoch with its number from 1, the module and its record; or
         several such functions.
     :param progress: show a bar with the terms of the bound.
-    :param validation: held-out data, on which the terms are evaluated after each epoch, with the
-        same noise each time.
+    :param validation: held-out data, ``(N, ...)``, on which the terms are evaluated after each
+        epoch, with the same noise each time.
     :param patience: stop after this many epochs without a higher "val_objective"; the module is
         then left with the parameters of the best epoch.
     :param optimizer: from the parameters to an optimiser, in place of ``Adam`` with the rate
@@ -107,6 +114,8 @@ def fit(
     :raises ValueError: for options out of range; for data that are empty or outside of the
         likelihood's support; when the loss becomes NaN or infinite, naming the site, the term and
         the step; and for a checkpoint that is damaged or of another run.
+    :raises TypeError: for a module without ``.model`` and ``.guide``, data of another kind, and
+        options that are no functions where functions are needed.
     :raises RuntimeError: where the data cannot be read, saying at which batch.
     :raises OSError: where the checkpoint cannot be written; the one before it stays.
     :raises KeyboardInterrupt: on SIGINT, after the step has been finished and a checkpoint has

@@ -9,7 +9,7 @@ from pyro_corex.objective import CorExTerms
 
 @dataclass
 class History:
-    """What a training run was like, epoch by epoch."""
+    """What a training run was like, epoch by epoch: what :func:`fit` returns."""
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     """For each epoch: "elbo", "objective", "kl_<site>", and where the objective has them "tc" and

@@ -16,14 +16,15 @@ from pyro_corex.programs import StackedCorEx
 
 @dataclass(frozen=True)
 class Start:
-    """One start of the top layer."""
+    """One start of the top layer; see :func:`start_top`."""
 
     n_components: int
+    """Of the mixture."""
     log_likelihood: float
     """Of the mixture, in nats per datum and its copies."""
     information: float
-    """Nats that the class of one copy tells about that of another: what the starts are ranked by
-    where there are copies."""
+    """What the class of one copy tells about that of another, in nats: what the starts are ranked
+    by where there are copies."""
     responsibilities: Tensor
     """Shape ``(N, n_classes)``."""
 

@@ -23,6 +23,7 @@ def save(module: nn.Module, path: str | Path) -> None:
 
     :param path: the file; its folder has to exist.
     :raises OSError: where it cannot be written; a file that was there is then as it was.
+    :raises TypeError: for what is no ``nn.Module``.
     """
     _check_module("save(module, path)", module)
     files.write(check_folder(Path(path)), {"kind": "module", **contents(module)})
