@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import pkgutil
 import urllib.request
@@ -33,6 +33,12 @@ html_title = f"pyro_corex {version}"
 
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+
+# Formulas are typeset without a network, too: a file of MathJax from sphinx-mathjax-offline, which
+# draws letters as curves and so needs no fonts.
+[_package] = importlib.util.find_spec("sphinx-mathjax-offline").submodule_search_locations
+html_static_path = [str(Path(_package) / "static" / "mathjax" / "tex-svg.js")]
+mathjax_path = "tex-svg.js"
 
 # Threads wait for each other busily, which is slow where a core is taken.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
