@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from scipy.stats import spearmanr
-from torch import Tensor
+from torch import Tensor, nn
 
 import pyro_corex as pc
 from pyro_corex.datasets import (
@@ -44,54 +44,56 @@ from pyro_corex.programs import (
 )
 
 SEEDS = range(10, 15)
-COMPONENTS, HIDDEN, LATENTS, SCALE, EPOCHS, BATCH = 128, 256, 10, 0.3, 12, 256
+COMPONENTS, HIDDEN, LATENTS, SCALE, EPOCHS, BATCH = 256, 256, 10, 0.1, 20, 256
 
 
 @dataclass(frozen=True)
 class Setting:
-    """An objective: KL weights, penalty on TC(z), prior."""
+    """An objective: KL weights, penalty on TC(z), prior; and how training begins."""
 
     anchors: int = 0
     weight: float = 1.0
     free: float = 1.0
     tc: float = 0.0
     flat: int = 0
-    in_turn: bool = False
     ica: bool = False
+    begin: float = 1.0
+    """All weights start as so many times what they become when 4/5 of training is done."""
+
+    def times(self, done: float) -> float:
+        """What the weights are multiplied by when a share of training is done."""
+        return self.begin ** max(0.0, 1 - done / 0.8)
 
     def weights(self, done: float) -> tuple[dict[int, float], float]:
-        """The KL weights when a share of training is done."""
-        start = 30.0
-
-        def released(begin: float, stop: float) -> float:
-            share = min(max((done - begin) / 0.1, 0.0), 1.0) if self.in_turn else 1.0
-            return start ** (1 - share) * stop**share
-
-        anchors = {j: released(0.12 * (j - 1), self.weight) for j in range(self.anchors)}
-        return anchors, released(0.12 * self.anchors, self.free)
+        """The KL weights of the anchors and of the others."""
+        times = self.times(done)
+        return dict.fromkeys(range(self.anchors), self.weight * times), self.free * times
 
 
 # group -> name -> setting
 OBJECTIVES: dict[str, dict[str, Setting]] = {
     "plain": {"plain VAE": Setting()},
-    "beta": {f"beta-VAE, {b:g}": Setting(free=b) for b in (0.1, 4.0, 16.0)},
-    "tc": {f"TC(z) weight {w:g}": Setting(tc=w) for w in (3.0, 10.0, 30.0)},
+    "beta": {f"beta-VAE, {b:g}": Setting(free=b) for b in (4.0, 16.0, 64.0)},
+    "tc": {f"TC(z) weight {w:g}": Setting(tc=w) for w in (10.0, 30.0, 100.0, 300.0)},
     "anchor": {
         "5 anchors, weight 0.5": Setting(5, 0.5),
         "5 anchors, weight 0.1": Setting(5, 0.1),
         "10 anchors, weight 0.5": Setting(10, 0.5),
         "5 anchors, 0.5, others 4": Setting(5, 0.5, 4.0),
-        "5 anchors in turn, others 4": Setting(5, 0.5, 4.0, in_turn=True),
-        "5 anchors, 0.5, others 4, TC 10": Setting(5, 0.5, 4.0, 10.0),
-        "5 flat anchors, 0.5, others 4": Setting(5, 0.5, 4.0, flat=5),
-        "5 flat anchors, 0.5, others 4, TC 10": Setting(5, 0.5, 4.0, 10.0, flat=5),
-        "5 flat anchors from ICA, 0.5, others 4, TC 10": Setting(
-            5, 0.5, 4.0, 10.0, flat=5, ica=True
+        "5 flat anchors, 0.5, others 16, TC 30, annealed": Setting(
+            5, 0.5, 16.0, 30.0, flat=5, begin=9.0
         ),
+        **{
+            f"5 flat anchors from ICA, {weight:g}, others {free:g}, TC 30, annealed": Setting(
+                5, weight, free, 30.0, flat=5, ica=True, begin=9.0
+            )
+            for weight, free in ((0.5, 16.0), (0.5, 4.0), (0.1, 16.0))
+        },
     },
     "parts": {
-        "flat prior on all, TC 10": Setting(tc=10.0, flat=10),
-        "TC(z) weight 10 from ICA": Setting(tc=10.0, ica=True),
+        "TC(z) weight 30 from ICA": Setting(tc=30.0, ica=True),
+        "TC(z) weight 100 from ICA": Setting(tc=100.0, ica=True),
+        "TC(z) weight 30 from ICA, annealed": Setting(tc=30.0, ica=True, begin=9.0),
     },
 }
 GROUPS = {name: group for group, names in OBJECTIVES.items() for name in names}
@@ -137,19 +139,22 @@ def train(
     """The small network on coordinates ``(N, d)``."""
     torch.manual_seed(seed)
     d = x.shape[1]
+    start = independent_directions(x, 5, further=latents - 5, seed=seed) if setting.ica else None
     vae = pc.AnchorVAE(
-        LinearStart(
-            mlp_encoder([d, HIDDEN, HIDDEN, latents]),
-            d,
-            independent_directions(x, 5, seed=seed) if setting.ica else None,
-        ),
-        mlp_decoder([latents, HIDDEN, HIDDEN, d]),
+        LinearStart(mlp_encoder([d, *[HIDDEN] * 3, latents], nn.GELU), d, start),
+        mlp_decoder([latents, *[HIDDEN] * 4, d], activation=nn.GELU),
         latents,
         anchors={},
         likelihood=Normal(scale),
         prior=Flat(latents, range(setting.flat)) if setting.flat else "standard_normal",
     )
-    vae.set_anchors(*setting.weights(0.0))
+    elbo = pc.CorExELBO(tc_weight=setting.tc)
+
+    def set_weights(done: float) -> None:
+        vae.set_anchors(*setting.weights(done))
+        elbo.tc_weight = setting.tc * setting.times(done)
+
+    set_weights(0.0)
     steps = epochs * -(-len(x) // BATCH)
     pc.fit(
         vae,
@@ -157,10 +162,10 @@ def train(
         epochs=epochs,
         batch_size=BATCH,
         seed=seed,
-        elbo=pc.CorExELBO(tc_weight=setting.tc),
-        callback=lambda epoch, *_: vae.set_anchors(*setting.weights(epoch / epochs)),
+        elbo=elbo,
+        callback=lambda epoch, *_: set_weights(epoch / epochs),
         lr_schedule=lambda adam: torch.optim.lr_scheduler.OneCycleLR(
-            adam, 4e-3, total_steps=steps, pct_start=0.05
+            adam, 2e-3, total_steps=steps, pct_start=0.05
         ),
         progress=False,
     )

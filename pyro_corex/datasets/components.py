@@ -68,7 +68,9 @@ class PrincipalComponents:
         return (coordinates @ self.basis.T + self.mean).unflatten(-1, self.shape)
 
 
-def independent_directions(coordinates: Tensor, n: int, *, seed: int = 0) -> Tensor:
+def independent_directions(
+    coordinates: Tensor, n: int, *, further: int = 0, seed: int = 0
+) -> Tensor:
     """Linear independent components of the first ``n`` coordinates: the rotation that PCA leaves.
 
     A start for anchors that does not use labels.  Found by FastICA with the kurtosis as contrast
@@ -77,9 +79,11 @@ def independent_directions(coordinates: Tensor, n: int, *, seed: int = 0) -> Ten
     :param coordinates: shape ``(N, d)``, largest variance first, such as those of
         :class:`PrincipalComponents`.
     :param n: how many.
+    :param further: directions to add below these for latents that are not anchored: the
+        coordinates that come next, as they are.
     :param seed: of the start of the search.
-    :returns: shape ``(n, d)``: ``coordinates @ result.T`` has unit variance.
-    :raises ValueError: unless ``1 <= n <= min(N, d)``.
+    :returns: shape ``(n + further, d)``: ``coordinates @ result.T`` has unit variance.
+    :raises ValueError: unless ``1 <= n <= min(N, d)`` and ``0 <= further <= d - n``.
     """
     from sklearn.decomposition import FastICA
 
@@ -88,8 +92,15 @@ def independent_directions(coordinates: Tensor, n: int, *, seed: int = 0) -> Ten
             f"n must be an integer from 1 to {min(coordinates.shape)}, the smaller of the numbers "
             f"of data and of coordinates, but got {n!r}"
         )
+    if not isinstance(further, int) or not 0 <= further <= coordinates.shape[1] - n:
+        raise ValueError(
+            f"further must be an integer from 0 to {coordinates.shape[1] - n}, the coordinates that "
+            f"are left, but got {further!r}"
+        )
     ica = FastICA(n, fun="cube", whiten="unit-variance", random_state=seed, max_iter=500)
     ica.fit(coordinates[:, :n].detach().cpu().double().numpy())
-    out = coordinates.new_zeros(n, coordinates.shape[1])
-    out[:, :n] = torch.as_tensor(ica.components_).to(out)
+    out = coordinates.new_zeros(n + further, coordinates.shape[1])
+    out[:n, :n] = torch.as_tensor(ica.components_).to(out)
+    scales = coordinates.std(0)[n : n + further]
+    out[n:, n : n + further] = torch.diag(1 / scales)
     return out

@@ -38,10 +38,12 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> 
     return nn.Sequential(*layers[:-1])
 
 
-def mlp_encoder(sizes: Sequence[int]) -> nn.Sequential:
+def mlp_encoder(
+    sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU
+) -> nn.Sequential:
     """A Gaussian encoder through ``sizes``; its output is twice the last: location, log-scale.
 
-    Inputs with several axes are flattened.
+    Inputs with several axes are flattened.  The activation is as in :func:`mlp`.
 
     >>> mlp_encoder([784, 400, 20])(torch.zeros(5, 28, 28)).shape  # 20 locations, 20 log-scales
     torch.Size([5, 40])
@@ -49,16 +51,20 @@ def mlp_encoder(sizes: Sequence[int]) -> nn.Sequential:
     :raises ValueError: as :func:`mlp`.
     """
     _check_sizes(sizes)
-    return nn.Sequential(nn.Flatten(), *mlp([*sizes[:-1], 2 * sizes[-1]]))
+    return nn.Sequential(nn.Flatten(), *mlp([*sizes[:-1], 2 * sizes[-1]], activation))
 
 
 def mlp_decoder(
-    sizes: Sequence[int], n_params: int = 1, shape: Sequence[int] | None = None
+    sizes: Sequence[int],
+    n_params: int = 1,
+    shape: Sequence[int] | None = None,
+    activation: Callable[[], nn.Module] = nn.ReLU,
 ) -> nn.Module:
     """A decoder through ``sizes``, e.g. ``(64, 512, 512, 784)``.
 
     :param n_params: parameters for each output (see ``Likelihood.n_params``), as a last axis.
     :param shape: the shape of x, if it has several axes.
+    :param activation: as in :func:`mlp`.
     :raises ValueError: as :func:`mlp`, for ``n_params`` below 1, and for another number of
         dimensions in ``shape`` than the last of ``sizes``.
 
@@ -73,7 +79,7 @@ def mlp_decoder(
         raise ValueError(
             f"The shape {shape} has {prod(shape)} dimensions, but the last of sizes is {sizes[-1]}"
         )
-    network = mlp([*sizes[:-1], sizes[-1] * n_params])
+    network = mlp([*sizes[:-1], sizes[-1] * n_params], activation)
     if n_params > 1:
         shape = (*shape, n_params)
     return network if len(shape) == 1 else _Reshaped(network, shape)

@@ -75,6 +75,20 @@ def test_independent_directions_undo_a_rotation():
     assert independent_directions(x, 3)[:, 3:].abs().max() == 0
 
 
+def test_further_directions_are_the_coordinates_that_come_next():
+    x = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(6, 0, -1)
+    both = independent_directions(x, 2, further=3)
+    assert both.shape == (5, 6)
+    torch.testing.assert_close(both[:2], independent_directions(x, 2))
+    torch.testing.assert_close(x @ both[2:].T, x[:, 2:5] / x[:, 2:5].std(0))
+
+
+@pytest.mark.parametrize("further", [-1, 4, 1.5])
+def test_a_number_of_further_directions_that_cannot_be(further):
+    with pytest.raises(ValueError, match=f"further must be an integer from 0 to 3, .* {further}"):
+        independent_directions(torch.randn(20, 5), 2, further=further)
+
+
 @pytest.mark.parametrize("n", [0, 6])
 def test_a_number_of_directions_that_cannot_be(n):
     with pytest.raises(ValueError, match=f"n must be an integer from 1 to 5, .* but got {n}"):

@@ -33,6 +33,13 @@ def test_activation(activation):
     assert [type(m) for m in network[1::2]] == [type(activation())] * 2
 
 
+@pytest.mark.parametrize("make", [mlp_encoder, mlp_decoder])
+def test_activation_of_an_encoder_and_a_decoder(make):
+    modules = make([3, 4, 4, 2], activation=nn.GELU).modules()
+    kinds = [type(m) for m in modules if not isinstance(m, nn.Sequential | nn.Flatten)]
+    assert kinds == [nn.Linear, nn.GELU, nn.Linear, nn.GELU, nn.Linear]
+
+
 @pytest.mark.parametrize("shape", [(6,), (2, 3), (1, 2, 3)])
 def test_mlp_encoder_flattens(shape):
     encoder = mlp_encoder([6, 5, 4])
