@@ -10,7 +10,8 @@ latents, and a plain VAE.  It prints what each latent knows about the images and
 faces, about the factors, which training has never seen; and it draws the paper's Figures 4 to 8.
 
 The anchors have a smaller KL weight, as in the paper.  Here they also have a flat prior, which
-fixes their rotation, and start as independent components; the objective has a penalty on TC(z).
+fixes their rotation, and start as independent components; the objective has a penalty on TC(z); and
+all weights begin nine times as large, so that what is coarse is settled before what is fine.
 With --paper they have what the paper states and no more: three convolutional layers, 2,048 latents,
 squared error, a KL weight of 0.5 on the first five.
 --scale is the standard deviation by which the error of a pixel is divided, which it does not state.
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 import pyro_corex as pc
@@ -54,12 +55,14 @@ from pyro_corex.programs import (
     mlp_encoder,
 )
 
-SIZE, COMPONENTS, HIDDEN = 64, 128, 256
+SIZE, COMPONENTS, HIDDEN = 64, 256, 256
 SHAPE, CHANNELS = (3, SIZE, SIZE), (16, 32, 64)  # the paper does not state its channels
 # what differs between the small network and the paper's
 SETTINGS: dict[bool, dict[str, Any]] = {
-    False: {"latents": 10, "free_weight": 4.0, "tc_weight": 10.0, "scale": 0.3, "epochs": 15},
-    True: {"latents": 2048, "free_weight": 1.0, "tc_weight": 0.0, "scale": 0.5, "epochs": 10},
+    False: {"latents": 10, "scale": 0.1, "epochs": 20}
+    | {"free_weight": 16.0, "tc_weight": 30.0, "begin": 9.0},
+    True: {"latents": 2048, "scale": 0.5, "epochs": 10}
+    | {"free_weight": 1.0, "tc_weight": 0.0, "begin": 1.0},
 }
 
 
@@ -138,23 +141,38 @@ def stack(images: Any, n: int) -> Tensor:
 def train(args: argparse.Namespace, faces: Faces, anchored: bool) -> tuple[pc.AnchorVAE, Any]:
     """A VAE with anchors or a plain one, on equal terms, and its aggregate posterior."""
     torch.manual_seed(args.seed)
-    m = args.latents
+    m, k = args.latents, args.anchors
     if faces.components is None:
         networks = conv_encoder(SHAPE, m, CHANNELS), conv_decoder(m, SHAPE, CHANNELS)
     else:
         n = faces.components.basis.shape[1]
-        start = independent_directions(faces.x, args.anchors, seed=args.seed) if anchored else None
-        encoder = LinearStart(mlp_encoder([n, HIDDEN, HIDDEN, m]), n, start)
-        networks = encoder, mlp_decoder([m, HIDDEN, HIDDEN, n])
-    anchors = range(args.anchors) if anchored else ()
+        start = (
+            independent_directions(faces.x, k, further=min(m, n) - k, seed=args.seed)
+            if anchored
+            else None
+        )
+        encoder = LinearStart(mlp_encoder([n, *[HIDDEN] * 3, m], nn.GELU), n, start)
+        networks = encoder, mlp_decoder([m, *[HIDDEN] * 4, n], activation=nn.GELU)
+    anchors = range(k) if anchored else ()
     vae = pc.AnchorVAE(
         *networks,
         m,
-        anchors=dict.fromkeys(anchors, args.anchor_weight),
-        free_weight=args.free_weight if anchored else 1.0,
+        anchors={},
         likelihood=Normal(args.scale),
         prior="standard_normal" if args.paper or not anchored else Flat(m, anchors),
     )
+    elbo = pc.CorExELBO()
+
+    def set_weights(done: float) -> None:
+        """When a share of training is done: all fall together until 4/5 of it is."""
+        if anchored:
+            times = args.begin ** max(0.0, 1 - done / 0.8)
+            vae.set_anchors(
+                dict.fromkeys(anchors, args.anchor_weight * times), args.free_weight * times
+            )
+            elbo.tc_weight = args.tc_weight * times
+
+    set_weights(0.0)
     steps = args.epochs * -(-len(faces.x) // args.batch_size)
     pc.fit(
         vae,
@@ -163,9 +181,10 @@ def train(args: argparse.Namespace, faces: Faces, anchored: bool) -> tuple[pc.An
         batch_size=args.batch_size,
         seed=args.seed,
         device=args.device,
-        elbo=pc.CorExELBO(tc_weight=args.tc_weight if anchored else 0.0),
+        elbo=elbo,
+        callback=lambda epoch, *_: set_weights(epoch / args.epochs),
         lr_schedule=lambda adam: torch.optim.lr_scheduler.OneCycleLR(
-            adam, 4e-3, total_steps=steps, pct_start=0.05
+            adam, 2e-3, total_steps=steps, pct_start=0.05
         ),
     )
     vae.cpu()

@@ -77,7 +77,7 @@ def test_faces_from_a_folder(paper, tmp_path):
     script = runpy.run_path(str(EXAMPLES / "anchor_faces.py"))
     options = ["--dataset", "folder", "--data-root", str(tmp_path), "--images", "10"]
     args = script["parse"](options + ["--paper"] * paper)
-    assert (args.latents, args.tc_weight) == ((2048, 0.0) if paper else (10, 10.0))
+    assert (args.latents, args.tc_weight) == ((2048, 0.0) if paper else (10, 30.0))
     faces = script["load"](args)
     assert len(faces.x) == 10
     assert faces.factors is None

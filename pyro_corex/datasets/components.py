@@ -94,8 +94,8 @@ def independent_directions(
         )
     if not isinstance(further, int) or not 0 <= further <= coordinates.shape[1] - n:
         raise ValueError(
-            f"further must be an integer from 0 to {coordinates.shape[1] - n}, the coordinates that "
-            f"are left, but got {further!r}"
+            f"further must be an integer from 0 to {coordinates.shape[1] - n}, the number of "
+            f"coordinates that are left, but got {further!r}"
         )
     ica = FastICA(n, fun="cube", whiten="unit-variance", random_state=seed, max_iter=500)
     ica.fit(coordinates[:, :n].detach().cpu().double().numpy())
