@@ -130,11 +130,8 @@ def write(corex: CorEx, x: Any, names: list[str], output: Path) -> None:
 
 
 def save(ax: Any, path: Path) -> None:
-    """Writes a figure and forgets it."""
-    from matplotlib import pyplot
-
+    """Writes the figure that axes are in."""
     ax.figure.savefig(path, dpi=150)
-    pyplot.close(ax.figure)
 
 
 def table(path: Path, header: list[str], rows: Any) -> None:
