@@ -55,8 +55,7 @@ def ours(row: dict[str, Any], folder: Path = HERE) -> str:
 
 def together(text: str) -> str:
     """A number that is not torn apart, and the runs that it is from below it."""
-    number, _, of = text.partition(" (")
-    return number.replace(" ", "\N{NO-BREAK SPACE}") + (f" ({of}" if of else "")
+    return " (".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in text.split(" ("))
 
 
 def table(folder: Path = HERE) -> str:
