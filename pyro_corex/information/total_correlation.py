@@ -214,8 +214,8 @@ def minibatch_total_correlation(
     """TC(z) of the aggregate posterior from one minibatch, for training, in nats.
 
     See :func:`pairwise_total_correlation` for the two methods (Chen et al. 2018).
-    Differentiable once in z, loc and
-    scale; nothing is read back from the device. Memory does not grow with B² m.
+    Differentiable once in z, loc and scale; nothing is read back from the device. Memory does not
+    grow with B² m.
 
     Args:
         z: (B, m) draws, one from the encoder of each datum of the batch.
