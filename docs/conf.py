@@ -37,7 +37,8 @@ myst_heading_anchors = 3
 # Formulas are typeset without a network, too: a file of MathJax from sphinx-mathjax-offline, which
 # draws letters as curves and so needs no fonts.
 [_package] = importlib.util.find_spec("sphinx-mathjax-offline").submodule_search_locations
-html_static_path = [str(Path(_package) / "static" / "mathjax" / "tex-svg.js")]
+html_static_path = ["docs.css", str(Path(_package) / "static" / "mathjax" / "tex-svg.js")]
+html_css_files = ["docs.css"]
 mathjax_path = "tex-svg.js"
 
 # Threads wait for each other busily, which is slow where a core is taken.

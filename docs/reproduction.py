@@ -53,14 +53,19 @@ def ours(row: dict[str, Any], folder: Path = HERE) -> str:
     return f"{text}{unit} ({runs_of})"
 
 
+def together(text: str) -> str:
+    """A number that is not torn apart, and the runs that it is from below it."""
+    return " (".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in text.split(" ("))
+
+
 def table(folder: Path = HERE) -> str:
     """The whole table, and the commands that its last column names, as Markdown."""
     spec = json.loads((folder / "reproduction.json").read_text())
     letters = dict(zip(spec["commands"], "abcdefghij", strict=False))
-    head = ["paper", "reported there", "here", "ours", "command"]
+    head = ["paper", "reported there", "ours", "on what", "command"]
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for row in spec["rows"]:
-        cells = [row["paper"], row["reported"], row["here"], ours(row, folder)]
+        cells = [row["paper"], row["reported"], together(ours(row, folder)), row["here"]]
         lines.append(f"| {' | '.join(cells)} | {letters[row['command']]} |")
     commands = [f"- {letters[name]}: `{command}`" for name, command in spec["commands"].items()]
     return "\n".join([*lines, "", *commands])

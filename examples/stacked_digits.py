@@ -42,7 +42,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("outputs/stacked_digits"))
     parser.add_argument("--epochs", type=int, help="100 for the digits, 20 for MNIST")
     parser.add_argument("--anchor", type=float, default=0.0, help="KL weight of the top layer")
-    parser.add_argument("--warmup", type=float, default=0.5, help="share of training")
+    parser.add_argument(
+        "--warmup", type=float, default=0.5, help="share of training in which KL weights rise"
+    )
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")

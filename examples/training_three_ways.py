@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import logging
 import warnings
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def with_lightning(program: pc.CorExVAE, loader: DataLoader, epochs: int, seed: 
         def configure_optimizers(self):
             return torch.optim.Adam(self.program.parameters(), lr=LR)
 
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # what hardware there is
     lit = Lit()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     with warnings.catch_warnings():
@@ -107,9 +109,8 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
         for name, way in WAYS.items()
     }
     for step in (0, len(losses["fit"]) - 1):
-        print(
-            f"step {step + 1}:", {name: round(values[step], 3) for name, values in losses.items()}
-        )
+        shown = ", ".join(f"{name} {values[step]:.3f}" for name, values in losses.items())
+        print(f"Loss of step {step + 1}, in nats summed over the batch: {shown}")
     same = losses["SVI"] == losses["fit"] == losses["Lightning"]
     print(f"The same in all {len(losses['fit'])} steps: {same}")
     draw(losses, args.output)

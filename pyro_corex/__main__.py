@@ -1,6 +1,7 @@
-"""CorEx without writing Python: ``python -m pyro_corex fit data.csv --n-hidden 5``.
+"""CorEx without writing Python: python -m pyro_corex fit data.csv --n-hidden 5
 
-Writes a summary, tables and figures into a folder.  Figures need matplotlib.
+Explains why the columns of a table agree.  Writes a summary, tables and figures into a folder.
+Figures need matplotlib.
 """
 
 from __future__ import annotations
@@ -21,22 +22,37 @@ MISSING = {"", "na", "nan", "n/a", "null", "none", "?"}
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m pyro_corex", description=__doc__)
+    shown = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m pyro_corex", description=__doc__, formatter_class=shown
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    fit = commands.add_parser("fit", help="fit a table: a CSV file whose first line has the names")
-    fit.add_argument("data", type=Path)
-    fit.add_argument("--n-hidden", default="5", help="5, 'auto', or layers such as 10,3,1")
-    fit.add_argument("--latent", choices=["gaussian", "categorical"], default="gaussian")
-    fit.add_argument("--n-states", type=int, default=2)
-    fit.add_argument("--delimiter", default=",")
-    fit.add_argument("--drop", default="", help="columns to leave out, e.g. id,name")
-    fit.add_argument("--seed", type=int, default=0)
-    fit.add_argument("--output", type=Path, default=Path("corex"), help="a folder")
+    what = "fit a table: a CSV file whose first line has the names"
+    fit = commands.add_parser(
+        "fit", help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    fit.add_argument("data", type=Path, help="the CSV file; empty entries, NA and ? are missing")
+    fit.add_argument(
+        "--n-hidden", default="5", help="number of latents, 'auto', or layers such as 10,3,1"
+    )
+    fit.add_argument(
+        "--latent",
+        choices=["gaussian", "categorical"],
+        default="gaussian",
+        help="a column may load on all gaussian latents, and belongs to one categorical latent",
+    )
+    fit.add_argument("--n-states", type=int, default=2, help="of each categorical latent")
+    fit.add_argument("--delimiter", default=",", help="between entries")
+    fit.add_argument("--drop", default="", help="columns to leave out, such as id,name")
+    fit.add_argument("--seed", type=int, default=0, help="of everything random")
+    fit.add_argument("--output", type=Path, default=Path("corex"), help="the folder to write to")
     return parser.parse_args(argv)
 
 
 def read(path: Path, delimiter: str, drop: Iterable[str]) -> tuple[list[str], Any]:
     """Names, and an array of numbers, or of objects where some columns are words."""
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = [row for row in csv.reader(file, delimiter=delimiter) if row]
     if len(rows) < 3:
@@ -130,11 +146,8 @@ def write(corex: CorEx, x: Any, names: list[str], output: Path) -> None:
 
 
 def save(ax: Any, path: Path) -> None:
-    """Writes a figure and forgets it."""
-    from matplotlib import pyplot
-
+    """Writes the figure that axes are in."""
     ax.figure.savefig(path, dpi=150)
-    pyplot.close(ax.figure)
 
 
 def table(path: Path, header: list[str], rows: Any) -> None:

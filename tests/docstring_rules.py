@@ -193,14 +193,14 @@ def units(item: Item) -> Iterator[str]:
 
 
 def source(item: Item, docs: Mapping[str, str]) -> Iterator[str]:
-    """An equation of the paper or another work: its own, or that of a name which it refers to.
+    """An equation of the paper or another work: its own, or that of a name in its first words.
 
     Members have the source of their class, a class that of the library's class it derives from.
     ``docs`` are the docstrings by their last name.
     """
     if item.owner is not None:
         return
-    names = [*REFERENCE.findall(item.doc), *item.bases]
+    names = [*REFERENCE.findall(item.summary), *item.bases]
     texts = [item.doc, *(docs.get(name.rpartition(".")[2], "") for name in names)]
     if not any(SOURCE.search(text) for text in texts):
         yield "its source"

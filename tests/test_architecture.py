@@ -21,8 +21,8 @@ RANKS = [
     {"training"},
     {"evaluation"},
     {"datasets"},
-    {"estimator"},
     {"figures"},
+    {"estimator"},
     {"export"},
     {"__main__"},
 ]

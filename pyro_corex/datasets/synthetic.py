@@ -128,7 +128,7 @@ def layered(
     The layers have ``tops``, ``tops * branching``, ... variables from level ``max_depth`` down to
     x, so that data of every depth have the same size, ``tops * branching**max_depth``.  The layer
     at ``depth`` is independent; below it, each variable has its parent's value times the root of
-    ``correlation``, plus noise, with variance 1.  TC(x) is that of the covariance of x.
+    ``correlation``, plus noise, with variance 1.  TC(x) (Eq. 1) is that of the covariance of x.
 
     How deep data are depends on what one layer can express: a linear layer can rotate its latents
     until Gaussian ones are independent, and leaves nothing to explain.  Here "layer" means a

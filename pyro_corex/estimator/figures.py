@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from pyro_corex.figures.axes import make_axes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -30,7 +32,7 @@ def information_map(corex: CorEx, *, ax: Axes | None = None) -> Axes:
     m, d = corex.mis_.shape
     own = corex.mis_[np.maximum(corex.clusters_, 0), np.arange(d)]
     order = np.lexsort((-own, corex.clusters_))
-    ax = _axes(ax, max(4.0, 0.22 * d), max(1.5, 0.3 * m))
+    ax = make_axes(ax, max(4.0, 0.22 * d), max(1.5, 0.3 * m))
     image = ax.imshow(corex.mis_[:, order], cmap="cividis", vmin=0.0, aspect="auto")
     ax.figure.colorbar(image, ax=ax, label="nats")
     ax.set_yticks(range(m))
@@ -59,7 +61,7 @@ def hierarchy(corex: CorEx, *, ax: Axes | None = None) -> Axes:
     order = np.lexsort(keys)
     x = np.empty(d)
     x[order] = np.arange(d)
-    ax = _axes(ax, max(4.0, 0.22 * d), 1.0 + len(layers))
+    ax = make_axes(ax, max(4.0, 0.22 * d), 1.0 + len(layers))
     for level, (mis, parent) in enumerate(layers):
         width = 0.3 + 2 * mis.max(0) / max(mis.max(), 1e-12)
         used = np.unique(parent[(parent >= 0) & np.isfinite(x)])
@@ -102,7 +104,7 @@ def latent_against_column(
     z, values = corex.transform(X)[:, latent], corex._read(X)[:, i]
     z, values = z[~np.isnan(values)], values[~np.isnan(values)]
     described = corex.columns_[i]
-    ax = _axes(ax, 2.6, 2.2)
+    ax = make_axes(ax, 2.6, 2.2)
     levels = np.unique(values)
     if len(levels) <= _MOST_BOXES:
         shown = described.labels or [f"{level:g}" for level in described.values]
@@ -129,11 +131,3 @@ def _name_columns(ax: Axes, corex: CorEx, order: Array) -> None:
     else:
         ax.set_xticks([])
         ax.set_xlabel("columns, by latent")
-
-
-def _axes(ax: Axes | None, width: float, height: float) -> Axes:
-    if ax is not None:
-        return ax
-    from matplotlib import pyplot
-
-    return pyplot.subplots(figsize=(width, height), layout="constrained")[1]

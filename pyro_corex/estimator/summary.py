@@ -12,11 +12,13 @@ def summarise(e: Any, n_columns: int) -> str:
     """See :meth:`pyro_corex.CorEx.summary`."""
     kinds = Counter(column.kind for column in e.columns_)
     mixture = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
+    latents = f"{e.n_hidden_} {e.latent} latent" + (
+        "s explain" if e.n_hidden_ != 1 else " explains"
+    )
     lines = [
         f"CorEx of {e.n_samples_} rows and {len(e.columns_)} columns ({mixture}), "
         f"{e.missing_:.1%} missing.",
-        f"{e.n_hidden_} {e.latent} latents explain {_nats(e.tc_, e.tc_stderr_)} nats of total "
-        "correlation (a lower bound).",
+        f"{latents} {_nats(e.tc_, e.tc_stderr_)} nats of total correlation (a lower bound).",
     ]
     if e.upper_ is not None:
         shares = " + ".join(f"{tc:.2f}" for tc in e.layer_tcs_)

@@ -28,9 +28,9 @@ def cluster_accuracy(labels: ArrayLike | Tensor, clusters: ArrayLike | Tensor) -
 
 
 def contingency(labels: ArrayLike | Tensor, clusters: ArrayLike | Tensor) -> NDArray[np.int64]:
-    """How many data have each class and each cluster: shape ``(n_classes, n_clusters)``.
+    """How many data have each class and each cluster, which :func:`cluster_accuracy` matches.
 
-    What :func:`cluster_accuracy` matches.
+    The shape is ``(n_classes, n_clusters)``.
 
     >>> contingency([0, 0, 1], [5, 5, 7])
     array([[2, 0],

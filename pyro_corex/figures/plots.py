@@ -5,17 +5,16 @@ matplotlib is imported when a figure is drawn, so that training needs none.
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_corex.figures.axes import make_axes
 from pyro_corex.training import History
 
 if TYPE_CHECKING:
@@ -183,26 +182,7 @@ def _finish(ax: Axes, title: str | None) -> Axes:
 
 
 def _axes(ax: Axes | None, width: float, height: float) -> Axes:
-    if ax is not None:
-        return ax
-    size = (width + 1.0, height + 0.6)
-    axes: Axes = _figure_class()(figsize=size, layout="constrained").subplots()
-    return axes
-
-
-@cache
-def _figure_class() -> Any:
-    from matplotlib.figure import Figure
-
-    class Shown(Figure):
-        """A figure that a notebook shows, whether or not pyplot has been set up there."""
-
-        def _repr_png_(self) -> bytes:
-            buffer = io.BytesIO()
-            self.savefig(buffer, format="png", dpi=100)
-            return buffer.getvalue()
-
-    return Shown
+    return make_axes(ax, width + 1.0, height + 0.6)  # and room for labels
 
 
 def _ticks(axis: Any, labels: Sequence[str] | None, step: int) -> None:

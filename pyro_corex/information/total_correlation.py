@@ -213,8 +213,9 @@ def minibatch_total_correlation(
 ) -> Tensor:
     """TC(z) of the aggregate posterior from one minibatch, for training, in nats.
 
-    See :func:`pairwise_total_correlation` for the two methods. Differentiable once in z, loc and
-    scale; nothing is read back from the device. Memory does not grow with B² m.
+    See :func:`pairwise_total_correlation` for the two methods (Chen et al. 2018).
+    Differentiable once in z, loc and scale; nothing is read back from the device. Memory does not
+    grow with B² m.
 
     Args:
         z: (B, m) draws, one from the encoder of each datum of the batch.
@@ -285,7 +286,7 @@ def pairwise_total_correlation(
 
 
 def batch_log_weight(like: Tensor, n_data: int, method: str = "stratified") -> Tensor:
-    """Log weights (B, B) of datum i of a batch in the density of draw b.
+    """Log weights (B, B) of datum i of a batch in the density of draw b (Chen et al. 2018).
 
     Args:
         like: (B, ...) tensor that gives B, dtype and device.

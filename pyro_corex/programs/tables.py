@@ -101,8 +101,10 @@ class OrderedLogit(dist.TorchDistribution):
 
     @property
     def probs(self) -> Tensor:
-        """Of each level: the batch shape and one axis of levels."""
-        return torch.sigmoid(self.edges - self.predictor.unsqueeze(-1)).diff(dim=-1)
+        """Of each level: the batch shape and one axis of levels, summing to 1."""
+        below = torch.sigmoid(self.edges[..., 1:-1] - self.predictor.unsqueeze(-1))
+        first, last = torch.zeros_like(below[..., :1]), torch.ones_like(below[..., :1])
+        return torch.cat([first, below, last], -1).diff(dim=-1)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """Levels, as floats."""

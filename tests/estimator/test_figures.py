@@ -167,7 +167,7 @@ def test_layers_and_states_from_the_command_line(tmp_path):
         ("a,b\n1,2\n3,4\n", ["--drop", "c"], r"--drop names \['c'\], but the columns are"),
         ("a,b\n1,2\n1,2\n", [], "All 2 columns are constant"),
         ("a,b\n1,2\n3,4\n", ["--n-hidden", "two"], "--n-hidden must be a number"),
-        (None, [], "No such file"),
+        (None, [], "there is no file"),
     ],
 )
 def test_what_the_command_line_refuses(tmp_path, capsys, text, options, message):

@@ -7,6 +7,7 @@ import torch
 from pyro_corex import CorEx, CorExELBO
 from pyro_corex.datasets import linear_gaussian
 from pyro_corex.estimator.factors import factor_analysis, simplicity, style_rotation, varimax
+from pyro_corex.programs.tables import OrderedLogit
 from tests.estimator.tables import factor_table, same_groups, survey
 
 
@@ -263,3 +264,21 @@ def test_factor_analysis_finds_the_model_of_an_exact_matrix():
     found, noise, _ = factor_analysis(loadings @ loadings.T + np.diag(psi), 2)
     np.testing.assert_allclose(found @ found.T, loadings @ loadings.T, atol=1e-3)
     np.testing.assert_allclose(noise, psi, atol=1e-3)
+
+
+def test_a_column_that_a_latent_tells_exactly():
+    """Its predictor is far beyond what a logistic function can tell from 0 and 1."""
+    nan = np.nan
+    likes = [[5, 4], [2, 1], [4, 4], [1, 2], [5, 5], [1, 1], [4, 5], [2, nan]]
+    age, city = [34, 28, 45, 31, 52, 23, 38, 29], [1, 0, 1, 0, 1, 0, nan, 0]
+    corex = CorEx(1, random_state=0).fit(np.column_stack([age, likes, city]))
+    assert np.isfinite(corex.mis_).all()
+    assert 0.3 < corex.mis_[0, 3] <= np.log(2)
+
+
+@pytest.mark.parametrize("far", [-200.0, -50.0, 0.0, 50.0, 200.0])
+def test_the_probabilities_of_ordered_levels_sum_to_one(far):
+    thresholds = torch.tensor([[-1.0, 0.5, 2.0]])
+    probs = OrderedLogit(torch.tensor([far]), thresholds).probs
+    assert probs.sum(-1).item() == pytest.approx(1.0)
+    assert int(probs.argmax()) == (0 if far < -1 else 3 if far > 2 else 1)

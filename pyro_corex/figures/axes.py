@@ -1,0 +1,33 @@
+"""Axes of a figure of its own, for a function that was given none."""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def make_axes(ax: Axes | None, width: float, height: float) -> Axes:
+    """``ax``, or axes of a new figure of that size, in inches."""
+    if ax is not None:
+        return ax
+    axes: Axes = _figure_class()(figsize=(width, height), layout="constrained").subplots()
+    return axes
+
+
+@cache
+def _figure_class() -> Any:
+    from matplotlib.figure import Figure
+
+    class Shown(Figure):
+        """A figure that a notebook shows, once, whether or not pyplot has been set up there."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=100)
+            return buffer.getvalue()
+
+    return Shown
