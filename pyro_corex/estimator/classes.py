@@ -27,6 +27,7 @@ Batches = Callable[[], Iterator[Tensor]]
 MAX_ROWS = 100_000
 _STARTS = 6
 _ZERO = 0.004  # probabilities below are at the border, and not free
+_SPARE = 0.25  # of each cell of a table: of two explanations, the one with more zeros
 _PRIOR = 0.1  # observations added to each table, with the column's own frequencies
 
 
@@ -80,7 +81,8 @@ class Group:
         """The parameters that are best for the states' probabilities ``(N, S)``."""
         design = self.design
         self.log_pi = np.log((q.sum(0) + _PRIOR / self.n_states) / (len(q) + _PRIOR))
-        counts = self.onehot.T @ q + _PRIOR * design.marginal[self.cells, None]
+        counts = np.maximum(self.onehot.T @ q - _SPARE, 0.0)
+        counts += _PRIOR * design.marginal[self.cells, None]
         total = np.zeros((len(self.levels), self.n_states))
         np.add.at(total, self.of, counts)
         self.log_table = np.log(np.maximum(counts / total[self.of], 1e-12))
@@ -150,7 +152,7 @@ class Group:
             total = top[:, 0] + np.log(np.exp(joint - top).sum(1))
             value = float(total.mean())
             q = np.exp(joint - total[:, None])
-            if value - last < tol:
+            if abs(value - last) < tol:
                 return q, value, k + 1, True
             last = value
         return q, value, n_iter, False
@@ -208,7 +210,7 @@ def fit_group(
     design: Design, columns: Sequence[int], n_states: int, weight: Array, n_iter: int, tol: float,
     rng: np.random.RandomState,
 ) -> Fitted:  # fmt: skip
-    """The likeliest of several starts, run to the end."""
+    """The best of several starts after Akaike (1973), run to the end."""
     group = Group(design, columns, n_states, weight)
     if len(columns) < 2:
         q = np.zeros((design.n, n_states))
@@ -218,6 +220,7 @@ def fit_group(
     best: tuple[float, Array | None] = (-math.inf, None)
     for q in _starts(group, rng):
         q, value, _, _ = group.run(q, 12, 1e-4)
+        value -= group.n_parameters(_ZERO) / design.n
         if value > best[0]:
             best = (value, q)
     assert best[1] is not None
