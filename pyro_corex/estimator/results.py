@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 MAX_ROWS = 20_000
 """Rows on which the bound is evaluated; of longer tables a random subset."""
-_DRAWS = 20  # of what is missing, at most
+_DRAWS = 10  # of what is missing, at most
 
 
 @dataclass
@@ -55,9 +55,9 @@ def evaluate(
 ) -> Results:
     r"""The bound of Eq. 10 on a table, and how it is shared among latents and columns.
 
-    Missing entries are filled with draws from the model given the observed ones, several times where
-    rows are few, so that the bound is that of complete rows; on the observed entries alone it bounds the mean over rows of the TC
-    of what is observed in them.
+    Missing entries are filled with draws from the model given the observed ones, several times
+    where rows are few, so that the bound is that of complete rows; on the observed entries alone it
+    bounds the mean over rows of the TC of what is observed in them.
 
     The relevance of column i, :math:`H(x_i) + \langle\ln q(x_i|z)\rangle`, is shared among the
     latents in proportion to ``mis``, so that the shares of the latents add up to the whole.
