@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyro_corex.estimator.classes_layer import ClassesLayer
 from pyro_corex.estimator.columns import Column
-from pyro_corex.estimator.grouping import agglomerate, pairwise_statistics
+from pyro_corex.estimator.grouping import find_groups, pairwise_scores
 from pyro_corex.programs.classes import LatentClasses
 from pyro_corex.programs.tables import TableSpec
 
@@ -26,6 +26,8 @@ Batches = Callable[[], Iterator[Tensor]]
 
 MAX_ROWS = 100_000
 _STARTS = 6
+_ZERO = 0.004  # probabilities below are at the border, and not free
+_SPARE = 0.25  # of each cell of a table: of two explanations, the one with more zeros
 _PRIOR = 0.1  # observations added to each table, with the column's own frequencies
 
 
@@ -79,7 +81,8 @@ class Group:
         """The parameters that are best for the states' probabilities ``(N, S)``."""
         design = self.design
         self.log_pi = np.log((q.sum(0) + _PRIOR / self.n_states) / (len(q) + _PRIOR))
-        counts = self.onehot.T @ q + _PRIOR * design.marginal[self.cells, None]
+        counts = np.maximum(self.onehot.T @ q - _SPARE, 0.0)
+        counts += _PRIOR * design.marginal[self.cells, None]
         total = np.zeros((len(self.levels), self.n_states))
         np.add.at(total, self.of, counts)
         self.log_table = np.log(np.maximum(counts / total[self.of], 1e-12))
@@ -104,6 +107,17 @@ class Group:
                 self.scale[a] = np.sqrt(
                     np.maximum((square + _PRIOR * spread) / (sums + _PRIOR), floor)
                 )
+
+    def n_parameters(self, above: float = 0.0) -> float:
+        """Parameters of the dependence among the columns; of probabilities only those above."""
+        if len(self.columns) < 2:
+            return 0.0
+        width = self.design.width[self.levels]
+        s, n_numbers = self.n_states, len(self.numbers)
+        free = (np.exp(self.log_table) > above).sum() - s * len(width) - (width - 1).sum()
+        free += s - 1 + 2 * (s - 1) * n_numbers
+        cells = np.inf if n_numbers else float(np.prod(width.astype(float)))
+        return float(np.clip(free, 0, cells - 1 - (width - 1).sum()))
 
     def log_joint(self, rows: Any = slice(None), weighted: bool = True) -> Array:
         """Joint ln p(x, state) of the group's columns: ``(N, S)``."""
@@ -138,7 +152,7 @@ class Group:
             total = top[:, 0] + np.log(np.exp(joint - top).sum(1))
             value = float(total.mean())
             q = np.exp(joint - total[:, None])
-            if value - last < tol:
+            if abs(value - last) < tol:
                 return q, value, k + 1, True
             last = value
         return q, value, n_iter, False
@@ -188,11 +202,15 @@ def _starts(group: Group, rng: np.random.RandomState) -> Iterator[Array]:
         yield rng.dirichlet(np.full(s, 0.5), design.n)
 
 
+Fitted = tuple[Group, Array, int, bool]
+"""A group, its states' probabilities, the steps of EM that it took, and whether it converged."""
+
+
 def fit_group(
     design: Design, columns: Sequence[int], n_states: int, weight: Array, n_iter: int, tol: float,
     rng: np.random.RandomState,
-) -> tuple[Group, Array, int, bool]:  # fmt: skip
-    """The likeliest of several starts, run to the end."""
+) -> Fitted:  # fmt: skip
+    """The best of several starts after Akaike (1973), run to the end."""
     group = Group(design, columns, n_states, weight)
     if len(columns) < 2:
         q = np.zeros((design.n, n_states))
@@ -202,6 +220,7 @@ def fit_group(
     best: tuple[float, Array | None] = (-math.inf, None)
     for q in _starts(group, rng):
         q, value, _, _ = group.run(q, 12, 1e-4)
+        value -= group.n_parameters(_ZERO) / design.n
         if value > best[0]:
             best = (value, q)
     assert best[1] is not None
@@ -268,24 +287,22 @@ def fit_classes(
     rng = np.random.RandomState(options.seed)
     m = options.n_hidden
     states = [n_states] * m if isinstance(n_states, int) else list(n_states)
-    g, df, n = pairwise_statistics(design.onehot, design.starts)
     together = [list(c) for c in options.anchors.values()]
-    found = agglomerate(g, df, n, m, together)
-    place = [*options.anchors, *[j for j in range(m) if j not in options.anchors]]
-    groups: list[list[int]] = [[] for _ in range(m)]
-    for j, group in zip(place, found, strict=False):
-        groups[j] = group
+    scores = pairwise_scores(design.onehot, design.starts)
+    label = find_groups(scores, m, rng, together)
+    place = np.array([*options.anchors, *[j for j in range(m) if j not in options.anchors], -1])
     held = {i: j for j, own in options.anchors.items() for i in own}
     weight = np.ones(design.d)
     for own in options.anchors.values():
         for i, strength in own.items():
             weight[i] = strength
-    groups, fitted = _settle(design, groups, states, weight, held, options, rng)
+    fitted = _settle(design, place[label], states, weight, held, options, rng)
     history = [{"elbo": float(sum(_evidence(group) for group, _, _, _ in fitted))}]
     program = _program(design, columns, fitted, states)
     return ClassesLayer(
         program,
         columns,
+        n_parameters=np.array([group.n_parameters(_ZERO) for group, *_ in fitted]),
         history=history,
         n_iter=max([1, *[taken for _, _, taken, _ in fitted]]),
         converged=all(converged for _, _, _, converged in fitted),
@@ -293,39 +310,50 @@ def fit_classes(
 
 
 def _settle(
-    design: Design, groups: list[list[int]], states: list[int], weight: Array,
-    held: dict[int, int], options: Any, rng: np.random.RandomState,
-) -> tuple[list[list[int]], list[tuple[Group, Array, int, bool]]]:  # fmt: skip
-    """Moves columns to the latent that tells most of them, until none moves."""
-    fitted: list[Any] = [None] * len(groups)
-    seen: set[tuple[int, ...]] = set()
+    design: Design, parent: Array, states: list[int], weight: Array, held: dict[int, int],
+    options: Any, rng: np.random.RandomState,
+) -> list[Fitted]:  # fmt: skip
+    """Moves columns to the latents that tell most of them, while that raises the bound.
+
+    :param parent: the latent of each column, -1 where it has none yet.
+    """
     n_iter, tol = max(options.max_iter, 100), options.tol * 0.01
-    for turn in range(12):
-        for j, group in enumerate(groups):
-            if fitted[j] is None:
-                fitted[j] = fit_group(design, group, states[j], weight, n_iter, tol, rng)
-        told = relevances(design, [(f[0], f[1]) for f in fitted])
-        parent = told.argmax(0)
-        for j, group in enumerate(groups):  # where nothing else tells clearly more, it stays
-            for i in group:
-                if told[parent[i], i] <= max(told[j, i] + 1e-9, 0.0):
-                    parent[i] = j
-        for i, j in held.items():
-            parent[i] = j
-        key = tuple(parent.tolist())
-        if key in seen or turn == 11:
+
+    def fit(parent: Array, known: Sequence[Fitted] = ()) -> list[Fitted]:
+        out = []
+        for j, s in enumerate(states):
+            own = np.flatnonzero(parent == j).tolist()
+            if known and known[j][0].columns == own:
+                out.append(known[j])
+            else:
+                out.append(fit_group(design, own, s, weight, n_iter, tol, rng))
+        return out
+
+    fitted = fit(parent)
+    for _ in range(12):
+        told = relevances(design, [(group, q) for group, q, *_ in fitted])
+        now = np.where(parent < 0, -np.inf, np.maximum(told[parent, np.arange(design.d)], 0.0))
+        now[list(held)] = np.inf
+        lead = told.max(0) - now
+        movers = np.flatnonzero(lead > 1e-9)
+        movers = movers[np.argsort(-lead[movers], kind="stable")]
+        while len(movers):  # all of them, or the half that gains most, or half of these ...
+            moved = parent.copy()
+            moved[movers] = told[:, movers].argmax(0)
+            trial = fit(moved, fitted)
+            if (parent < 0).any() or _bound(trial) > _bound(fitted) + 1e-9:
+                parent, fitted = moved, trial
+                break
+            movers = movers[: len(movers) // 2]
+        if not len(movers):
             break
-        seen.add(key)
-        moved = [sorted(np.flatnonzero(parent == j).tolist()) for j in range(len(groups))]
-        for j, group in enumerate(moved):
-            if group != sorted(groups[j]):
-                groups[j], fitted[j] = group, None
-        if all(f is not None for f in fitted):
-            break
-    for j, group in enumerate(groups):
-        if fitted[j] is None:
-            fitted[j] = fit_group(design, group, states[j], weight, n_iter, tol, rng)
-    return groups, fitted
+    return fitted
+
+
+def _bound(fitted: Sequence[Fitted]) -> float:
+    """What new rows would have in nats, less a constant: a nat for each parameter (Akaike 1973)."""
+    n = fitted[0][0].design.n
+    return sum(_evidence(group) - group.n_parameters() / n for group, *_ in fitted)
 
 
 def _evidence(group: Group) -> float:

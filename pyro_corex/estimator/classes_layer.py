@@ -28,12 +28,14 @@ class ClassesLayer:
         program: LatentClasses,
         columns: Sequence[Column],
         *,
+        n_parameters: Array,
         history: list[dict[str, float]],
         n_iter: int,
         converged: bool,
     ) -> None:
         self.program = program.eval()
         self.columns = list(columns)
+        self._n_parameters = n_parameters
         self.history = history
         self.n_iter = n_iter
         self.converged = converged
@@ -53,30 +55,8 @@ class ClassesLayer:
         return back[self.program.parents.numpy()]
 
     def parameters_by_latent(self) -> Array:
-        """Free parameters of the dependence among each latent's columns.
-
-        Probabilities that are all but 0 are at the border, and not free.
-        """
-        out = np.zeros(self.n_hidden)
-        p = (self.program.table + self.program._no_level[:, None]).softmax(-1).detach().numpy()
-        for j, latent in enumerate(self.order):
-            columns = np.flatnonzero(self.parents == j)
-            if len(columns) < 2:
-                continue
-            s = self.program.n_states[latent]
-            free, cells, margins = s - 1.0, 1.0, 0.0
-            for i in columns:
-                k = self.columns[i].n_levels
-                if k:
-                    own = p[i, :s, :k] > 0.004
-                    free += own.sum() - s - (k - 1)
-                    cells *= min(k, 1e6)
-                    margins += k - 1
-                else:
-                    free += 2 * (s - 1)
-                    cells = np.inf
-            out[j] = max(0.0, min(free, cells - 1 - margins))
-        return out
+        """Free parameters of the dependence among each latent's columns."""
+        return self._n_parameters[self.order]
 
     @property
     def n_parameters(self) -> float:

@@ -7,108 +7,145 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.cluster.hierarchy import cut_tree, ward
 
 Array = NDArray[Any]
 
+_CHANCE = 1.0  # standard deviations by which a pair has to exceed none to count for something
+_ALONE = -1e4  # the value of a group of less than two columns, worse than any
+_KICKS = 20
 
-def pairwise_statistics(onehot: Array, starts: Array) -> tuple[Array, Array, Array]:
-    r"""The likelihood-ratio statistic G of independence for each pair of columns.
+
+def pairwise_scores(onehot: Array, starts: Array) -> Array:
+    r"""How much each pair of columns depends, in standard deviations: ``(d, d)``.
+
+    Normal scores (Wilson and Hilferty 1931) of the likelihood-ratio statistic of independence,
+    which is :math:`2 N I` in nats: N(0, 1) where there is no dependence.
 
     :param onehot: ``(N, sum of levels)``; all zeros where a column is missing.
     :param starts: where the levels of each column start, and the end: ``(d + 1,)``.
-    :returns: G, which is :math:`2 N I` in nats; its degrees of freedom; and the number of rows
-        in which both are observed: each ``(d, d)``.
     """
-    d = len(starts) - 1
+    begin, width = starts[:-1], np.diff(starts)
     joint = onehot.T @ onehot  # of counts
-    of = np.repeat(np.arange(d), np.diff(starts))
-    pick = np.zeros((len(of), d))
-    pick[np.arange(len(of)), of] = 1.0
-
-    def summed(values: Array) -> Array:
-        return pick.T @ values @ pick
-
-    n = np.maximum(summed(joint), 1e-12)
-    rows = joint @ pick  # counts of a level where the other column is observed
-    expanded = rows[:, of]
-    columns = expanded.T
-    total = n[np.ix_(of, of)]
+    rows = np.add.reduceat(joint, begin, 1)  # counts of a level where the other column is observed
+    n = np.add.reduceat(rows, begin, 0)
+    independent = np.repeat(rows, width, 1) * np.repeat(rows, width, 1).T
+    independent /= np.maximum(np.repeat(np.repeat(n, width, 0), width, 1), 1e-12)
     with np.errstate(divide="ignore", invalid="ignore"):
-        log = np.log(joint * total / (expanded * columns))
-    g = 2 * summed(np.where(joint > 0, joint * np.nan_to_num(log, posinf=0, neginf=0), 0.0))
-    levels = (rows > 0).astype(float)
-    seen = np.maximum((pick.T @ levels), 1)  # levels of i that occur where j is observed
+        terms = np.where(joint > 0, joint * np.log(joint / independent), 0.0)
+    ratio = np.add.reduceat(np.add.reduceat(terms, begin, 0), begin, 1)
+    seen = np.add.reduceat((rows > 0).astype(float), begin, 0)  # levels of i where j is observed
     df = np.maximum((seen - 1) * (seen.T - 1), 1)
-    np.fill_diagonal(g, 0.0)
-    return np.maximum(g, 0), df, n
+    spread = 2 / (9 * df)
+    scores = (np.cbrt(2 * np.maximum(ratio, 0.0) / df) - (1 - spread)) / np.sqrt(spread)
+    np.fill_diagonal(scores, 0.0)
+    return scores
 
 
-def significance(g: Array, df: Array) -> Array:
-    """Normal scores of chi-squared statistics (Wilson and Hilferty 1931)."""
-    return (np.cbrt(g / df) - (1 - 2 / (9 * df))) / np.sqrt(2 / (9 * df))
+def find_groups(
+    scores: Array,
+    n_groups: int,
+    rng: np.random.RandomState,
+    together: Sequence[Sequence[int]] = (),
+) -> Array:
+    r"""The group of each column, or ``n_groups`` for those that are better left out: ``(d,)``.
 
+    What is maximised is the sum over groups of :math:`|g| - 1` times the mean score of their pairs,
+    less a standard deviation each.  For copies of one cause, what is multiplied is the same for
+    all pairs, and what it is multiplied by is how often their total correlation has it.  A column
+    that is independent of the others lowers their mean, and is left out; but no group is left with
+    fewer than two columns for that.
 
-def agglomerate(
-    g: Array, df: Array, n: Array, n_groups: int, together: Sequence[Sequence[int]] = ()
-) -> list[list[int]]:
-    """Groups of columns by average linkage on mutual information, less its bias.
+    The sum is that of kernel k-means, for which Ward's clustering is the greedy search.  From there
+    columns move, and change places, until that helps no more; then two groups are mixed, and it
+    starts again, some times.
 
-    Merging goes on while it is significant, or while there are too many groups.  Columns that are
-    left single are not in the result unless there is room for them.
-
-    :param together: columns that are to be in one group.
+    :param together: columns that are to stay in the groups 0, 1, ...
     """
-    d = len(g)
-    start = [list(group) for group in together]
-    taken = {i for group in start for i in group}
-    groups = start + [[i] for i in range(d) if i not in taken]
-    member = np.zeros((len(groups), d))
-    for a, group in enumerate(groups):
-        member[a, group] = 1.0
-    fixed = np.arange(len(groups)) < len(start)
-    sums = {
-        "mi": member @ ((g - df) / (2 * n)) @ member.T,
-        "g": member @ g @ member.T,
-        "df": member @ df @ member.T,
-    }
-    size = member.sum(1)
-    alive = np.ones(len(groups), bool)
-    threshold = norm.isf(0.05 / max(1, d * (d - 1) / 2))
+    scores = scores - _CHANCE * (1 - np.eye(len(scores)))
+    held = {i: k for k, group in enumerate(together) for i in group}
+    free = np.array([i not in held for i in range(len(scores))])
+    best = _climb(scores, _start(scores, n_groups, held), n_groups, free)
+    for _ in range(_KICKS if n_groups > 1 else 0):
+        label = best[0].copy()
+        two = rng.choice(n_groups, 2, replace=False)
+        mixed = free & np.isin(label, two)
+        label[mixed] = rng.choice(two, mixed.sum())
+        found = _climb(scores, label, n_groups, free)
+        if found[1] > best[1] + 1e-9:
+            best = found
+    return best[0]
+
+
+def _start(scores: Array, n_groups: int, held: dict[int, int]) -> Array:
+    """The best of Ward's clusters, of so many that these are the best; named as they are held."""
+    d = len(scores)
+    if d <= n_groups:
+        label = np.arange(d)
+    else:
+        tree = ward(np.sqrt(2 * (scores.max() - scores[np.triu_indices(d, 1)])))
+        many = [n_groups]
+        while 4 * many[-1] < d:
+            many.append(2 * many[-1])
+        levels = [_keep_best(scores, own, n_groups) for own in cut_tree(tree, many).T]
+        label = max(levels, key=lambda level: level[1])[0]
+    for i, k in held.items():
+        names = np.arange(n_groups + 1)
+        names[[label[i], k]] = k, label[i]
+        label = names[label] if label[i] < n_groups else label
+    for i, k in held.items():
+        label[i] = k
+    return label
+
+
+def _keep_best(scores: Array, label: Array, n_groups: int) -> tuple[Array, float]:
+    """Leaves all but the groups of most value out; and the sum of these."""
+    member = np.eye(label.max() + 1)[label]
+    values = _value((member * (scores @ member)).sum(0), member.sum(0))
+    order = np.argsort(-values, kind="stable")
+    rank = np.minimum(np.argsort(order, kind="stable"), n_groups)
+    return rank[label], float(values[order[:n_groups]].sum())
+
+
+def _value(pairs: Array, size: Array) -> Array:
+    """What groups add to the sum: ``pairs`` is the sum over i, j in the group."""
+    return np.where(size > 1, pairs / np.maximum(size, 1), _ALONE)
+
+
+def _climb(scores: Array, label: Array, n_groups: int, free: Array) -> tuple[Array, float]:
+    """The best move, or else the best change of places, again and again; and the sum reached."""
+    label, each = label.copy(), np.arange(len(label))
+    member = np.zeros((len(label), n_groups + 1))
+    member[each, label] = 1.0
+    to, size = scores @ member, member.sum(0)  # a column's scores with the columns of each group
+
     while True:
-        index = np.flatnonzero(alive)
-        several = size[index] > 1
-        if len(index) < 2:
-            break
-        mean = sums["mi"][np.ix_(index, index)] / np.outer(size[index], size[index])
-        np.fill_diagonal(mean, -np.inf)
-        mean[np.ix_(fixed[index], fixed[index])] = -np.inf
-        a, b = divmod(int(mean.argmax()), mean.shape[1])
-        i, j = int(index[a]), int(index[b])
-        # of the mean pair: pairs of two groups are no independent evidence, as copies show
-        pairs = size[i] * size[j]
-        score = significance(sums["g"][i, j] / pairs, sums["df"][i, j] / pairs)
-        enough = len(index) <= n_groups
-        if score < threshold:
-            kept = several | fixed[index]
-            if enough or kept.sum() == n_groups:
-                break
-            if kept.sum() > n_groups:  # only groups are merged from here on
-                mean[~kept] = -np.inf
-                mean[:, ~kept] = -np.inf
-                a, b = divmod(int(mean.argmax()), mean.shape[1])
-                i, j = int(index[a]), int(index[b])
-        if not np.isfinite(mean[a, b]):
-            break
-        i, j = min(i, j), max(i, j)
-        groups[i] = groups[i] + groups[j]
-        fixed[i] = fixed[i] or fixed[j]
-        for table in sums.values():
-            table[i] += table[j]
-            table[:, i] += table[:, j]
-        size[i] += size[j]
-        alive[j] = False
-    found = [groups[i] for i in np.flatnonzero(alive)]
-    anchored = groups[: len(start)]  # these are never merged away
-    rest = [group for group in found if group not in anchored]
-    return (anchored + sorted(rest, key=lambda group: -len(group)))[:n_groups]
+        pairs = np.bincount(label, to[each, label], n_groups + 1)
+        now = _value(pairs, size)
+        now[n_groups] = 0.0
+        own, out = to[each, label], label == n_groups
+        leave = _value(pairs[label] - 2 * own, size[label] - 1) - now[label]
+        leave[out] = 0.0
+        join = _value(pairs + 2 * to, size + 1) - now
+        join[:, n_groups] = 0.0
+        gain = leave[:, None] + join
+        gain[each, label] = -np.inf
+        gain[~free] = -np.inf
+        i, k = divmod(int(gain.argmax()), n_groups + 1)
+        moves = [(i, k)]
+        if gain[i, k] < 1e-9:
+            place = to[:, label].T - own[:, None] - scores  # of j in the place of i
+            place *= np.where(out, 0.0, 2 / size[label])[:, None]
+            gain = place + place.T
+            gain[label[:, None] == label] = -np.inf
+            gain[~free], gain[:, ~free] = -np.inf, -np.inf
+            i, j = divmod(int(gain.argmax()), len(label))
+            if gain[i, j] < 1e-9:
+                return label, float(now.sum())
+            moves = [(i, label[j]), (j, label[i])]
+        for i, k in moves:
+            to[:, label[i]] -= scores[:, i]
+            to[:, k] += scores[:, i]
+            size[label[i]] -= 1
+            size[k] += 1
+            label[i] = k

@@ -17,6 +17,7 @@ Array = NDArray[Any]
 
 MAX_ROWS = 20_000
 """Rows on which the bound is evaluated; of longer tables a random subset."""
+_DRAWS = 10  # of what is missing, at most
 
 
 @dataclass
@@ -54,9 +55,9 @@ def evaluate(
 ) -> Results:
     r"""The bound of Eq. 10 on a table, and how it is shared among latents and columns.
 
-    Missing entries are filled with draws from the model given the observed ones, so that the bound
-    is that of complete rows; on the observed entries alone it bounds the mean over rows of the TC
-    of what is observed in them.
+    Missing entries are filled with draws from the model given the observed ones, several times
+    where rows are few, so that the bound is that of complete rows; on the observed entries alone it
+    bounds the mean over rows of the TC of what is observed in them.
 
     The relevance of column i, :math:`H(x_i) + \langle\ln q(x_i|z)\rangle`, is shared among the
     latents in proportion to ``mis``, so that the shares of the latents add up to the whole.
@@ -66,32 +67,52 @@ def evaluate(
     """
     generator = torch.Generator().manual_seed(seed)
     missing = code.isnan()
+    n, m = len(code), layer.n_hidden
+    n_draws = int(np.clip(MAX_ROWS // n, 1, _DRAWS)) if missing.any() else 1
     counts = (~missing).double().mean(0).clamp(min=1e-12).numpy() * n_data
     observed = row_bounds(layer, columns, code)
-    filled, draws = layer.draw(code, generator)
-    terms = layer.terms(filled)
-    relevance = terms.log_prob - marginals(columns, filled.numpy())
-    mis, mis_stderr = layer.mutual_information(counts)
+    fills = [layer.draw(code, generator) for _ in range(n_draws)]
+    mis, mis_stderr = layer.mutual_information(counts)  # of the last
     share = layer.shares(mis)
-    m = layer.n_hidden
-    optimism = layer.n_parameters / (2 * n_data)
-    per_latent = relevance @ share.T - terms.latent_kl  # rows, latents
-    split = layer.parameters_by_latent() / max(layer.n_parameters, 1)
-    tcs = per_latent.mean(0) - optimism * split if m else np.zeros(0)
-    n = len(code)
-    spread = per_latent.std(0, ddof=1) / np.sqrt(n)
-    whole = per_latent.sum(1)
+    mean, square, whole = np.zeros(m), np.zeros(m), 0.0
+    for filled, _ in fills:
+        terms = layer.terms(filled)
+        relevance = terms.log_prob - marginals(columns, filled.numpy())
+        per_latent = relevance @ share.T - terms.latent_kl  # rows, latents
+        mean += per_latent.mean(0) / n_draws
+        square += per_latent.var(0, ddof=1) / n_draws
+        whole += per_latent.sum(1).var(ddof=1) / n_draws
+    known = informative_rows(~missing.numpy(), share) * n_data / n
+    optimism = layer.parameters_by_latent() / (2 * known)
+    tcs = mean - optimism
     return Results(
         tc=float(tcs.sum()),
-        tc_stderr=float(whole.std(ddof=1) / np.sqrt(n)),
+        tc_stderr=float(np.sqrt(whole / known.mean())) if m else 0.0,
         tcs=tcs,
-        tcs_stderr=spread,
+        tcs_stderr=np.sqrt(square / known),
         mis=mis,
         mis_stderr=mis_stderr,
-        tc_observed=float(observed.mean()) - optimism * float((~missing).double().mean()),
-        optimism=optimism,
-        draws=draws,
+        tc_observed=float(observed.mean()) - optimism.sum() * float((~missing).double().mean()),
+        optimism=float(optimism.sum()),
+        draws=fills[-1][1],
     )
+
+
+def informative_rows(seen: Array, share: Array) -> Array:
+    """How many complete rows the observed entries are worth to each latent: ``(m,)``.
+
+    The mean over its columns of the entries in rows that have two or more of them: a single one
+    tells nothing of how columns agree.
+
+    :param seen: ``(N, d)``; *share* ``(m, d)``, how much of a column is a latent's.
+    """
+    out = np.zeros(len(share))
+    for j, weight in enumerate(share):
+        own = seen[:, weight > 0]
+        several = own.sum(1) > 1
+        total = weight.sum()
+        out[j] = own[several].sum(0) @ weight[weight > 0] / total if total else len(seen)
+    return np.maximum(out, 1.0)
 
 
 def proportional(mis: Array) -> Array:

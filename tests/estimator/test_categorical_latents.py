@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pyro_corex import CorEx, CorExELBO
+from pyro_corex.estimator.results import informative_rows
 from tests.estimator.tables import erased_copies, erased_tc, same_groups
 
 
@@ -110,3 +111,56 @@ def test_independent_columns_have_no_total_correlation():
     x = np.random.default_rng(0).integers(2, size=(2000, 6)).astype(float)
     corex = CorEx(2, latent="categorical", random_state=0, max_iter=2000).fit(x)
     assert abs(corex.tc_) < 0.01
+
+
+def with_gaps(n, groups, size, states, erasure, missing, seed):
+    """Erased copies with gaps; their states; and where an entry shows its state."""
+    x, hidden = erased_copies(n, groups, size, states, erasure, seed)
+    x[np.random.default_rng(seed + 1).random(x.shape) < missing] = np.nan
+    return x, hidden, (x < states).reshape(n, groups, size).any(2)
+
+
+def test_pairs_that_depend_weakly_stay_together():
+    for seed in range(4):
+        x, _, _ = with_gaps(100, 4, 2, 3, 0.5, 0.3, seed)
+        corex = CorEx(4, latent="categorical", n_states=3, random_state=0).fit(x)
+        assert same_groups(corex.clusters_, np.arange(4).repeat(2))
+
+
+def test_of_explanations_as_likely_that_with_more_zeros_is_taken():
+    right = 0
+    for seed in range(8):
+        x, hidden, known = with_gaps(100, 3, 5, 4, 0.5, 0.3, seed)
+        anchors = {j: list(range(5 * j, 5 * j + 5)) for j in range(3)}
+        labels = CorEx(3, latent="categorical", n_states=4, anchors=anchors).fit(x).labels_
+        right += sum(same_groups(labels[known[:, j], j], hidden[known[:, j], j]) for j in range(3))
+    assert right >= 22  # of 24
+
+
+def test_what_is_drawn_for_gaps_hardly_counts():
+    x, _, _ = with_gaps(300, 2, 2, 2, 0.3, 0.3, 0)
+    anchors = {0: [0, 1], 1: [2, 3]}
+    fits = [
+        CorEx(2, latent="categorical", anchors=anchors, random_state=seed).fit(x)
+        for seed in range(6)
+    ]
+    spread = np.std([corex.tcs_ for corex in fits], axis=0)
+    assert (spread < 0.15 * fits[0].tcs_stderr_).all()
+
+
+def test_standard_errors_are_those_of_the_errors_where_entries_are_missing():
+    errors, told = [], []
+    for seed in range(12):
+        x, _, _ = with_gaps(200, 4, 2, 2, 0.1, 0.3, seed)
+        anchors = {j: [2 * j, 2 * j + 1] for j in range(4)}
+        corex = CorEx(4, latent="categorical", anchors=anchors, random_state=0).fit(x)
+        errors += list(corex.tcs_ - erased_tc(2, 2, 0.1))
+        told += list(corex.tcs_stderr_)
+    ratio = np.sqrt(np.mean(np.square(errors)) / np.mean(np.square(told)))
+    assert 0.75 < ratio < 1.25
+
+
+def test_rows_with_a_single_entry_tell_nothing_of_the_dependence():
+    seen = np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1]], dtype=bool)
+    share = np.array([[1.0, 1.0, 0.0], [0.2, 0.4, 0.4], [0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(informative_rows(seen, share), [2.0, 3.0, 4.0])
