@@ -2,10 +2,9 @@
 
     python benchmarks/pairs_of_columns.py
 
-Four hidden causes, two columns each, half of the entries erased and 30 % missing, as in the cell of
-``benchmarks/tables.py discrete`` where the estimator misses groups.  All 105 ways to pair eight
-columns are tried under three scores: what they find and the estimator does not, its greedy grouping
-loses.
+Four hidden causes, two columns each, half of the entries erased and 30 % missing, as in the hardest
+cell of ``benchmarks/tables.py discrete``.  All 105 ways to pair eight columns are tried under three
+scores: what they find and the estimator does not, its own search for groups loses.
 """
 
 from __future__ import annotations

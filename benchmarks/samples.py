@@ -110,7 +110,7 @@ def anchors(rows: Rows, photographs: Path | None, conv: bool, quick: bool) -> No
     images = photographs_in(photographs) if photographs else synthetic_faces(400, 0)[0]
     components = None if conv else PrincipalComponents.of(images[:2000], COMPONENTS)
     x = images if components is None else components.project(images)
-    for scale in (0.5, 0.3):
+    for scale in (0.5, 0.3, 0.1):
         for name, setting in (("anchored", Setting(5, 0.5)), ("plain", Setting())):
             full = f"{what}, {'conv' if conv else 'small'}, scale {scale:g}, {name}"
             if rows.has("anchors", full, 10):
