@@ -1,6 +1,6 @@
 """What separates the factors of synthetic faces: objectives on equal terms.
 
-    python benchmarks/anchors.py --out anchors.jsonl            # 25 minutes on one idle core
+    python benchmarks/anchors.py --out anchors.jsonl            # about an hour on one idle core
     python benchmarks/anchors.py --out anchors.jsonl --table    # what is there so far
 
 A line is written for each run; what is there already is not run again.  All objectives have the
@@ -70,34 +70,28 @@ class Setting:
         return dict.fromkeys(range(self.anchors), self.weight * times), self.free * times
 
 
-# group -> name -> setting
-OBJECTIVES: dict[str, dict[str, Setting]] = {
-    "plain": {"plain VAE": Setting()},
-    "beta": {f"beta-VAE, {b:g}": Setting(free=b) for b in (4.0, 16.0, 64.0)},
-    "tc": {f"TC(z) weight {w:g}": Setting(tc=w) for w in (10.0, 30.0, 100.0, 300.0)},
-    "anchor": {
-        "5 anchors, weight 0.5": Setting(5, 0.5),
-        "5 anchors, weight 0.1": Setting(5, 0.1),
-        "10 anchors, weight 0.5": Setting(10, 0.5),
-        "5 anchors, 0.5, others 4": Setting(5, 0.5, 4.0),
-        "5 flat anchors, 0.5, others 16, TC 30, annealed": Setting(
-            5, 0.5, 16.0, 30.0, flat=5, begin=9.0
-        ),
-        **{
-            f"5 flat anchors from ICA, {weight:g}, others {free:g}, TC 30, annealed": Setting(
-                5, weight, free, 30.0, flat=5, ica=True, begin=9.0
-            )
-            for weight, free in ((0.5, 16.0), (0.5, 4.0), (0.1, 16.0))
-        },
+SETTINGS = {
+    "plain VAE": Setting(),
+    **{f"beta-VAE, {b:g}": Setting(free=b) for b in (4.0, 16.0, 64.0)},
+    **{f"TC(z) weight {w:g}": Setting(tc=w) for w in (10.0, 30.0, 100.0, 300.0)},
+    "5 anchors, weight 0.5": Setting(5, 0.5),
+    "5 anchors, weight 0.1": Setting(5, 0.1),
+    "10 anchors, weight 0.5": Setting(10, 0.5),
+    "5 anchors, 0.5, others 4": Setting(5, 0.5, 4.0),
+    "5 flat anchors, 0.5, others 16, TC 30, annealed": Setting(
+        5, 0.5, 16.0, 30.0, flat=5, begin=9.0
+    ),
+    **{
+        f"5 flat anchors from ICA, {weight:g}, others {free:g}, TC 30, annealed": Setting(
+            5, weight, free, 30.0, flat=5, ica=True, begin=9.0
+        )
+        for weight, free in ((0.5, 16.0), (0.5, 4.0), (0.1, 16.0))
     },
-    "parts": {
-        "TC(z) weight 30 from ICA": Setting(tc=30.0, ica=True),
-        "TC(z) weight 100 from ICA": Setting(tc=100.0, ica=True),
-        "TC(z) weight 30 from ICA, annealed": Setting(tc=30.0, ica=True, begin=9.0),
-    },
+    # parts of it
+    "TC(z) weight 30 from ICA": Setting(tc=30.0, ica=True),
+    "TC(z) weight 100 from ICA": Setting(tc=100.0, ica=True),
+    "TC(z) weight 30 from ICA, annealed": Setting(tc=30.0, ica=True, begin=9.0),
 }
-GROUPS = {name: group for group, names in OBJECTIVES.items() for name in names}
-SETTINGS = {name: setting for names in OBJECTIVES.values() for name, setting in names.items()}
 
 
 @dataclass

@@ -82,11 +82,21 @@ def independent_directions(
     :param further: directions to add below these for latents that are not anchored: the
         coordinates that come next, as they are.
     :param seed: of the start of the search.
-    :returns: shape ``(n + further, d)``: ``coordinates @ result.T`` has unit variance.
-    :raises ValueError: unless ``1 <= n <= min(N, d)`` and ``0 <= further <= d - n``.
+    :returns: shape ``(n + further, d)``: ``coordinates @ result.T`` has unit variance; a further
+        direction is zero where its coordinate does not vary.
+    :raises ValueError: for coordinates of another shape, or that are not finite; unless
+        ``1 <= n <= min(N, d)`` and ``0 <= further <= d - n``.
     """
     from sklearn.decomposition import FastICA
 
+    if not isinstance(coordinates, Tensor) or coordinates.dim() != 2:
+        raise ValueError(
+            "coordinates must be a tensor of shape (N, d), such as PrincipalComponents.project "
+            f"gives, but got {getattr(coordinates, 'shape', coordinates)!r} of "
+            f"{type(coordinates).__name__}"
+        )
+    if not bool(coordinates.isfinite().all()):
+        raise ValueError("coordinates must be finite, but some are NaN or infinite")
     if not isinstance(n, int) or not 1 <= n <= min(coordinates.shape):
         raise ValueError(
             f"n must be an integer from 1 to {min(coordinates.shape)}, the smaller of the numbers "
@@ -101,6 +111,7 @@ def independent_directions(
     ica.fit(coordinates[:, :n].detach().cpu().double().numpy())
     out = coordinates.new_zeros(n + further, coordinates.shape[1])
     out[:n, :n] = torch.as_tensor(ica.components_).to(out)
-    scales = coordinates.std(0)[n : n + further]
-    out[n:, n : n + further] = torch.diag(1 / scales)
+    scales = coordinates.std(0)
+    varies = scales > 1e-6 * scales.max()
+    out[n:, n : n + further] = torch.diag(torch.where(varies, 1 / scales, 0.0)[n : n + further])
     return out

@@ -24,13 +24,14 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> 
     torch.Size([5, 64])
 
     :raises ValueError: for fewer than two sizes, or sizes below 1.
-    :raises TypeError: for an activation that is a module already.
+    :raises TypeError: for an activation that is a module already, or cannot be called.
     """
     _check_sizes(sizes)
-    if isinstance(activation, nn.Module):
+    if isinstance(activation, nn.Module) or not callable(activation):
+        kind = "the module " if isinstance(activation, nn.Module) else ""
         raise TypeError(
             "activation must be a class or a function that makes a module, e.g. nn.ReLU, but got "
-            f"the module {activation!r}"
+            f"{kind}{activation!r}"
         )
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):

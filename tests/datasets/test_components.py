@@ -93,3 +93,30 @@ def test_a_number_of_further_directions_that_cannot_be(further):
 def test_a_number_of_directions_that_cannot_be(n):
     with pytest.raises(ValueError, match=f"n must be an integer from 1 to 5, .* but got {n}"):
         independent_directions(torch.randn(20, 5), n)
+
+
+def test_a_further_direction_that_does_not_vary_is_zero():
+    x = torch.cat([torch.rand(200, 3), torch.full((200, 1), 2.0)], 1)
+    found = independent_directions(x, 2, further=2)
+    assert found.isfinite().all()
+    assert found[2, 2] > 1
+    assert found[3].abs().max() == 0
+
+
+@pytest.mark.parametrize("shape", [(20,), (20, 3, 5)])
+def test_directions_of_another_shape(shape):
+    with pytest.raises(ValueError, match=r"a tensor of shape \(N, d\), .* of Tensor"):
+        independent_directions(torch.randn(shape), 2)
+
+
+def test_directions_of_an_array():
+    with pytest.raises(ValueError, match=r"a tensor of shape .* \(20, 5\) of ndarray"):
+        independent_directions(torch.randn(20, 5).numpy(), 2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_directions_of_what_is_not_finite(value):
+    x = torch.randn(20, 5)
+    x[3, 4] = value
+    with pytest.raises(ValueError, match="coordinates must be finite"):
+        independent_directions(x, 2)

@@ -33,6 +33,12 @@ def test_activation(activation):
     assert [type(m) for m in network[1::2]] == [type(activation())] * 2
 
 
+@pytest.mark.parametrize("make", [mlp, mlp_encoder, mlp_decoder])
+def test_the_name_of_an_activation(make):
+    with pytest.raises(TypeError, match=r"e\.g\. nn\.ReLU, but got 'gelu'"):
+        make([3, 4, 2], activation="gelu")
+
+
 @pytest.mark.parametrize("make", [mlp_encoder, mlp_decoder])
 def test_activation_of_an_encoder_and_a_decoder(make):
     modules = make([3, 4, 4, 2], activation=nn.GELU).modules()
