@@ -16,6 +16,7 @@ NAME = "pyro_corex"
 
 # Lowest first; those of one rank do not import each other.
 RANKS = [
+    {"batches"},
     {"information"},
     {"programs", "objective"},
     {"training"},
