@@ -209,7 +209,7 @@ def test_the_package_is_no_larger_than_it_was_cut_to():
     assert lines < MAX_PACKAGE
 
 
-@pytest.mark.parametrize("text, found", [
+@pytest.mark.parametrize(("text", "found"), [
     ("x = 1\n" * 401, "entropy.py has 401 lines"),
     ("def f():\n" + "    x = 1\n" * 61, "entropy.py: f has 61 lines of body"),
     ("def f():\n    'Says.'\n" + "    x = 1\n" * 60, None),
