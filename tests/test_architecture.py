@@ -19,7 +19,7 @@ RANKS = [
     {"batches"},
     {"information"},
     {"programs", "objective"},
-    {"training"},
+    {"training", "regularizers"},
     {"evaluation"},
     {"datasets"},
     {"figures"},

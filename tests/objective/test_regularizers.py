@@ -11,13 +11,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from pyro_corex import CorExELBO, CorExTerms, CorExVAE, Warmup, regularizers
-from pyro_corex.objective.regularizers import (
-    Invariance,
-    MutualInformation,
-    Regularizer,
-    TotalCorrelation,
-)
 from pyro_corex.programs import mlp_decoder, mlp_encoder
+from pyro_corex.regularizers import Invariance, MutualInformation, Regularizer, TotalCorrelation
 
 N, D, M = 32, 6, 3
 

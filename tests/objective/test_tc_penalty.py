@@ -292,7 +292,7 @@ def test_a_site_that_does_not_factorise_is_refused():
 def test_a_masked_site_is_refused():
     model, guide, args = plate_vae()
     mask = torch.arange(N)[:, None] > 0
-    refuses("site 'z' XX", poutine.mask(model, mask),
+    refuses("TotalCorrelation names 'z', but the site is masked", poutine.mask(model, mask),
             poutine.mask(guide, mask), *args)  # fmt: skip
 
 
