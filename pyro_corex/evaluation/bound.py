@@ -15,6 +15,7 @@ from pyro_corex.batches import (
     Batch,
     Data,
     Transform,
+    check_count,
     place_of,
     prepare,
     programs_of,
@@ -151,9 +152,8 @@ def dataset_terms(
     :raises TypeError: as :func:`tc_bound`.
     """
     model, guide = programs_of(module)
-    for name, value in (("num_particles", num_particles), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
+    check_count("num_particles", num_particles)
+    check_count("batch_size", batch_size)
     elbo = CorExELBO(data_plates=data_plates, strict_enumeration_warning=False)
     parts: list[CorExTerms] = []
     with evaluating(module, seed):
