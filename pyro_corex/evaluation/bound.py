@@ -129,7 +129,7 @@ def tc_bound(
         transform=transform,
         data_plates=data_plates,
         seed=seed,
-        watch=_refuse_first(),
+        watch=_refuse,
     )
     return _bound(terms)
 
@@ -232,20 +232,9 @@ def _average(particles: list[CorExTerms]) -> CorExTerms:
     return replace(joined, num_data=particles[0].num_data, _batch=evidence)
 
 
-def _refuse_first() -> Callable[[CorExTerms], None]:
-    """Refuses what no bound can be stated for, as soon as the first batch is seen."""
-    seen = False
-
-    def refuse(terms: CorExTerms) -> None:
-        nonlocal seen
-        if not seen:
-            _refuse(terms.evidence)
-        seen = True
-
-    return refuse
-
-
-def _refuse(evidence: Evidence) -> None:
+def _refuse(terms: CorExTerms) -> None:
+    """Raises for what no bound can be stated for, as soon as a batch of it is seen."""
+    evidence = terms.evidence
     problem = next((i.problem for i in evidence.inputs.values() if i.problem), "")
     if problem:
         raise ValueError(problem)

@@ -139,8 +139,9 @@ class Learner:
 
     def not_finite(self) -> str:
         """The name of a parameter that is not finite, or nothing."""
-        parts = (self.parts.module, self.parts.regularizers)
-        return next(filter(None, map(checkpoint.not_finite, parts)), "")
+        named = self.parts.named_parameters()
+        found = (name for name, value in named if not bool(value.isfinite().all()))
+        return next(found, "").removeprefix("module.")
 
     # ------------------------------------------------------------------ checkpoints
 

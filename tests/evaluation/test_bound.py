@@ -303,16 +303,14 @@ def test_what_a_program_does_not_take_is_selected():
     programs, _ = one_factor(6, 0.6)
     x, y = readings(100, 6, 0.6), torch.zeros(100, dtype=torch.long)
     want = pc.tc_bound(programs, x).estimate
-    with pytest.raises(
-        TypeError, match=r"model\(x\) does not take them.*transform=lambda x, \*rest"
-    ):
+    with pytest.raises(TypeError, match=r"model\(x\) does not take it.*transform=lambda x, \*rest"):
         pc.tc_bound(programs, (x, y))
     assert pc.tc_bound(programs, (x, y), transform=lambda x, y: x).estimate == want
     with pytest.raises(TypeError, match=r"transform=lambda \*\*batch: batch\['x'\]"):
         pc.tc_bound(programs, {"x": x, "y": y})
     select = {"transform": lambda **batch: {"x": batch["x"]}}
     assert pc.tc_bound(programs, {"x": x, "y": y}, **select).estimate == want
-    with pytest.raises(TypeError, match=r"transform\(x\) does not take them"):
+    with pytest.raises(TypeError, match=r"transform\(x\) does not take it"):
         pc.tc_bound(programs, (x, y), transform=lambda x: x)
 
 

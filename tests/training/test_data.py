@@ -37,7 +37,7 @@ DATA = {
         RuntimeError,
         "could not be read after batch 0 of epoch 1: OSError: the share is gone",
     ),
-    "no tensors": (Words(), RuntimeError, r"a mapping of tensors, but got tuple of \(str,"),
+    "no tensors": (Words(), RuntimeError, r"a mapping of tensors, but got list of str"),
 }
 
 
