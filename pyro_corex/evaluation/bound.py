@@ -161,9 +161,10 @@ def dataset_terms(
             draws = [
                 elbo.terms(model, guide, *batch.args, **batch.kwargs) for _ in range(num_particles)
             ]
-            parts.append(_average(draws))
+            terms = _average(draws)
             if watch is not None:
-                watch(parts[-1])
+                watch(terms)
+            parts.append(replace(terms, _source=terms.evidence.compact()))
     if not parts:
         raise ValueError("The data are empty: there is no batch to evaluate on")
     return CorExTerms.join(parts)
@@ -226,10 +227,10 @@ def _bound(terms: CorExTerms) -> TCBound:
 
 
 def _average(particles: list[CorExTerms]) -> CorExTerms:
-    """The mean of several draws for one batch, with only what is needed of the batch."""
+    """The mean of several draws for one batch."""
     evidence = Evidence.average([terms.evidence for terms in particles])
     joined = CorExTerms.join(particles) if len(particles) > 1 else particles[0]
-    return replace(joined, num_data=particles[0].num_data, _batch=evidence)
+    return replace(joined, num_data=particles[0].num_data, _source=evidence)
 
 
 def _refuse(terms: CorExTerms) -> None:

@@ -184,7 +184,6 @@ class Learner:
 
         :raises CheckpointError: where it does not fit.
         """
-        checkpoint.compare(self.parts.regularizers, state["regularizers"], path)
         checkpoint.fill(self.parts.module, state, path)
         checkpoint.fill(self.parts.regularizers, state["regularizers"], path)
         self.optimiser.load_state_dict(state["optimiser"])

@@ -329,10 +329,18 @@ def test_ready_made_programs_take_x_alone(fitted):
 
 def test_the_terms_of_each_batch_can_be_watched(fitted):
     seen = []
+
+    def watch(terms):
+        seen.append((terms.num_data, terms.evidence.matrix("kl", "z").mean(0), terms.kl["z"]))
+
     x = torch.randn(250, D)
-    terms = dataset_terms(fitted[0], x, batch_size=100, num_particles=2, watch=seen.append)
-    assert [part.num_data for part in seen] == [100, 100, 50]
+    terms = dataset_terms(fitted[0], x, batch_size=100, num_particles=2, watch=watch)
+    assert [part[0] for part in seen] == [100, 100, 50]
+    for _, mean, kl in seen:
+        torch.testing.assert_close(mean, kl, check_dtype=False)
     assert terms.num_data == 250
+    with pytest.raises(ValueError, match="let go of"):
+        terms.evidence.matrix("kl", "z")
 
 
 def test_integers_become_floats():
