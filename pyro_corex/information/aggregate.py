@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
-from ._checks import check_gaussian
-from ._pairwise import aggregate_log_density, normal_log_density
-from .batches import Data, read_batches
-from .estimate import Estimate
-from .mutual_information import (
+from pyro_corex.information.batches import Data, read_batches
+from pyro_corex.information.checks import check_gaussian
+from pyro_corex.information.estimate import Estimate
+from pyro_corex.information.memory_maps import concatenate_in_files
+from pyro_corex.information.mutual_information import (
     aggregate_entropy,
     categorical_mutual_information_estimate,
     check_probs,
     gaussian_mutual_information,
     gaussian_mutual_information_estimate,
 )
-from .storage import concatenate_in_files
-from .total_correlation import aggregate_total_correlation
+from pyro_corex.information.pairwise import aggregate_log_density, normal_log_density
+from pyro_corex.information.total_correlation import aggregate_total_correlation
 
 _BATCH = 1024
 _ELEMENTS = 1 << 22  # bound on points * data * latents held at once
@@ -36,30 +36,25 @@ class AggregatePosterior:
     ones and :meth:`from_data` for a trained module. All information is in nats. No gradients are
     recorded, and the global random state is used by :meth:`sample` only.
 
-    Args:
-        loc: (N, m) means of p(z_j | x_n).
-        scale: (N, m) standard deviations.
+    :param loc: ``(N, m)`` means of p(z_j | x_n).
+    :param scale: ``(N, m)`` standard deviations.
+    :raises ValueError: where shapes differ, entries are not finite or scales not positive.
+    :raises TypeError: where loc or scale is not floating.
 
-    Raises:
-        ValueError: shapes differ, entries are not finite or scales not positive.
-        TypeError: loc or scale is not floating.
-
-    Example:
-        >>> loc = torch.tensor([[-3.0, 0.0], [3.0, 0.0]]).repeat(50, 1)  # a coin, and nothing
-        >>> post = AggregatePosterior(loc, torch.full((100, 2), 0.1))
-        >>> post.variance
-        tensor([9.0100, 0.0100])
-        >>> post.mutual_information().round(decimals=4)  # ln 2, and nothing
-        tensor([0.6931, 0.0000])
-
+    >>> loc = torch.tensor([[-3.0, 0.0], [3.0, 0.0]]).repeat(50, 1)  # a coin, and nothing
+    >>> post = AggregatePosterior(loc, torch.full((100, 2), 0.1))
+    >>> post.variance
+    tensor([9.0100, 0.0100])
+    >>> post.mutual_information().round(decimals=4)  # ln 2, and nothing
+    tensor([0.6931, 0.0000])
     """
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
         check_gaussian(loc, scale)
         self._loc, self._scale = loc.detach(), scale.detach()
         self._probs: Tensor | None = None
-        self._mi: Estimate | None = None
-        self._tc: dict[tuple[int, int], Estimate] = {}
+        self._mi: Estimate[Tensor] | None = None
+        self._tc: dict[tuple[int, int], Estimate[Tensor]] = {}
 
     @classmethod
     def from_probs(cls, probs: Tensor) -> AggregatePosterior:
@@ -89,24 +84,20 @@ class AggregatePosterior:
         encoder, 2 m numbers, or m K for discrete latents; where they are too many for memory, give
         a folder as ``storage``, and N is bound by the disk alone.
 
-        Args:
-            module: its ``encode(x)`` returns a Normal with ``loc`` and ``scale`` (B, m), possibly
-                inside Independent, or a Categorical with ``probs`` (B, K) or (B, m, K), or a
-                sequence of such, one per layer. The module's training mode is restored.
-            data: (N, ...) tensor or array, a Dataset, or an iterable of batches such as a
-                DataLoader. A batch that is a tuple or list is taken to begin with x. Batches are
-                moved to the device of the module's parameters.
-            layer: which layer of a stack, the last by default. ``encode`` decides what the upper
-                layers are conditioned on: in ``StackedCorEx`` on the mean of the layer below.
-            batch_size: how many rows are encoded at once, unless data are batches already.
-            storage: a folder for temporary files, which hold the encodings in place of memory, are
-                read by all methods and vanish with this object. The result is on the CPU then.
-
-        Raises:
-            TypeError: the module has no ``encode``, or it returns no such distribution.
-            ValueError: there are no data, or ``layer`` or ``batch_size`` is out of range.
-            OSError: ``storage`` does not exist, may not be written to, or is full.
-
+        :param module: its ``encode(x)`` returns a Normal with ``loc`` and ``scale`` ``(B, m)``,
+            possibly inside Independent, or a Categorical with ``probs`` ``(B, K)`` or ``(B, m,
+            K)``, or a sequence of such, one per layer.  The module's training mode is restored.
+        :param data: ``(N, ...)`` tensor or array, a Dataset, or an iterable of batches such as a
+            DataLoader.  A batch that is a tuple or list is taken to begin with x.  Batches are
+            moved to the device of the module's parameters.
+        :param layer: which layer of a stack, the last by default. ``encode`` decides what the upper
+            layers are conditioned on: in ``StackedCorEx`` on the mean of the layer below.
+        :param batch_size: how many rows are encoded at once, unless data are batches already.
+        :param storage: a folder for temporary files, which hold the encodings in place of memory,
+            are read by all methods and vanish with this object.  The result is on the CPU then.
+        :raises TypeError: where the module has no ``encode``, or it returns no such distribution.
+        :raises ValueError: where there are no data, or ``layer`` or ``batch_size`` is out of range.
+        :raises OSError: where ``storage`` does not exist, may not be written to, or is full.
         """
         encode = getattr(module, "encode", None)
         if not callable(encode):
@@ -224,7 +215,7 @@ class AggregatePosterior:
         """(m,) standard errors of :meth:`mutual_information`."""
         return self._mutual_information().stderr
 
-    def _mutual_information(self) -> Estimate:
+    def _mutual_information(self) -> Estimate[Tensor]:
         if self._mi is None:
             if self._probs is None:
                 self._mi = gaussian_mutual_information_estimate(self._loc, self._scale)
@@ -244,7 +235,7 @@ class AggregatePosterior:
         """Standard error of :meth:`total_correlation` with the same arguments."""
         return float(self._total_correlation(num_samples, seed).stderr)
 
-    def _total_correlation(self, num_samples: int, seed: int) -> Estimate:
+    def _total_correlation(self, num_samples: int, seed: int) -> Estimate[Tensor]:
         key = (num_samples, seed)
         if key in self._tc:
             return self._tc[key]
@@ -273,7 +264,7 @@ def _states(probs: Tensor) -> Tensor:
 
 def _discrete_total_correlation(
     probs: Tensor, source: Tensor, generator: torch.Generator
-) -> Estimate:
+) -> Estimate[Tensor]:
     n, m, k = probs.shape
     drawn = probs[source].reshape(-1, k).multinomial(1, generator=generator).view(-1, m)
     latent = torch.arange(m, device=probs.device)
@@ -283,7 +274,7 @@ def _discrete_total_correlation(
 
     aggregate = aggregate_log_density(log_density, source, n, m)
     term = aggregate.joint - aggregate.marginal.sum(1)
-    return Estimate(term.mean(), term.std() / math.sqrt(term.numel()), "aggregate posterior")
+    return Estimate(term.mean(), term.std() / math.sqrt(term.numel()), kind="aggregate posterior")
 
 
 def _choose(encoded: Any, layer: int) -> Any:

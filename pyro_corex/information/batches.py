@@ -16,15 +16,11 @@ Data = Tensor | np.ndarray[Any, Any] | Dataset[Any] | Iterable[Any]
 def read_batches(data: Data, batch_size: int) -> Iterator[Tensor]:
     """The x of each batch, in order; nothing but the batch at hand is kept.
 
-    Args:
-        data: a tensor or an array (N, ...), a ``Dataset``, or an iterable of batches such as a
-            ``DataLoader``. Items that are tuples or lists give x as their first entry.
-        batch_size: of tensors, arrays and data sets; an iterable has its own.
-
-    Raises:
-        ValueError: a tensor or an array is a scalar, or ``batch_size`` is below 1.
-        TypeError: data is none of these, or a batch is no tensor.
-
+    :param data: a tensor or an array ``(N, ...)``, a ``Dataset``, or an iterable of batches such as
+        a ``DataLoader``.  Items that are tuples or lists give x as their first entry.
+    :param batch_size: of tensors, arrays and data sets; an iterable has its own.
+    :raises ValueError: where a tensor or an array is a scalar, or ``batch_size`` is below 1.
+    :raises TypeError: where data is none of these, or a batch is no tensor.
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be an integer of at least 1, but is {batch_size!r}.")
@@ -48,9 +44,7 @@ def read_batches(data: Data, batch_size: int) -> Iterator[Tensor]:
 def first_of(batch: Any) -> Tensor:
     """The x of a batch that may come with labels.
 
-    Raises:
-        TypeError: there is no tensor.
-
+    :raises TypeError: where there is no tensor.
     """
     x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
     if not isinstance(x, Tensor):

@@ -288,7 +288,9 @@ def test_from_data_refuses_other_data():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_encodings_in_a_file_are_those_in_memory(generator, tmp_path, monkeypatch, dtype):
-    monkeypatch.setattr("pyro_corex.information.storage._BYTES", 10_000)  # several turned blocks
+    monkeypatch.setattr(
+        "pyro_corex.information.memory_maps._BYTES", 10_000
+    )  # several turned blocks
     x = torch.randn(1_500, 4, generator=generator, dtype=torch.float64)
     module = Encoder(lambda a, b: Normal(a.to(dtype), b.to(dtype))).double()
     disk = AggregatePosterior.from_data(module, x, batch_size=400, storage=tmp_path)
@@ -376,7 +378,7 @@ def test_storage_says_what_is_wrong(generator, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pyro_corex.information.storage._reserve", full)
+    monkeypatch.setattr("pyro_corex.information.memory_maps._reserve", full)
     with pytest.raises(OSError, match="No space left"):
         AggregatePosterior.from_data(Encoder(), x, storage=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -164,9 +164,3 @@ def test_estimate_tells():
     assert "2 values in nats, sum 0.94315" in repr(got)
     with pytest.raises(AttributeError):
         got.kind = "other"
-
-
-def test_gaussian_entropy():
-    got = info.gaussian_entropy(torch.tensor([0.1, 2.0], dtype=torch.float64))
-    want = [float(stats.norm(scale=s).entropy()) for s in (0.1, 2.0)]
-    torch.testing.assert_close(got, torch.tensor(want, dtype=torch.float64))

@@ -164,7 +164,7 @@ def test_sample_refuses(x, kind, match):
 def test_aggregate_is_the_direct_sum(generator, monkeypatch):
     z, loc, scale = encoders(50, 3, generator)
     want = exact(z, loc, scale)
-    monkeypatch.setattr("pyro_corex.information._pairwise._ELEMENTS", 100)  # many blocks
+    monkeypatch.setattr("pyro_corex.information.pairwise._ELEMENTS", 100)  # many blocks
     got = info.aggregate_total_correlation(z, loc, scale)
     torch.testing.assert_close(got.value, want.mean())
     torch.testing.assert_close(got.stderr, want.std() / math.sqrt(50))
@@ -333,7 +333,7 @@ def test_minibatch_refuses():
 @pytest.mark.parametrize("method", ["stratified", "weighted"])
 @pytest.mark.parametrize("elements", [1, 1 << 16])
 def test_gaussian_pairs_in_blocks_are_the_general_way(generator, monkeypatch, method, elements):
-    monkeypatch.setattr("pyro_corex.information._normal_pairs._ELEMENTS", elements)
+    monkeypatch.setattr("pyro_corex.information.pairwise._PAIRS", elements)
     z = torch.randn(7, 3, generator=generator, dtype=torch.float64).requires_grad_()
     loc = torch.randn(7, 3, generator=generator, dtype=torch.float64).requires_grad_()
     scale = (torch.rand(7, 3, generator=generator, dtype=torch.float64) + 0.05).requires_grad_()

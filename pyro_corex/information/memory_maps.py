@@ -22,18 +22,13 @@ def concatenate_in_files(parts: Iterable[tuple[Tensor, ...]], folder: str | Path
     that what reads a few latents of all data reads one stretch of the file; while it is written,
     there are two copies of it.
 
-    Args:
-        parts: tuples of tensors (B, ...), which may differ in B only. Half precision is stored as
-            float32.
-        folder: where the files are made, best on a quick disk.
-
-    Returns:
-        One CPU tensor (N, ...) for each member of the tuples; none if there are no parts.
-
-    Raises:
-        FileNotFoundError, NotADirectoryError, PermissionError: no file can be made in ``folder``.
-        OSError: the disk is full.
-
+    :param parts: tuples of tensors ``(B, ...)``, which may differ in B only.  Half precision is
+        stored as float32.
+    :param folder: where the files are made, best on a quick disk.
+    :returns: one CPU tensor ``(N, ...)`` for each member of the tuples; none if there are no parts.
+    :raises FileNotFoundError, NotADirectoryError, PermissionError: where no file can be made in
+        ``folder``.
+    :raises OSError: where the disk is full.
     """
     folder = Path(folder)
     if not folder.is_dir():
