@@ -147,7 +147,7 @@ def _variables(elbo: CorExELBO) -> dict[Key, Tensor]:
     if not terms:
         raise ValueError(
             "The terms are not known for each datum, which ArviZ needs: some sites are outside of "
-            "the data plate, or summed out in the model."
+            "the data plate, or summed out in the model"
         )
     found: dict[Key, Tensor] = {("posterior", name): z for name, z in batch.draws().items()}
     for (kind, name), value in terms.items():

@@ -106,7 +106,7 @@ def _latents(
         of_layers = encoded if isinstance(encoded, (list, tuple)) else [encoded]
         sites = list(terms.evidence.layers) or list(terms.kl)
         if len(of_layers) != len(sites):
-            raise ValueError(f"encode gives {len(of_layers)} distributions for the sites {sites}.")
+            raise ValueError(f"encode gives {len(of_layers)} distributions for the sites {sites}")
         return [
             _one_site(
                 site,

@@ -103,7 +103,7 @@ class AggregatePosterior:
         if not callable(encode):
             raise TypeError(
                 f"{type(module).__name__} has no encode(x) that returns a distribution over z; add "
-                "one, or use AggregatePosterior(loc, scale)."
+                "one, or use AggregatePosterior(loc, scale)"
             )
         parameter = next(module.parameters(), None)
 
@@ -124,7 +124,7 @@ class AggregatePosterior:
             for child, mode in modes:
                 child.training = mode
         if not whole:
-            raise ValueError("data holds no batches; give at least one datum.")
+            raise ValueError("data holds no batches; give at least one datum")
         return cls(*whole) if len(whole) == 2 else cls.from_probs(*whole)
 
     def __repr__(self) -> str:
@@ -156,7 +156,7 @@ class AggregatePosterior:
         Discrete latents are integers. Raises ValueError for negative n.
         """
         if n < 0:
-            raise ValueError(f"the number of samples must not be negative, but is {n}.")
+            raise ValueError(f"the number of samples must not be negative, but got {n}")
         if self._probs is not None:
             weights = self._probs.mean(0)
             if n == 0:
@@ -177,11 +177,11 @@ class AggregatePosterior:
         """
         m = self._loc.shape[1] if self._probs is None else self._probs.shape[1]
         if z.dim() != 2 or z.shape[1] != m:
-            raise ValueError(f"z must have shape (n, {m}), but has {tuple(z.shape)}.")
+            raise ValueError(f"z must have shape (n, {m}), but got {tuple(z.shape)}")
         if self._probs is not None:
             k = self._probs.shape[2]
             if z.is_floating_point() or bool(((z < 0) | (z >= k)).any()):
-                raise ValueError(f"z must hold integer states from 0 to {k - 1}.")
+                raise ValueError(f"z must hold integer states from 0 to {k - 1}")
             return self._probs.mean(0).log().T.gather(0, z)
         size = self._loc.shape[0]
         columns = min(size, max(1, _ELEMENTS // m))
@@ -243,7 +243,7 @@ class AggregatePosterior:
         n, device = reference.shape[0], reference.device
         if num_samples < 2 or n < 2:
             raise ValueError(
-                f"TC(z) needs at least 2 draws and 2 data, but got {num_samples} and {n}."
+                f"TC(z) needs at least 2 draws and 2 data, but got {num_samples} and {n}"
             )
         generator = torch.Generator(device).manual_seed(seed)
         source = torch.randperm(n, generator=generator, device=device)[:num_samples]
@@ -280,12 +280,12 @@ def _discrete_total_correlation(
 def _choose(encoded: Any, layer: int) -> Any:
     if not isinstance(encoded, (tuple, list)):
         if layer not in (0, -1):
-            raise ValueError(f"layer = {layer}, but the module has a single layer; use -1.")
+            raise ValueError(f"layer = {layer}, but the module has a single layer; use -1")
         return encoded
     if not -len(encoded) <= layer < len(encoded):
         raise ValueError(
             f"layer = {layer}, but the module has {len(encoded)} layers; choose from "
-            f"{-len(encoded)} to {len(encoded) - 1}."
+            f"{-len(encoded)} to {len(encoded) - 1}"
         )
     return encoded[layer]
 
@@ -302,5 +302,5 @@ def _parameters(encoded: Any) -> tuple[Tensor, ...]:
     shape = f" with batch shape {tuple(base.batch_shape)}" if hasattr(base, "batch_shape") else ""
     raise TypeError(
         f"encode(x) returned {type(base).__name__}{shape}, but must return a Normal whose loc and "
-        "scale are (B, m) or a Categorical whose probs are (B, K) or (B, m, K)."
+        "scale are (B, m) or a Categorical whose probs are (B, K) or (B, m, K)"
     )

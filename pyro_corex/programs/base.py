@@ -73,7 +73,7 @@ class CorExProgram(PyroModule):
             raise ValueError(
                 f"The decoder gives the shape {got} for each datum, but x "
                 f"has the shape {tuple(x.shape[1:])} and {type(self.likelihood).__name__} needs "
-                f"{expected}: {self.likelihood.n_params} parameter(s) for each input dimension."
+                f"{expected}: {self.likelihood.n_params} parameter(s) for each input dimension"
             )
         fn = self.likelihood(params.reshape(params.shape[:lead] + tail))
         with latent_plate("inputs", flat.shape[1]):

@@ -104,14 +104,14 @@ class LinearStart(nn.Module):
         last = network[-1]
         if not isinstance(last, nn.Linear):
             raise ValueError(
-                f"the last layer of network must be an nn.Linear, but is {type(last).__name__}"
+                f"the last layer of network must be an nn.Linear, but got {type(last).__name__}"
             )
         start = torch.zeros(last.out_features, dim)
         if weight is not None:
             if weight.dim() != 2 or weight.shape[1] != dim or 2 * len(weight) > len(start):
                 raise ValueError(
                     f"weight must have the shape (k, {dim}) with k at most {len(start) // 2}, the "
-                    f"number of latents, but has {tuple(weight.shape)}"
+                    f"number of latents, but got {tuple(weight.shape)}"
                 )
             start[: len(weight)] = weight
         self.network = network

@@ -82,7 +82,7 @@ def test_sample_uses_the_global_state_by_default(gaussian, discrete):
             draws.append(post.sample(5))
         assert torch.equal(*draws)
         assert post.sample(0).shape == (0, draws[0].shape[1])
-        with pytest.raises(ValueError, match="must not be negative, but is -1"):
+        with pytest.raises(ValueError, match="must not be negative, but got -1"):
             post.sample(-1)
 
 
@@ -93,7 +93,7 @@ def test_log_prob_in_blocks(gaussian, generator, monkeypatch):
     torch.testing.assert_close(post.log_prob(z), want)
     monkeypatch.setattr("pyro_corex.information.aggregate._ELEMENTS", 100)
     torch.testing.assert_close(post.log_prob(z), want)
-    with pytest.raises(ValueError, match=r"shape \(n, 3\), but has \(3,\)"):
+    with pytest.raises(ValueError, match=r"shape \(n, 3\), but got \(3,\)"):
         post.log_prob(z[0])
 
 
