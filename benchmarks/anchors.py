@@ -38,7 +38,7 @@ from pyro_corex.evaluation import (
 from pyro_corex.programs import (
     Flat,
     LinearStart,
-    Normal,
+    NormalLikelihood,
     mlp_decoder,
     mlp_encoder,
 )
@@ -139,7 +139,7 @@ def train(
         mlp_decoder([latents, *[HIDDEN] * 4, d], activation=nn.GELU),
         latents,
         anchors={},
-        likelihood=Normal(scale),
+        likelihood=NormalLikelihood(scale),
         prior=Flat(latents, range(setting.flat)) if setting.flat else "standard_normal",
     )
     elbo = pc.CorExELBO(tc_weight=setting.tc)

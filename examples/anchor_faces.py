@@ -48,7 +48,7 @@ from pyro_corex.figures import (
 from pyro_corex.programs import (
     Flat,
     LinearStart,
-    Normal,
+    NormalLikelihood,
     conv_decoder,
     conv_encoder,
     mlp_decoder,
@@ -158,7 +158,7 @@ def train(args: argparse.Namespace, faces: Faces, anchored: bool) -> tuple[pc.An
         *networks,
         m,
         anchors={},
-        likelihood=Normal(args.scale),
+        likelihood=NormalLikelihood(args.scale),
         prior="standard_normal" if args.paper or not anchored else Flat(m, anchors),
     )
     elbo = pc.CorExELBO()

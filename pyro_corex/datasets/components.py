@@ -15,7 +15,7 @@ class PrincipalComponents:
     """The mean of a set of images and its directions of largest variance (Hotelling 1933).
 
     The directions are orthonormal: a squared error of coordinates is that of pixels but for the
-    part outside of them, which no latent can change.  So a ``Normal(scale)`` likelihood of the
+    part outside of them, which no latent can change.  So a ``NormalLikelihood(scale)`` of the
     coordinates trains as that of the pixels does, through a network whose outermost layers are
     fixed, at a fraction of the cost.
     """

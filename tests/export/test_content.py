@@ -6,7 +6,7 @@ import torch
 import pyro_corex as pc
 from pyro_corex.export.content import IMAGES, REACH, STEPS, gather
 from pyro_corex.export.pictures import film
-from pyro_corex.programs import Categorical, mlp_decoder, mlp_encoder
+from pyro_corex.programs import CategoricalLikelihood, mlp_decoder, mlp_encoder
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_samples_come_from_the_two_distributions(vae):
 
 def test_states_are_shown_as_numbers():
     decoder = mlp_decoder([2, 6], n_params=3)
-    module = pc.CorExVAE(mlp_encoder([6, 2]), decoder, 2, likelihood=Categorical(3))
+    module = pc.CorExVAE(mlp_encoder([6, 2]), decoder, 2, likelihood=CategoricalLikelihood(3))
     x = torch.randint(0, 3, (50, 6)).float()
     made = content((module, x), images=False).traversals[0]
     assert made.frames.min() >= 0
