@@ -19,44 +19,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from pyro_corex.information import Estimate
+
 BLOCKS = 20  # of the jackknife that the standard errors are from
-
-
-@dataclass(frozen=True, repr=False)
-class Score:
-    """A number with its standard error.
-
-    That of the Fréchet distance is the jackknife's, over blocks of both sets of images; that of
-    precision and recall the binomial one, given the radii of the other set.
-    """
-
-    estimate: float
-    """A distance or a share, without a unit."""
-
-    stderr: float
-    """In the same unit."""
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval."""
-        return self.estimate - 1.96 * self.stderr, self.estimate + 1.96 * self.stderr
-
-    def __repr__(self) -> str:
-        return f"{self.estimate:.4g} ± {self.stderr:.2g}"
 
 
 @dataclass(frozen=True)
 class SampleQuality:
-    """The three scores that :func:`sample_quality` finds; distances and shares, not nats."""
+    """The three scores that :func:`sample_quality` finds; distances and shares, not nats.
 
-    frechet: Score
+    The standard error of the Fréchet distance is the jackknife's, over blocks of both sets of
+    images; that of precision and recall the binomial one, given the radii of the other set.
+    """
+
+    frechet: Estimate[float]
     """Squared Fréchet distance of the Gaussians through the features (Heusel et al. 2017); 0 is
     best."""
 
-    precision: Score
+    precision: Estimate[float]
     """The share of samples that lie among the real images (Kynkäänniemi et al. 2019)."""
 
-    recall: Score
+    recall: Estimate[float]
     """The share of real images that lie among the samples."""
 
 
@@ -263,23 +246,21 @@ def _hits(reference: Tensor, points: Tensor, k: int) -> Tensor:
     )
 
 
-def _share(hits: Tensor) -> Score:
+def _share(hits: Tensor) -> Estimate[float]:
     p = float(hits.double().mean())
-    return Score(p, math.sqrt(p * (1 - p) / len(hits)))
+    return Estimate(p, math.sqrt(p * (1 - p) / len(hits)), unit="")
 
 
-def _jackknife(statistic: Callable[[Tensor, Tensor], float], n: int, m: int) -> Score:
+def _jackknife(statistic: Callable[[Tensor, Tensor], float], n: int, m: int) -> Estimate[float]:
     """The estimate, and its error from leaving out one block of either set at a time."""
-    everything = (torch.arange(n), torch.arange(m))
+    everything = [torch.arange(n), torch.arange(m)]
     estimate = statistic(*everything)
     variance = 0.0
     for side in (0, 1):
-        left = []
-        for block in torch.arange((n, m)[side]).chunk(BLOCKS):
+        left, blocks = [], everything[side].chunk(BLOCKS)
+        for i in range(len(blocks)):
             rows = list(everything)
-            keep = torch.ones((n, m)[side], dtype=torch.bool)
-            keep[block] = False
-            rows[side] = keep.nonzero().flatten()
+            rows[side] = torch.cat(blocks[:i] + blocks[i + 1 :])
             left.append(statistic(*rows))
         variance += (len(left) - 1) * float(np.var(left))
-    return Score(estimate, math.sqrt(variance))
+    return Estimate(estimate, math.sqrt(variance), unit="")
