@@ -33,7 +33,7 @@ PLUMBING = {
     "images, and faces that are drawn": {
         "Digits", "ImageFiles", "RandomAffine", "affine", "draw_faces", "synthetic_faces",
     },
-    "a number and its error": {"Bound", "Estimate"},
+    "a number and its error": {"Estimate"},
 }  # fmt: skip
 WITHOUT_SOURCE = set().union(*PLUMBING.values())
 

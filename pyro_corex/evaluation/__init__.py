@@ -1,6 +1,6 @@
 """Scores of what a program has learned. Labels are for scoring only."""
 
-from pyro_corex.evaluation.bound import Bound, TCBound, tc_bound
+from pyro_corex.evaluation.bound import TCBound, tc_bound
 from pyro_corex.evaluation.clustering import cluster_accuracy
 from pyro_corex.evaluation.depth import Depth, Trial, choose_depth
 from pyro_corex.evaluation.disentanglement import (
@@ -20,7 +20,6 @@ from pyro_corex.evaluation.sample_quality import (
 
 __all__ = [
     "DCI",
-    "Bound",
     "Depth",
     "Matching",
     "SampleQuality",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
-from pyro_corex.information.batches import Data, read_batches
+from pyro_corex.batches import Data, Transform, prepare, read_batches
 from pyro_corex.information.checks import check_gaussian
 from pyro_corex.information.estimate import Estimate
 from pyro_corex.information.memory_maps import concatenate_in_files
@@ -76,26 +75,30 @@ class AggregatePosterior:
         *,
         layer: int = -1,
         batch_size: int = _BATCH,
+        transform: Transform | None = None,
         storage: str | Path | None = None,
     ) -> AggregatePosterior:
-        """Encode a data set with ``module.encode``, without gradients and in eval mode.
+        """Encodes a data set with ``module.encode(*batch)``, without gradients, in evaluation mode.
 
         The data are read batch by batch. What is kept of each datum are the parameters of its
         encoder, 2 m numbers, or m K for discrete latents; where they are too many for memory, give
         a folder as ``storage``, and N is bound by the disk alone.
 
-        :param module: its ``encode(x)`` returns a Normal with ``loc`` and ``scale`` ``(B, m)``,
-            possibly inside Independent, or a Categorical with ``probs`` ``(B, K)`` or ``(B, m,
-            K)``, or a sequence of such, one per layer.  The module's training mode is restored.
-        :param data: ``(N, ...)`` tensor or array, a Dataset, or an iterable of batches such as a
-            DataLoader.  A batch that is a tuple or list is taken to begin with x.  Batches are
-            moved to the device of the module's parameters.
-        :param layer: which layer of a stack, the last by default. ``encode`` decides what the upper
-            layers are conditioned on: in ``StackedCorEx`` on the mean of the layer below.
-        :param batch_size: how many rows are encoded at once, unless data are batches already.
+        :param module: its ``encode`` returns a Normal with ``loc`` and ``scale`` ``(B, m)``,
+            possibly inside Independent, or a Categorical with ``probs`` ``(B, K)`` or
+            ``(B, m, K)``, or a sequence of such, one for each layer.
+        :param data: ``(N, ...)``: a tensor, an array, a tuple or a dict of them, a ``Dataset``, or
+            an iterable of batches such as a ``DataLoader``.  ``encode`` is given all of a batch, a
+            dict as keyword arguments; that of a ready-made program takes x alone, which is its
+            first entry or the one named ``"x"``.
+        :param layer: which layer of a stack, the last by default.  ``encode`` decides what the
+            upper layers are conditioned on: in ``StackedCorEx`` on the mean of the layer below.
+        :param batch_size: of tensors, arrays and data sets.
+        :param transform: as :func:`~pyro_corex.tc_bound` takes it.
         :param storage: a folder for temporary files, which hold the encodings in place of memory,
             are read by all methods and vanish with this object.  The result is on the CPU then.
-        :raises TypeError: where the module has no ``encode``, or it returns no such distribution.
+        :raises TypeError: where the module has no ``encode``, or it returns no such distribution
+            or does not take what a batch holds.
         :raises ValueError: where there are no data, or ``layer`` or ``batch_size`` is out of range.
         :raises OSError: where ``storage`` does not exist, may not be written to, or is full.
         """
@@ -105,21 +108,18 @@ class AggregatePosterior:
                 f"{type(module).__name__} has no encode(x) that returns a distribution over z; add "
                 "one, or use AggregatePosterior(loc, scale)"
             )
-        parameter = next(module.parameters(), None)
-
-        def parts() -> Iterator[tuple[Tensor, ...]]:
-            for x in read_batches(data, batch_size):
-                x = x if parameter is None else x.to(parameter.device)
-                yield _parameters(_choose(encode(x), layer))
-
+        batches = map(
+            prepare(module, transform, ["encode"]), read_batches(data, batch_size, module)
+        )
+        parts = (_parameters(_choose(batch.call(encode), layer)) for batch in batches)
         modes = [(child, child.training) for child in module.modules()]
         module.eval()
         try:
             with torch.no_grad():
                 if storage is None:
-                    whole = [torch.cat(column) for column in zip(*parts(), strict=True)]
+                    whole = [torch.cat(column) for column in zip(*parts, strict=True)]
                 else:
-                    whole = concatenate_in_files(parts(), storage)
+                    whole = concatenate_in_files(parts, storage)
         finally:
             for child, mode in modes:
                 child.training = mode

@@ -32,6 +32,7 @@ class CorExProgram(PyroModule):
     """
 
     likelihood: Likelihood
+    takes_x_alone = True  # of a batch of several things; a subclass that takes more sets it False
 
     def __init__(self, likelihood: str | Likelihood) -> None:
         super().__init__()

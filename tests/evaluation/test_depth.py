@@ -8,7 +8,8 @@ import torch
 
 import pyro_corex as pc
 from pyro_corex.datasets import layered
-from pyro_corex.evaluation import Bound, Depth, Trial
+from pyro_corex.evaluation import Depth, Trial
+from pyro_corex.information import Estimate
 from pyro_corex.programs import GroupedDecoder, LearnedNormalLikelihood, mlp, mlp_encoder
 
 SIZES = (18, 6, 2, 1)
@@ -119,7 +120,7 @@ def test_data_with_no_density_need_no_margin_for_it():
 
 
 def test_a_trial_pays_beyond_its_margin():
-    trial = Trial(1, Bound(1.0, 0.1), None, 0.9)
+    trial = Trial(1, Estimate(1.0, 0.1), None, 0.9)
     assert trial.pays
     assert not dataclasses.replace(trial, margin=1.0).pays
 
