@@ -225,8 +225,7 @@ def read_batches(data: Data, batch_size: int, module: Any = None) -> Iterator[Ba
     :raises ValueError: for a scalar, tensors of different lengths, and ``batch_size`` below 1.
     :raises TypeError: for data, or a batch, of another kind.
     """
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise ValueError(f"batch_size must be an integer >= 1, but got {batch_size!r}")
+    check_count("batch_size", batch_size)
     whole = in_memory(data)
     batches: Iterable[Any]
     if whole is not None:
@@ -269,6 +268,12 @@ def in_memory(data: Any) -> Batch | None:
             f"the data: {whole!r}"
         )
     return whole
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raises ``ValueError`` for what is no integer of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
 
 
 def _slices(whole: Batch, batch_size: int) -> Iterator[Batch]:

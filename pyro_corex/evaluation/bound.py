@@ -15,6 +15,7 @@ from pyro_corex.batches import (
     Batch,
     Data,
     Transform,
+    check_count,
     place_of,
     prepare,
     programs_of,
@@ -151,9 +152,8 @@ def dataset_terms(
     :raises TypeError: as :func:`tc_bound`.
     """
     model, guide = programs_of(module)
-    for name, value in (("num_particles", num_particles), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
+    check_count("num_particles", num_particles)
+    check_count("batch_size", batch_size)
     elbo = CorExELBO(data_plates=data_plates, strict_enumeration_warning=False)
     parts: list[CorExTerms] = []
     with evaluating(module, seed):
@@ -229,7 +229,7 @@ def _average(particles: list[CorExTerms]) -> CorExTerms:
     """The mean of several draws for one batch, with only what is needed of the batch."""
     evidence = Evidence.average([terms.evidence for terms in particles])
     joined = CorExTerms.join(particles) if len(particles) > 1 else particles[0]
-    return replace(joined, num_data=particles[0].num_data, _batch=evidence)
+    return replace(joined, num_data=particles[0].num_data, _source=evidence)
 
 
 def _refuse_first() -> Callable[[CorExTerms], None]:

@@ -142,22 +142,21 @@ def _draw(
 
 def _variables(elbo: CorExELBO) -> dict[Key, Tensor]:
     """What one draw for each datum of a batch amounts to."""
-    batch = elbo.last_sums.batch
-    assert batch is not None
-    terms = batch.evidence.per_datum
+    evidence = elbo.last_terms.evidence
+    terms = evidence.per_datum
     if not terms:
         raise ValueError(
             "The terms are not known for each datum, which ArviZ needs: some sites are outside of "
             "the data plate, or summed out in the model"
         )
-    found: dict[Key, Tensor] = {("posterior", name): z for name, z in batch.draws().items()}
+    found: dict[Key, Tensor] = {("posterior", name): z for name, z in evidence.draws.items()}
     for (kind, name), value in terms.items():
         if kind == "reconstruction":
             found["log_likelihood", name] = value
         else:
             found["sample_stats", f"log_ratio_{name}"] = value
     sites = {name for _, name in terms}
-    found["sample_stats", "elbo"] = torch.stack([batch.evidence.signed(s) for s in sites]).sum(0)
+    found["sample_stats", "elbo"] = torch.stack([evidence.signed(s) for s in sites]).sum(0)
     return found
 
 
