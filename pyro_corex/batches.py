@@ -45,10 +45,12 @@ class Batch:
         else:
             batch = cls((_tensor(found),))
         if not batch.tensors():
-            held = ", ".join(_kind(value) for value in batch.args)
+            held = " and ".join(sorted({_kind(value) for value in batch.args})) or "nothing"
+            several = f"{_kind(found)} of " if isinstance(found, (Mapping, tuple, list)) else ""
             raise TypeError(
                 "A batch must be a tensor, or a tuple or a mapping of tensors, but got "
-                + (held if found is next(iter(batch.args), None) else f"{_kind(found)} of ({held})")
+                + several
+                + held
             )
         return batch
 
@@ -81,11 +83,10 @@ class Batch:
         alone = len(self.args) + len(self.kwargs) == 1
 
         def move(value: Tensor) -> Tensor:
-            wanted = dtype or (value.dtype if value.is_floating_point() else None)
-            if alone:
-                wanted = wanted or torch.get_default_dtype()
-            elif not value.is_floating_point():
-                wanted = value.dtype
+            wanted = value.dtype
+            if alone or value.is_floating_point():
+                kept = wanted if value.is_floating_point() else torch.get_default_dtype()
+                wanted = dtype or kept
             return value.to(device or value.device, wanted, non_blocking=True)
 
         return self.map(move)
@@ -201,14 +202,12 @@ def _check_taken(batch: Batch, function: Callable[..., Any], name: str) -> None:
     try:
         signature.bind(*batch.args, **batch.kwargs)
     except TypeError as error:
-        got = ", ".join([_kind(v) for v in batch.args] + [f"{n}=..." for n in batch.kwargs])
         how = "lambda x, *rest: x"
         if batch.kwargs:
             how = f"lambda **batch: batch[{next(iter(batch.kwargs))!r}]"
         raise TypeError(
-            f"Each batch holds {len(batch.args) + len(batch.kwargs)} things ({got}), but "
-            f"{name}{signature} does not take them: {error}. Either let model and guide take "
-            f"all of a batch, or select with transform={how}."
+            f"Each batch is {batch!r}, but {name}{signature} does not take it: {error}. Either let "
+            f"model and guide take all of a batch, or select with transform={how}"
         ) from None
 
 

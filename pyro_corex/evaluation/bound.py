@@ -129,7 +129,7 @@ def tc_bound(
         transform=transform,
         data_plates=data_plates,
         seed=seed,
-        watch=_refuse_first(),
+        watch=_refuse,
     )
     return _bound(terms)
 
@@ -161,9 +161,10 @@ def dataset_terms(
             draws = [
                 elbo.terms(model, guide, *batch.args, **batch.kwargs) for _ in range(num_particles)
             ]
-            parts.append(_average(draws))
+            terms = _average(draws)
             if watch is not None:
-                watch(parts[-1])
+                watch(terms)
+            parts.append(replace(terms, _source=terms.evidence.compact()))
     if not parts:
         raise ValueError("The data are empty: there is no batch to evaluate on")
     return CorExTerms.join(parts)
@@ -226,26 +227,15 @@ def _bound(terms: CorExTerms) -> TCBound:
 
 
 def _average(particles: list[CorExTerms]) -> CorExTerms:
-    """The mean of several draws for one batch, with only what is needed of the batch."""
+    """The mean of several draws for one batch."""
     evidence = Evidence.average([terms.evidence for terms in particles])
     joined = CorExTerms.join(particles) if len(particles) > 1 else particles[0]
     return replace(joined, num_data=particles[0].num_data, _source=evidence)
 
 
-def _refuse_first() -> Callable[[CorExTerms], None]:
-    """Refuses what no bound can be stated for, as soon as the first batch is seen."""
-    seen = False
-
-    def refuse(terms: CorExTerms) -> None:
-        nonlocal seen
-        if not seen:
-            _refuse(terms.evidence)
-        seen = True
-
-    return refuse
-
-
-def _refuse(evidence: Evidence) -> None:
+def _refuse(terms: CorExTerms) -> None:
+    """Raises for what no bound can be stated for, as soon as a batch of it is seen."""
+    evidence = terms.evidence
     problem = next((i.problem for i in evidence.inputs.values() if i.problem), "")
     if problem:
         raise ValueError(problem)

@@ -301,14 +301,3 @@ def is_schedule(item: Any) -> bool:
     return not isinstance(item, (nn.Module, Tensor, type)) and all(
         callable(getattr(item, name, None)) for name in ("state_dict", "load_state_dict")
     )
-
-
-def not_finite(module: nn.Module) -> str:
-    """The name of a parameter that holds a NaN or an infinity, or nothing."""
-    tensors = {name: value for name, value in module.named_parameters() if value.numel()}
-    if not tensors:
-        return ""
-    with torch.no_grad():
-        if bool(torch.stack([value.sum() for value in tensors.values()]).isfinite().all()):
-            return ""
-        return next((n for n, v in tensors.items() if not bool(v.isfinite().all())), "")

@@ -8,9 +8,8 @@ where another stopped sees what that one would have seen.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,21 +27,7 @@ from torch.utils.data import (
 from pyro_corex.batches import Batch, Data, in_memory, placed
 
 
-class Batches(Protocol):
-    """What the loop asks of the data."""
-
-    num_data: int | None
-    """The size of the data set, where it is known."""
-
-    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, but for the first ``start``."""
-
-    def generators(self) -> list[torch.Generator]:
-        """The random generators, other than the global ones, that decide on the batches."""
-
-
-@dataclass(frozen=True)
-class Order:
+class Order(Sampler[list[int]]):
     """Which data make up the batches of an epoch, for one of several processes.
 
     All processes together take ``batch_size`` data each for a step, so that a step of ``world``
@@ -50,13 +35,21 @@ class Order:
     incomplete batch all take the same number; up to ``world - 1`` data are left over.
     """
 
-    num_data: int
-    batch_size: int
-    seed: int = 0
-    shuffle: bool = True
-    rank: int = 0
-    world: int = 1
-    drop_last: bool = False
+    at = (1, 0)
+    """The epoch that a loader is to read, and the batches of it that it passes over."""
+
+    def __init__(
+        self,
+        num_data: int,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world: int = 1,
+        drop_last: bool = False,
+    ) -> None:
+        self.num_data, self.batch_size, self.drop_last = num_data, batch_size, drop_last
+        self.seed, self.shuffle, self.rank, self.world = seed, shuffle, rank, world
 
     def batches(self, epoch: int, device: torch.device | str = "cpu") -> list[Tensor]:
         """The indices of each batch, which go to the device together."""
@@ -73,6 +66,13 @@ class Order:
                 found.append(rows[self.rank * share : (self.rank + 1) * share])
         return found
 
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, start = self.at
+        return (rows.tolist() for rows in self.batches(epoch)[start:])
+
+    def __len__(self) -> int:
+        return len(self.batches(1)) - self.at[1]
+
 
 class InMemory:
     """Batches of tensors that lie on the device."""
@@ -82,29 +82,14 @@ class InMemory:
         self.num_data: int | None = order.num_data
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """See :class:`Batches`."""
+        """The batches of an epoch, but for the first ``start``."""
         device = self.whole.tensors()[0].device
         for rows in self.order.batches(number, device)[start:]:
             yield self.whole.map(lambda value, rows=rows: value[rows])  # type: ignore[misc]
 
     def generators(self) -> list[torch.Generator]:
-        """See :class:`Batches`."""
+        """The random generators, other than the global ones, that decide on the batches."""
         return []
-
-
-class _EpochSampler(Sampler[list[int]]):
-    """The batches of an :class:`Order`, for a ``DataLoader``."""
-
-    def __init__(self, order: Order) -> None:
-        self.order = order
-        self.at = (1, 0)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        epoch, start = self.at
-        return (rows.tolist() for rows in self.order.batches(epoch)[start:])
-
-    def __len__(self) -> int:
-        return len(self.order.batches(1)) - self.at[1]
 
 
 class Loaded:
@@ -115,9 +100,9 @@ class Loaded:
         self.num_data = _length(loader.dataset)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """See :class:`Batches`.  A loader with an order of its own is read from its beginning."""
+        """See :class:`InMemory`.  A loader with an order of its own is read from its beginning."""
         sampler = self.loader.batch_sampler
-        if isinstance(sampler, _EpochSampler):
+        if isinstance(sampler, Order):
             sampler.at, start = (number, start), 0
         for distributed in (self.loader.sampler, getattr(sampler, "sampler", None)):
             if isinstance(distributed, DistributedSampler):
@@ -128,7 +113,7 @@ class Loaded:
         return (placed(Batch.of(batch), self.module) for batch in iterator)
 
     def generators(self) -> list[torch.Generator]:
-        """See :class:`Batches`."""
+        """See :class:`InMemory`."""
         owners = [self.loader, self.loader.sampler, self.loader.batch_sampler]
         found = (getattr(owner, "generator", None) for owner in owners)
         return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
@@ -144,7 +129,7 @@ def make_batches(
     rank: int = 0,
     world: int = 1,
     name: str = "The data",
-) -> Batches:
+) -> InMemory | Loaded:
     """The batches of ``data`` for one of several processes, as ``module`` takes them.
 
     :raises ValueError: for data that are empty, and for a loader that several processes can not
@@ -176,8 +161,8 @@ def make_batches(
         return Loaded(DataLoader(data, batch_size=batch_size), module)
     if not size:
         raise ValueError(f"{name} are empty: {type(data).__name__} has the length 0")
-    sampler = _EpochSampler(Order(size, batch_size, seed, shuffle, rank, world))
-    return Loaded(DataLoader(data, batch_sampler=sampler), module)
+    order = Order(size, batch_size, seed, shuffle, rank, world)
+    return Loaded(DataLoader(data, batch_sampler=order), module)
 
 
 def _shared(
@@ -204,7 +189,7 @@ def _shared(
         *("multiprocessing_context", "prefetch_factor", "persistent_workers"),
     ]
     options: dict[str, Any] = {option: getattr(loader, option) for option in kept}
-    return DataLoader(loader.dataset, batch_sampler=_EpochSampler(order), **options)
+    return DataLoader(loader.dataset, batch_sampler=order, **options)
 
 
 def _length(data: Any) -> int | None:

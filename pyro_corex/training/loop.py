@@ -20,7 +20,7 @@ from pyro_corex.objective import CorExELBO
 from pyro_corex.training import checkpoint as files
 from pyro_corex.training import random_state
 from pyro_corex.training.checkpoint import Checkpoint, CheckpointError
-from pyro_corex.training.data import Batches, make_batches
+from pyro_corex.training.data import InMemory, Loaded, make_batches
 from pyro_corex.training.history import History
 from pyro_corex.training.interrupts import Interrupts, Stopped, noted
 from pyro_corex.training.optimization import Learner, Optimization, all_schedules
@@ -101,8 +101,7 @@ class Loop:
         self.prepare = prepare(self.module, self.transform)
         read = partial(make_batches, batch_size=self.batch_size, module=self.module)
         read = partial(read, seed=self.seed, rank=runner.rank, world=runner.world)
-        self.batches: Batches = read(self.data)
-        self.held_out: Batches | None = None
+        self.batches, self.held_out = read(self.data), None
         if self.validation is not None:
             self.held_out = read(self.validation, shuffle=False, name="The validation data")
         if self.elbo.num_data is None:
@@ -266,7 +265,7 @@ class Loop:
     # ------------------------------------------------------------------ validation
 
     @torch.no_grad()
-    def _evaluate(self, batches: Batches) -> dict[str, float]:
+    def _evaluate(self, batches: InMemory | Loaded) -> dict[str, float]:
         """The terms on the validation data, with the same noise each time."""
         self.learner.parts.eval()
         record = Record()
@@ -411,6 +410,7 @@ class Loop:
         """Puts :meth:`trained` of another process here."""
         for part, state in zip(self._changing(), states, strict=True):
             part.load_state_dict(state)
+        self.module.eval()
 
     def _changing(self) -> list[Any]:
         given = all_schedules(self.elbo, self.optimization)

@@ -139,8 +139,9 @@ class Learner:
 
     def not_finite(self) -> str:
         """The name of a parameter that is not finite, or nothing."""
-        parts = (self.parts.module, self.parts.regularizers)
-        return next(filter(None, map(checkpoint.not_finite, parts)), "")
+        named = self.parts.named_parameters()
+        found = (name for name, value in named if not bool(value.isfinite().all()))
+        return next(found, "").removeprefix("module.")
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -183,7 +184,6 @@ class Learner:
 
         :raises CheckpointError: where it does not fit.
         """
-        checkpoint.compare(self.parts.regularizers, state["regularizers"], path)
         checkpoint.fill(self.parts.module, state, path)
         checkpoint.fill(self.parts.regularizers, state["regularizers"], path)
         self.optimiser.load_state_dict(state["optimiser"])

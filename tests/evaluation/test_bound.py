@@ -311,16 +311,14 @@ def test_what_a_program_does_not_take_is_selected():
     programs, _ = one_factor(6, 0.6)
     x, y = readings(100, 6, 0.6), torch.zeros(100, dtype=torch.long)
     want = pc.tc_bound(programs, x).estimate
-    with pytest.raises(
-        TypeError, match=r"model\(x\) does not take them.*transform=lambda x, \*rest"
-    ):
+    with pytest.raises(TypeError, match=r"model\(x\) does not take it.*transform=lambda x, \*rest"):
         pc.tc_bound(programs, (x, y))
     assert pc.tc_bound(programs, (x, y), transform=lambda x, y: x).estimate == want
     with pytest.raises(TypeError, match=r"transform=lambda \*\*batch: batch\['x'\]"):
         pc.tc_bound(programs, {"x": x, "y": y})
     select = {"transform": lambda **batch: {"x": batch["x"]}}
     assert pc.tc_bound(programs, {"x": x, "y": y}, **select).estimate == want
-    with pytest.raises(TypeError, match=r"transform\(x\) does not take them"):
+    with pytest.raises(TypeError, match=r"transform\(x\) does not take it"):
         pc.tc_bound(programs, (x, y), transform=lambda x: x)
 
 
@@ -339,10 +337,18 @@ def test_ready_made_programs_take_x_alone(fitted):
 
 def test_the_terms_of_each_batch_can_be_watched(fitted):
     seen = []
+
+    def watch(terms):
+        seen.append((terms.num_data, terms.evidence.matrix("kl", "z").mean(0), terms.kl["z"]))
+
     x = torch.randn(250, D)
-    terms = dataset_terms(fitted[0], x, batch_size=100, num_particles=2, watch=seen.append)
-    assert [part.num_data for part in seen] == [100, 100, 50]
+    terms = dataset_terms(fitted[0], x, batch_size=100, num_particles=2, watch=watch)
+    assert [part[0] for part in seen] == [100, 100, 50]
+    for _, mean, kl in seen:
+        torch.testing.assert_close(mean, kl, check_dtype=False)
     assert terms.num_data == 250
+    with pytest.raises(ValueError, match="let go of"):
+        terms.evidence.matrix("kl", "z")
 
 
 def test_integers_become_floats():

@@ -84,7 +84,9 @@ def test_a_missing_folder(tmp_path):
 
 
 def test_a_checkpoint_of_another_run_is_not_overwritten(path):
-    with pytest.raises(FileExistsError, match="is there already: pass resume=True to go on from"):
+    with pytest.raises(
+        FileExistsError, match=r"is there already: pass .*resume=True. to go on from"
+    ):
         run(path)
 
 

@@ -163,10 +163,10 @@ from tests.training.programs import copies, vae
 first, second = map(Path, sys.argv[1:])
 options = {"epochs": 10**6, "devices": 2, "progress": False}
 try:
-    fit(vae(), copies(), checkpoint=first, **options)
+    pc.fit(vae(), copies(), checkpoint=first, **options)
 except KeyboardInterrupt as error:
     print(error, flush=True)
-fit(vae(), copies(), checkpoint=second, **options)
+pc.fit(vae(), copies(), checkpoint=second, **options)
 """
 
 

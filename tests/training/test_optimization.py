@@ -78,7 +78,7 @@ CHANGES = {
     "seed": ({"seed": 3}, "seed was 0 and is 3"),
     "precision": ({"precision": "bf16-mixed"}, "precision was '32-true' and is 'bf16-mixed'"),
     "clipping": ({"clip_norm": 1.0}, "clip_norm was None and is 1.0"),
-    "objective": ({"elbo": pc.CorExELBO(tc_weight=2.0)}, r"tc_weight=2.0, tc_num_data=512"),
+    "objective": ({"elbo": pc.CorExELBO(tc_weight=2.0)}, r"TotalCorrelation\(2.0\)"),
 }
 
 
@@ -90,3 +90,95 @@ def test_a_changed_run(path, change):
     with pytest.raises(pc.CheckpointError, match=f"is of another run: .*{match}"):
         run(path, module, resume=True, **options)
     assert torch.equal(vector(module), before)
+
+
+# ---------------------------------------------------------------------- regularizers
+
+
+class Energy:
+    """A penalty whose weight is a schedule."""
+
+    name = "energy"
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def __call__(self, step):
+        return step.draw("z").square().mean(0)
+
+    def __repr__(self):
+        return "Energy()"
+
+
+class Critic(torch.nn.Module):
+    """A number for each datum, which learns to be large; the program learns to make it small."""
+
+    name, weight = "critic", 0.1
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.net = torch.nn.Linear(2, 1)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, step):
+        self.sizes = self.sizes | {step.num_data} if hasattr(self, "sizes") else {step.num_data}
+        self.calls += 1
+        return torch.tanh(self.net(step.draw("z"))).mean()
+
+    def own_loss(self, step):
+        return -torch.tanh(self.net(step.draw("z").detach())).mean()
+
+
+def test_the_weight_of_a_regularizer_takes_a_step_after_each_training_step():
+    warmup = pc.Warmup(0.0, 1.0, steps=16)
+    elbo = pc.CorExELBO(regularizers=[Energy(warmup)])
+    options = {"elbo": elbo, "epochs": 2, "batch_size": 64, "progress": False}
+    history = fit(vae(), copies(), kl_schedule=warmup, **options)  # named twice, stepped once
+    assert warmup.taken == 16
+    assert elbo.last_terms.regularizer_weight["energy"] == pytest.approx(15 / 16)
+    assert history["energy"][-1] > 0
+    assert elbo.num_data is None  # as it was
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_parameters_of_a_regularizer_are_trained(devices):
+    critic = Critic()
+    before = vector(critic)
+    elbo = pc.CorExELBO(regularizers=[critic])
+    options = {"epochs": 3, "batch_size": 64 // devices, "progress": False, "devices": devices}
+    history = pc.fit(vae(), copies(), elbo=elbo, validation=copies(64), **options)
+    assert not torch.equal(vector(critic), before)
+    assert history["critic"][-1] != history["critic"][0]
+    assert float(critic.calls) == 3 * (8 + 1)
+    if devices == 1:
+        assert critic.sizes == {512}
+    assert {"critic", "val_critic"} <= set(history.epochs[0])
+    assert set(history.terms.regularizers) == {"critic"}
+    # it is what it would be without the program's gradient: larger where the program is left alone
+    still = Critic()
+    frozen = pc.CorExELBO(regularizers=[still])
+    pc.fit(vae(), copies(), elbo=frozen, **{**options, "lr": 1e-9})
+    assert torch.allclose(vector(still), before, atol=1e-6)
+
+
+def test_regularizers_go_on(tmp_path):
+    def train(epochs, **options):
+        critic, warmup = Critic(), pc.Warmup(0.0, 1.0, steps=30)
+        elbo = pc.CorExELBO(regularizers=[critic, Energy(warmup)])
+        module = vae()
+        fit(module, copies(), **{**OPTIONS, "epochs": epochs}, elbo=elbo, **options)
+        return vector(module), vector(critic), critic.calls, warmup.taken
+
+    expected = train(3)
+    file = tmp_path / "critic"
+    train(2, checkpoint=file)
+    resumed = train(3, checkpoint=file, resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(resumed[:3], expected[:3], strict=True))
+    assert resumed[3] == expected[3] == 24
+    other = Critic()
+    other.net = torch.nn.Linear(2, 1, bias=False)
+    elbo = pc.CorExELBO(regularizers=[other, Energy(pc.Warmup(0.0, 1.0, steps=30))])
+    with pytest.raises(pc.CheckpointError, match="of another run: the objective was"):
+        run(file, resume=True, epochs=3, elbo=elbo)
+    assert pc.load(file, vae(seed=1)) is not None
