@@ -91,6 +91,13 @@ def test_what_needs_no_source_has_none(name):
     assert list(rules.source(item, DOCS)) == ["its source"]
 
 
+def test_fields_are_sphinxs():
+    """One dialect: ``:param x:``, not ``Args:``."""
+    other = re.compile(r"^ *(Args|Returns|Raises|Yields|Attributes):$", re.MULTILINE)
+    root = Path(pyro_corex.__file__).parent
+    assert [path for path in sorted(root.rglob("*.py")) if other.search(path.read_text())] == []
+
+
 def test_the_rules_look_inside_classes():
     names = {item.name for item in rules.items("CorEx", pyro_corex.CorEx)}
     assert {"CorEx.fit", "CorEx.transform", "CorEx.impute"} <= names  # of its bases, too
