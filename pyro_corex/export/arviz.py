@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_corex.batches import Batch, Data, Transform, programs_of, read_batches
+from pyro_corex.batches import Batch, Data, Transform, check_count, programs_of, read_batches
 from pyro_corex.evaluation.bound import evaluating
 from pyro_corex.export.evaluated import collect, evaluate
 from pyro_corex.objective import CorExELBO, CorExTerms
@@ -82,9 +82,8 @@ def to_arviz(
     >>> idata.posterior["z"].shape  # chains, draws, data, latents
     (4, 50, 10, 4)
     """
-    for name, value in (("num_draws", num_draws), ("num_chains", num_chains)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
+    check_count("num_draws", num_draws)
+    check_count("num_chains", num_chains)
     whole = collect(module, data, batch_size, transform, seed)
     options: Any = {"batch_size": batch_size, "data_plates": data_plates, "seed": seed}
     draws = _draw(module, whole, num_draws * num_chains, **options)
