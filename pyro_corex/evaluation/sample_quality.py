@@ -144,7 +144,7 @@ def train_features(
         )
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         torch.manual_seed(seed)
-        body = _Features(images.shape[1], n_features).to(images.device)
+        body = _network(images.shape[1], n_features).to(images.device)
         head = nn.Linear(n_features, len(_DAMAGES)).to(images.device)
         parameters = [*body.parameters(), *head.parameters()]
         optimiser = torch.optim.Adam(parameters, lr=lr)
@@ -161,24 +161,13 @@ def train_features(
     return body.eval().requires_grad_(False)
 
 
-class _Features(nn.Module):
-    def __init__(self, channels: int, n_features: int) -> None:
-        super().__init__()
-        widths = [channels, 32, 64, 128]
-        layers: list[nn.Module] = []
-        for n_in, n_out in pairwise(widths):
-            layers += [
-                nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(n_out),
-                nn.LeakyReLU(0.1),
-            ]
-        self.net = nn.Sequential(
-            *layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128 * 16, n_features)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.net(x)
-        return F.leaky_relu(out, 0.1)
+def _network(channels: int, n_features: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise([channels, 32, 64, 128]):
+        layers.append(nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False))
+        layers += [nn.BatchNorm2d(n_out), nn.LeakyReLU(0.1)]
+    layers += [nn.AdaptiveAvgPool2d(4), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(128 * 16, n_features), nn.LeakyReLU(0.1))
 
 
 def _blur(x: Tensor) -> Tensor:
@@ -217,15 +206,7 @@ def _bend(x: Tensor) -> Tensor:
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-_DAMAGES: tuple[Callable[[Tensor], Tensor], ...] = (
-    lambda x: x,
-    _blur,
-    _mix,
-    _swap,
-    _noise,
-    _fade,
-    _bend,
-)
+_DAMAGES: list[Callable[[Tensor], Tensor]] = [lambda x: x, _blur, _mix, _swap, _noise, _fade, _bend]
 
 
 def _features(features: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from pyro_corex.batches import Batch, for_program
 from pyro_corex.evaluation.bound import evaluating
 from pyro_corex.export.evaluated import Evaluated
 from pyro_corex.information import AggregatePosterior, Estimate
-from pyro_corex.objective import CorExTerms
 from pyro_corex.programs import StackedCorEx
 
 STEPS = 13
@@ -25,7 +24,7 @@ REACH = 3.0  # standard deviations of the aggregate posterior, to either side
 IMAGES = 8
 ROWS = 256  # of a table, over which decoded means are averaged
 
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def gather(
     """Asks a program for what the report tells beyond the bound; a note tells what it lacks."""
     notes: list[str] = []
 
-    def attempt(what: str, ask: Callable[[], Found], default: Found) -> Found:
+    def attempt(what: str, ask: Callable[[], Answer], default: Answer) -> Answer:
         try:
             return ask()
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -127,37 +126,17 @@ def _latents(module: Any, found: Evaluated, batch_size: int) -> list[Latents]:
     sites = list(terms.evidence.layers) or list(terms.kl)
     if len(encoded) != len(sites):
         raise ValueError(f"encode gives {len(encoded)} distributions for the sites {sites}")
-    return [
-        _one_site(
-            site,
-            layer,
-            isinstance(q, Categorical),
-            AggregatePosterior.from_data(module, found.data, layer=layer, batch_size=batch_size),
-            terms,
-        )
-        for layer, (site, q) in enumerate(zip(sites, encoded, strict=True))
-    ]
-
-
-def _one_site(
-    site: str, layer: int, discrete: bool, aggregate: AggregatePosterior, terms: CorExTerms
-) -> Latents:
-    information = aggregate.mutual_information()
-    tc = None
-    if len(information) > 1:
-        tc = Estimate(aggregate.total_correlation(), aggregate.total_correlation_stderr())
-    kl = terms.kl[site].flatten()
-    return Latents(
-        site=site,
-        layer=layer,
-        kl=kl,
-        weight=terms.kl_weight[site].flatten().expand_as(kl),
-        information=information,
-        stderr=aggregate.mutual_information_stderr(),
-        discrete=discrete,
-        aggregate=aggregate,
-        total_correlation=tc,
-    )
+    made = []
+    for layer, (site, q) in enumerate(zip(sites, encoded, strict=True)):
+        post = AggregatePosterior.from_data(module, found.data, layer=layer, batch_size=batch_size)
+        information, kl = post.mutual_information(), terms.kl[site].flatten()
+        tc = None
+        if len(information) > 1:
+            tc = Estimate(post.total_correlation(), post.total_correlation_stderr())
+        weight = terms.kl_weight[site].flatten().expand_as(kl)
+        error, discrete = post.mutual_information_stderr(), isinstance(q, Categorical)
+        made.append(Latents(site, layer, kl, weight, information, error, discrete, post, tc))
+    return made
 
 
 # ---------------------------------------------------------------------- encoding and decoding
