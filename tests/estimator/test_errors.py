@@ -6,7 +6,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from pyro_corex import CorEx, estimator
-from pyro_corex.estimator.steps import has_converged
+from pyro_corex.estimator.gaussian import has_converged
 from tests.estimator.tables import erased_copies, factor_table
 
 X, _ = factor_table(100, 2, 3, 0.5, seed=0)

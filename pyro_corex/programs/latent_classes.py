@@ -77,6 +77,23 @@ class LatentClasses(CorExProgram):
         """Log of the states' probabilities: ``(m, max n_states)``."""
         return (self.class_logits + self._no_state).log_softmax(-1)
 
+    @property
+    def n_points(self) -> int:
+        """How many values of a latent are summed over."""
+        return max(self.n_states)
+
+    @property
+    def site_columns(self) -> dict[str, list[int]]:
+        """Observed site -> its columns."""
+        latents = range(len(self.n_states))
+        return {f"{kind}_{j}": columns for j in latents for kind, columns in self.members(j)}
+
+    def column_distributions(self, z: Tensor) -> Iterator[tuple[str, list[int], Distribution]]:
+        """Kind, columns and q(x|z), of batch shape ``(..., number of columns)``; z ``(..., m)``."""
+        for j in range(len(self.n_states)):
+            for kind, columns in self.members(j):
+                yield kind, columns, self.column_distribution(kind, columns, z[..., j : j + 1])
+
     def column_distribution(self, kind: str, columns: list[int], state: Tensor) -> Distribution:
         """q(x|state) for columns of one kind; ``state`` broadcasts against them."""
         index = torch.as_tensor(columns, device=state.device)
@@ -145,14 +162,3 @@ class LatentClasses(CorExProgram):
     def encode(self, x: Tensor) -> dist.Categorical:
         """q(z|x): a categorical of batch shape ``(B, m)``."""
         return dist.Categorical(logits=self.log_posterior(x), validate_args=False)
-
-    def expected_log_prob(self, x: Tensor, posterior: Tensor) -> Tensor:
-        """E ln q(x_i|z) in nats, 0 where missing: ``(B, d)``."""
-        out = x.new_zeros(x.shape)
-        states = torch.arange(max(self.n_states), device=x.device)[:, None, None]
-        for j in range(len(self.n_states)):
-            for kind, columns in self.members(j):
-                log_p = self._by_state(kind, columns, x[:, columns], states)
-                weight = posterior[:, j].T[..., None]
-                out[:, columns] = (weight * log_p).masked_fill(weight == 0, 0.0).sum(0)
-        return out
