@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp, softmax
+from scipy.cluster.vq import kmeans2
+from scipy.special import softmax
 from scipy.stats import nbinom, norm
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 
 from pyro_corex.estimator.columns import Column
 
@@ -152,7 +151,7 @@ class Group:
         """Mean of ln p of the group's columns, without weights, in nats."""
         if not self.columns:
             return 0.0
-        return float(logsumexp(self.log_joint(weighted=False), axis=1).mean())
+        return float(np.logaddexp.reduce(self.log_joint(weighted=False), 1).mean())
 
     def run(self, q: Array, n_iter: int, tol: float) -> tuple[Array, float, int, bool]:
         """EM from the states' probabilities: these, the log-likelihood a row, the iterations."""
@@ -160,7 +159,7 @@ class Group:
         for k in range(n_iter):
             self.maximise(q)
             joint = self.log_joint()
-            total = logsumexp(joint, axis=1, keepdims=True)
+            total = np.logaddexp.reduce(joint, 1, keepdims=True)
             value = float(total.mean())
             q = np.exp(joint - total)
             if abs(value - last) < tol:
@@ -209,10 +208,8 @@ def _by_components(group: Group, rng: np.random.RandomState) -> Iterator[Array]:
     _, vectors = np.linalg.eigh(matrix.T @ matrix)
     projected = matrix @ vectors[:, -min(s, matrix.shape[1]) :]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer distinct rows than states
-        yield KMeans(s, init="random", n_init=1, max_iter=10, random_state=rng).fit_predict(
-            projected
-        )
+        warnings.simplefilter("ignore")  # clusters that lose all of their rows
+        yield kmeans2(projected, s, 10, minit="points", seed=rng)[1]
     yield np.argsort(np.argsort(projected[:, -1])) * s // design.n
 
 

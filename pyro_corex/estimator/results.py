@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 MAX_ROWS = 20_000
 """Rows on which the bound is evaluated; of longer tables a random subset."""
-_DRAWS = 10  # of what is missing, at most
+_DRAWS = 20  # of what is missing, at most
 _CELLS = 1 << 22  # entries, times the values of a latent, that are evaluated at once
 _GAP = 1e-6  # half the least width of a cell over which equal values are spread
 
@@ -53,7 +53,7 @@ class RowTerms:
 
 def row_terms(layer: Layer, x: Tensor) -> RowTerms:
     """The terms of coded rows; a row's own do not depend on the others."""
-    program, elbo = layer.program, CorExELBO(strict_enumeration_warning=False)
+    program, elbo = layer.program, CorExELBO(max_plate_nesting=2, strict_enumeration_warning=False)
     parts: list[RowTerms] = []
     with evaluating(program, 0):
         for rows in x.split(_batch_size(layer)):
@@ -167,30 +167,27 @@ def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
     known = informative_rows(~missing.numpy(), share) * n_data / n
     optimism = layer.parameters_by_latent() / (2 * known)
     bound = tc_bound(layer.program, completed(layer, x, seed), batch_size=_batch_size(layer))
-    mean, square, whole, values = np.zeros(m), np.zeros(m), 0.0, []
-    for k in range(n_draws):
-        filled, latents = draw(layer, x, seed + k)
-        terms = row_terms(layer, filled)
-        per_latent = terms.relevance @ share.T - terms.latent_kl  # rows, latents
-        mean += per_latent.mean(0) / n_draws
-        square += per_latent.var(0, ddof=1) / n_draws
-        whole += terms.bound.var(ddof=1) / n_draws
-        values.append(terms.bound.mean())
-    observed = row_terms(layer, x).bound.mean() if missing.any() else values[0]
+    fills = [draw(layer, x, seed + k) for k in range(n_draws)]
+    terms = row_terms(layer, torch.cat([x, *(filled for filled, _ in fills)]))
+    per_latent = terms.relevance @ share.T - terms.latent_kl
+    observed, *values = terms.bound.reshape(-1, n)
+    drawn = per_latent[n:].reshape(n_draws, n, m)
+    means = np.mean(values, axis=1)
+    whole = np.var(values, axis=1, ddof=1).mean()
     return Results(
         bound=bound,
         corrections={
-            "marginals": float(values[0]) - bound.estimate,
-            "completion": float(np.mean(values) - values[0]),
+            "marginals": float(means[0]) - bound.estimate,
+            "completion": float(means.mean() - means[0]),
             "optimism": -float(optimism.sum()),
         },
         tc_stderr=float(np.sqrt(whole / known.mean())),
-        tcs=mean - optimism,
-        tcs_stderr=np.sqrt(square / known),
+        tcs=drawn.mean((0, 1)) - optimism,
+        tcs_stderr=np.sqrt(drawn.var(1, ddof=1).mean(0) / known),
         mis=mis,
         mis_stderr=mis_stderr,
-        tc_observed=float(observed - optimism.sum() * (~missing).double().mean()),
-        draws=latents,
+        tc_observed=float(observed.mean() - optimism.sum() * (~missing).double().mean()),
+        draws=fills[-1][1],
     )
 
 

@@ -114,8 +114,8 @@ class LatentClasses(CorExProgram):
         complete = not bool(x.isnan().any())
         prior = self.prior()
         with data_plate(len(x)):
-            for j, n in enumerate(self.n_states):
-                fn = dist.Categorical(logits=prior[j, :n], validate_args=False)
+            for j in pyro.markov(range(len(self.n_states)), history=0):
+                fn = dist.Categorical(logits=prior[j, : self.n_states[j]], validate_args=False)
                 state = pyro.sample(f"z_{j}", fn.expand([len(x), 1]))
                 for kind, columns in self.members(j):
                     own = self.column_distribution(kind, columns, state)
@@ -133,8 +133,8 @@ class LatentClasses(CorExProgram):
         self._register((self,))
         posterior = self.log_posterior(x)
         with data_plate(len(x)):
-            for j, n in enumerate(self.n_states):
-                fn = dist.Categorical(logits=posterior[:, j : j + 1, :n], validate_args=False)
+            for j in pyro.markov(range(len(self.n_states)), history=0):
+                fn = dist.Categorical(logits=posterior[:, j : j + 1, : self.n_states[j]], validate_args=False)
                 pyro.sample(f"z_{j}", fn, infer={"enumerate": "parallel"})
 
     def log_joint(self, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ Every column but the nominal ones sees the latents through one number, its predi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -126,9 +127,10 @@ def normal_points(m: int, n: int) -> Tensor:
     r"""Quasi-random points ``(K, m)`` over which a mean is nearly that under N(0, 1).
 
     They come in pairs :math:`\pm e` with :math:`\frac1K \sum_k e_k e_k^T = 1`, so that the mean of
-    a polynomial of degree 3 is exact; ``K`` is ``n``, or what that takes.
+    a polynomial of degree 3 is exact; ``K`` is ``n``, or what that takes, a power of 2.
     """
-    half = qmc.MultivariateNormalQMC(np.zeros(m), seed=0).random(max(n // 2, m))
+    log_half = math.ceil(math.log2(max(n // 2, m)))
+    half = qmc.MultivariateNormalQMC(np.zeros(m), seed=0).random(2**log_half)
     chol = np.linalg.cholesky(half.T @ half / len(half))
     half = half @ np.linalg.inv(chol).T
     return torch.as_tensor(np.concatenate([half, -half]))
