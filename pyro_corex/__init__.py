@@ -6,7 +6,7 @@ from pyro_corex import datasets, evaluation, export, figures, information, progr
 from pyro_corex.evaluation import TCBound, choose_depth, tc_bound
 from pyro_corex.export import report, to_arviz
 from pyro_corex.information import AggregatePosterior
-from pyro_corex.objective import CorExELBO, CorExTerms, Invariance
+from pyro_corex.objective import CorExELBO, CorExTerms, Invariance, regularizers
 from pyro_corex.programs import (
     AnchorVAE,
     CorExVAE,
@@ -48,6 +48,7 @@ __all__ = [
     "latent_plate",
     "load",
     "programs",
+    "regularizers",
     "report",
     "save",
     "start_top",

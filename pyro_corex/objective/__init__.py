@@ -1,7 +1,8 @@
-"""The CorEx bound as a Pyro objective, and its terms."""
+"""The CorEx bound as a Pyro objective, its terms, and regularizers beside them."""
 
+from pyro_corex.objective import regularizers
 from pyro_corex.objective.elbo import CorExELBO
-from pyro_corex.objective.invariance import Invariance
+from pyro_corex.objective.regularizers import Invariance
 from pyro_corex.objective.terms import CorExTerms
 
-__all__ = ["CorExELBO", "CorExTerms", "Invariance"]
+__all__ = ["CorExELBO", "CorExTerms", "Invariance", "regularizers"]

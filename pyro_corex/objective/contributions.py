@@ -1,46 +1,62 @@
-"""From a pair of traces to the terms of the bound, one tensor a site.
+"""From a pair of traces to the terms of the bound.
 
-This is the only place where a term is computed: the loss that is trained is the sum of the tensors
-made here, and :class:`~pyro_corex.objective.terms.CorExTerms` reports the very same tensors.
+This is the only place where a term is computed: the loss that is trained is the sum of the terms
+made here, and :class:`~pyro_corex.CorExTerms` reports the very same ones.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 import torch
-from opt_einsum import shared_intermediates
-from pyro.infer.traceenum_elbo import _compute_model_factors
-from pyro.ops import packed
-from pyro.ops.contract import contract_tensor_tree
-from pyro.ops.rings import SampleRing
 from torch import Tensor
 
-from pyro_corex.objective import discrete, sites, tc_penalty
-from pyro_corex.objective.enumeration import Expectation, Ordinal, ordinal
-from pyro_corex.objective.evidence import Batch
-from pyro_corex.objective.reductions import (
-    as_kept,
-    is_one,
-    mask,
-    plus,
-    reduce,
-    scale_and_mask,
-    to_axes,
-)
-from pyro_corex.objective.scales import check_same_scale
-from pyro_corex.objective.sites import PARTICLE_PLATE, Factored, Site, is_sample
-from pyro_corex.objective.sums import Kind, Sums
+from pyro_corex.objective import sites
+from pyro_corex.objective.closed_form import check_same_scale
+from pyro_corex.objective.enumeration import Expectation, marginalise
+from pyro_corex.objective.evidence import Recorded
+from pyro_corex.objective.sites import PARTICLE_PLATE, Factored, Site
+from pyro_corex.objective.term import Axis, Kind, Term
 
-Axis = str | int  # the name of a plate, or the place of a batch dimension outside of all plates
+Key = tuple[Kind, str]
+
+
+class Sum(NamedTuple):
+    """The terms of one site, summed over data and particles: one value a dimension."""
+
+    value: Tensor
+    """What is reported: without KL weights."""
+    weighted: Tensor
+    """What is trained."""
+    weight: Tensor | float | None
+    """What lies between them; ``None`` where it differs between data."""
+
+    def plus(self, other: Sum) -> Sum:
+        """The sum of two; where only one of them factorises, a sum over its dimensions, too."""
+        if self.value.shape == other.value.shape:
+            value, weighted = self.value + other.value, self.weighted + other.weighted
+        else:
+            value = self.value.sum() + other.value.sum()
+            weighted = self.weighted.sum() + other.weighted.sum()
+        return Sum(value, weighted, self.weight)
+
+    def kl_weight(self) -> Tensor:
+        """The weights in the shape of ``value``, such that the products add up."""
+        if self.weight is None:
+            ratio = self.weighted / self.value
+            return torch.where(self.value == 0, torch.ones_like(ratio), ratio)
+        if isinstance(self.weight, Tensor):
+            return self.weight.detach().expand(self.value.shape)
+        return torch.full_like(self.value, self.weight)
 
 
 class Contributions:
     """The terms of one pair of traces.
 
-    :param analytic: the sites whose KL may be taken in closed form.
+    :param model: the sites of the model's trace; ``guide`` those of the guide's.
+    :param cleared: the sites whose KL may be taken in closed form.
     :param data_plates: the plates that index data, or ``None`` to find them from the traces.
     """
 
@@ -48,356 +64,188 @@ class Contributions:
         self,
         model_trace: Any,
         guide_trace: Any,
+        model: Mapping[str, Site],
+        guide: Mapping[str, Site],
         *,
-        analytic: Collection[str],
+        cleared: Collection[str],
         max_plate_nesting: float,
         data_plates: Collection[str] | None,
     ) -> None:
-        self.model = {n: s for n, s in model_trace.nodes.items() if is_sample(s)}
-        self.guide = {n: s for n, s in guide_trace.nodes.items() if is_sample(s)}
+        self.model, self.guide = model, guide
+        self.cleared = cleared
         self.max_plate_nesting = max_plate_nesting
-        self.analytic = analytic
-        sequential = any("_enum_total" in site["infer"] for site in self.guide.values())
-        self.batch = Batch(analytic=analytic, partial=sequential)
-        self.sums = Sums(batch=self.batch, shares_graph=sequential)
-        self._totals: list[tuple[Ordinal, Tensor, str]] = []  # costs, for the baselines
-        self._axes = {
+        self.terms: list[Term] = []
+        self.below: dict[str, Factored] = {}
+        """Of log-ratios the model's half, without its graph: what a layer of a stack explains."""
+        self.baseline: Tensor | None = None
+        """0, with the gradient of the baselines of score-function sites."""
+        self.regularizers: dict[str, tuple[Tensor, Tensor | float]] = {}
+        """Name -> value in nats per datum, and weight: what is taken off the bound."""
+        self.own_losses: Tensor | None = None
+        """0, with the gradients of what regularizers train for themselves."""
+        self.sequential = any("_enum_total" in site["infer"] for site in guide.values())
+        """Whether the trace is one of several for a particle, which share tensors."""
+        self.axes = {
             (role, name): self._site_axes(site)
-            for role, nodes in (("model", self.model), ("guide", self.guide))
+            for role, nodes in (("model", model), ("guide", guide))
             for name, site in nodes.items()
         }
-        self.data_axes = self.batch.data_axes = self._find_data_axes(data_plates)
-        self.sums.num_data = self._count_data()
-        self._fill(model_trace, guide_trace)
-
-    def latents(self) -> list[str]:
-        """The sites that the guide draws for each datum, from a density."""
-        return [
-            name
-            for name in tc_penalty.candidates(self.guide)
-            if not self.data_axes.isdisjoint(self._axes["guide", name])
-        ]
-
-    def penalise(self, weight: float, names: Collection[str], num_data: int | None) -> None:
-        """Takes ``weight`` times the TC of the guide's sites ``names`` off the bound.
-
-        :param num_data: the size of the data set, where the data plate does not tell.
-        """
-        value = tc_penalty.total_correlation(
-            self.guide,
-            list(names),
-            axes={name: self._axes["guide", name] for name in names},
-            data_axes=self.data_axes,
-            particle_plate=PARTICLE_PLATE,
-            max_plate_nesting=self.max_plate_nesting,
-            num_data=int(self.sums.num_data) if num_data is None else num_data,
-        )
-        self.sums.add_extra("total_correlation", "", value, weight)
-
-    def inform(self, weights: Mapping[str, float]) -> None:
-        """Adds to the bound ``weights`` times what the guide's discrete sites know of the datum."""
-        for name, weight in weights.items():
-            found = discrete.mutual_information(self._table("mi_weight", name, self.guide))
-            self.sums.add_extra("mutual_information", name, found, weight)
-
-    def compare(self, weights: Mapping[str, float], copies: Sequence[Mapping[str, Site]]) -> None:
-        """Takes ``weights`` times what discrete sites tell about the transformation off the bound.
-
-        :param copies: the sites of the guide, run on transformed copies of the data.
-        """
-        if any(sites.plate_scale(site) != 1.0 for site in self.guide.values()):
-            raise ValueError(
-                "invariance compares the data of a batch with copies of them, but a plate of the "
-                "guide subsamples, anew in each run. Give batches as an argument instead, or set "
-                "invariance=None."
-            )
-        for name, weight in weights.items():
-            tables = [self._table("Invariance.weights", name, g) for g in (self.guide, *copies)]
-            self.sums.add_extra("sensitivity", name, discrete.sensitivity(tables), weight)
-
-    def _table(self, option: str, name: str, guide: Mapping[str, Site]) -> discrete.Table:
-        return discrete.table(
-            option,
-            name,
+        self.data_axes = self._find_data_axes(data_plates)
+        self.num_data, self.particles = self._count()
+        absorbed = self._fill(model_trace, guide_trace)
+        self.sums = self._sums()
+        self.recorded = Recorded(
+            model,
             guide,
-            axes=self._site_axes(guide[name]) if name in guide else {},
-            data_axes=self.data_axes,
-            max_plate_nesting=self.max_plate_nesting,
+            below=self.below,
+            cleared=cleared,
+            absorbed=absorbed,
+            partial=self.sequential,
         )
+
+    def objective(self) -> Tensor | float:
+        """What is to be maximised, in nats summed over data and particles, with its graph."""
+        total: Tensor | float = 0.0
+        for (kind, _), found in self.sums.items():
+            part = found.weighted.sum()
+            total = total + part if kind == "reconstruction" else total - part
+        for value, weight in self.regularizers.values():
+            total = total - (weight * value).sum() * (self.num_data * self.particles)
+        for zero in (self.baseline, self.own_losses):
+            total = total if zero is None else total - zero
+        return total
+
+    def detach(self) -> Contributions:
+        """Lets go of the graph and of the traces, and keeps what is reported."""
+        self.recorded.terms = self.terms = [term.detach() for term in self.terms]
+        self.sums = {
+            key: Sum(found.value.detach(), found.weighted.detach(), found.weight)
+            for key, found in self.sums.items()
+        }
+        self.regularizers = {n: (v.detach(), w) for n, (v, w) in self.regularizers.items()}
+        self.model = self.guide = {}
+        self.baseline = self.own_losses = None
+        return self
 
     # ------------------------------------------------------------------ the terms
 
-    def _fill(self, model_trace: Any, guide_trace: Any) -> None:
-        marginalised = {
-            name
+    def _fill(self, model_trace: Any, guide_trace: Any) -> set[str]:
+        """Makes the terms; returns the sites that the model sums out or observes in such a sum."""
+        summed_out = any(
+            name not in self.guide and site["infer"].get("_enumerate_dim") is not None
             for name, site in self.model.items()
-            if name not in self.guide and site["infer"].get("_enumerate_dim") is not None
-        }
-        weighted = [
-            name
+        )
+        weighted = [n for n, s in self.guide.items() if summed_out or sites.needs_weight(s)]
+        sampled = {
+            name: sites.log_prob_at(name, site)
             for name, site in self.guide.items()
-            if marginalised or sites.needs_weight(site) or name not in self.analytic
-        ]
-        log_q = {name: sites.log_prob_at(name, self.guide[name]) for name in weighted}
-        for name in weighted:
-            site = self.guide[name]
-            if marginalised or sites.needs_weight(site):
-                site["score_parts"] = sites.score_parts(site, log_q[name].total())
-        self.expectation: Expectation | None = None
-        self.plate_to_symbol: dict[str, str] = {}
-        if marginalised or any(sites.needs_weight(s) for s in self.guide.values()):
-            guide_trace.symbolize_dims()
-            model_trace.symbolize_dims(guide_trace.plate_to_symbol)
-            self.plate_to_symbol = guide_trace.plate_to_symbol
-            self.expectation = Expectation(guide_trace)
+            if name in weighted or name not in self.cleared
+        }
+        expectation, absorbed = None, set[str]()
+        if summed_out or weighted:
+            log_q = {name: sampled[name] for name in weighted}
+            expectation = Expectation(model_trace, guide_trace, log_q, self.max_plate_nesting)
+        if summed_out and expectation is not None:
+            absorbed, self.terms = marginalise(
+                model_trace, guide_trace, self.model, self.guide, expectation
+            )
 
-        absorbed = self._marginalise(model_trace, guide_trace) if marginalised else set()
-        self.batch.model_order = tuple(self.model)
+        def add(kind: Kind, name: str, role: str, found: Factored, sign: float = 1.0) -> None:
+            site = (self.model if role == "model" else self.guide)[name]
+            term = self._term(kind, name, site, found, self.axes[role, name], sign)
+            if expectation is not None:
+                expectation.weigh(term, site)
+            self.terms.append(term)
+
         for name, site in self.model.items():
-            if site["is_observed"] and not sites.is_deterministic(site):
-                self.batch.note_observed(name, site)
             q = self.guide.get(name)
             if name in absorbed:
                 if q is not None:
-                    self._add("kl", name, q, log_q[name], role="guide")
-            elif sites.is_deterministic(site):
+                    add("kl", name, "guide", sampled[name])
+            elif _is_deterministic(site):
                 continue
             elif site["is_observed"]:
-                log_p = sites.log_prob_at(name, site)
-                self._add("reconstruction", name, site, log_p)
+                add("reconstruction", name, "model", sites.log_prob_at(name, site))
             elif q is None:
-                log_p = sites.log_prob_at(name, site)
-                self._add("kl", name, site, log_p, sign=-1.0)
+                add("kl", name, "model", sites.log_prob_at(name, site), -1.0)
             else:
                 check_same_scale(name, site, q)
-                for sign, share in self._kl(name, q, site, log_q):
-                    self._add("kl", name, q, share, role="guide", sign=sign)
+                for sign, share in self._kl(name, q, site, sampled, expectation):
+                    add("kl", name, "guide", share, sign)
         for name, site in self.guide.items():
-            if not sites.is_deterministic(site):
-                self.batch.note_latent(name, site)
-            if name not in self.model and not sites.is_deterministic(site):  # an auxiliary site
-                self._add("kl", name, site, log_q[name], role="guide")
-        if self.expectation is not None:
-            self._add_baselines(self.expectation)
+            if name not in self.model and not _is_deterministic(site):  # an auxiliary site
+                add("kl", name, "guide", sampled[name])
+        if expectation is not None:
+            self.baseline = expectation.baselines()
+        return absorbed
 
     def _kl(
-        self, name: str, q: Site, p: Site, log_q: dict[str, Factored]
+        self,
+        name: str,
+        q: Site,
+        p: Site,
+        sampled: dict[str, Factored],
+        expectation: Expectation | None,
     ) -> list[tuple[float, Factored]]:
         """KL per latent dimension: in closed form, or the log-ratio at the guide's sample.
 
         The two halves of a log-ratio are kept apart where one of them has more enumerated
         dimensions than the other, so that the smaller one is not repeated along them.
         """
-        if name in self.analytic:
+        if name in self.cleared:
             kl = sites.analytic_kl(q["fn"], p["fn"])
             if kl is not None:
                 return [(1.0, kl)]
-        if name not in log_q:
-            log_q[name] = sites.log_prob_at(name, q)
-        up, down = log_q[name], sites.log_prob_at(name, p)
-        if up.n_dims != down.n_dims:
-            up, down = Factored(up.total(), 0), Factored(down.total(), 0)
-        if up.value.shape != down.value.shape and self.expectation is not None:
-            return [(1.0, up), (-1.0, down)]
-        self.batch.below[name] = Factored(down.value.detach(), down.n_dims)
-        return [(1.0, Factored(up.value - down.value, up.n_dims))]
+        if name not in sampled:
+            sampled[name] = sites.log_prob_at(name, q)
+        up, down = sampled[name], sites.log_prob_at(name, p)
+        if up[1] != down[1]:
+            up, down = (sites.total(up), 0), (sites.total(down), 0)
+        if expectation is None or up[0].shape == down[0].shape:
+            self.below[name] = down[0].detach(), down[1]
+            return [(1.0, (up[0] - down[0], up[1]))]
+        return [(1.0, up), (-1.0, down)]
 
-    def _marginalise(self, model_trace: Any, guide_trace: Any) -> set[str]:
-        """Sums out the sites that are enumerated in the model; returns the sites that went in.
-
-        What is left is the log of a sum over several sites, so it has no value per dimension.  It
-        counts as the reconstruction of the observed sites that went in.
-        """
-        for name, site in self.model.items():
-            log_p = sites.log_prob_at(name, site).total()
-            site["unscaled_log_prob"] = log_p
-            site["log_prob"] = scale_and_mask(log_p, site)
-        for site in self.guide.values():
-            parts = site["score_parts"]
-            site["unscaled_log_prob"] = parts.log_prob
-            site["score_parts"] = parts.scale_and_mask(site["scale"], site["mask"])
-            site["log_prob"] = site["score_parts"].log_prob
-        guide_trace.pack_tensors()
-        model_trace.pack_tensors(guide_trace.plate_to_symbol)
-        _, log_factors, _, sum_dims, scale = _compute_model_factors(model_trace, guide_trace)
-        absorbed = {
-            name
-            for name, site in self.model.items()
-            if not sum_dims.isdisjoint(site["packed"]["log_prob"]._pyro_dims)
-        }
-        sizes = {
-            dim: size
-            for terms in log_factors.values()
-            for term in terms
-            for dim, size in zip(term._pyro_dims, term.shape, strict=True)
-        }
-        observed = [n for n in self.model if n in absorbed and self.model[n]["is_observed"]]
-        kind: Kind = "reconstruction" if observed else "kl"
-        label = "+".join(observed or [n for n in self.model if n in absorbed])
-        with shared_intermediates() as cache:
-            ring = SampleRing(cache=cache, dim_to_size=sizes)
-            marginals = contract_tensor_tree(log_factors, sum_dims, ring=ring)
-        for where, terms in marginals.items():
-            for term in terms:
-                cost = packed.scale_and_mask(term, scale=scale)
-                self._add_packed(kind, label, where, cost if observed else -cost, term._pyro_dims)
-        return absorbed
-
-    # ------------------------------------------------------------------ adding up
-
-    def _add(
+    def _term(
         self,
         kind: Kind,
         name: str,
         site: Site,
-        detail: Factored,
-        role: str = "model",
-        sign: float = 1.0,
-    ) -> None:
-        """Adds ``sign * detail``, of shape ``batch + dims``, as the site's (share of a) term."""
-        axes = self._axes[role, name]
-        keep = sorted(dim for axis, dim in axes.items() if axis not in self.data_axes)
-        detail = mask(detail, site["mask"])
-        weight, dims = self._weight(site, detail)
-        self.batch.note(kind, name, sign, detail, weight, axes)
-        keep = [dim for dim in keep if dim >= detail.n_dims - detail.value.dim()]
-        finite = sites.has_density_everywhere(site["fn"])
-        plates = sites.plate_scale(site)
-        value = reduce(detail, weight, keep, finite)
-        if plates * sign != 1.0:
-            value = value * (plates * sign)
-        scale = (
-            site["scale"] / plates
-            if isinstance(site["scale"], Tensor) or plates != 1.0
-            else (site["scale"])
+        found: Factored,
+        axes: Mapping[Axis, int],
+        sign: float,
+    ) -> Term:
+        value, event_dims = found
+        mask = site["mask"]
+        if mask is False:
+            value = torch.zeros_like(value)
+        elif isinstance(mask, Tensor):
+            mask = mask.reshape(mask.shape + (1,) * event_dims)
+            value = torch.where(mask, value, value.new_zeros(()))
+        subsampling, scale = _plate_scale(site), site["scale"]
+        if isinstance(scale, Tensor) or subsampling != 1.0:
+            scale = scale / subsampling
+        return Term(
+            kind,
+            name,
+            value,
+            event_dims,
+            axes,
+            self.data_axes,
+            sign=sign,
+            subsampling=subsampling,
+            weight=scale,
+            event_weight=getattr(site["fn"], "event_weight", None) if kind == "kl" else None,
+            finite=sites.has_density_everywhere(site["fn"]),
+            particles=self.particles,
         )
-        anchor: Tensor | float | None = scale
-        if isinstance(scale, Tensor) and scale.dim():
-            anchor = as_kept(scale, keep, detail.n_dims)
-            if anchor is None:  # the weight differs between data
-                scaled = scale.reshape(scale.shape + (1,) * detail.n_dims) * detail.value
-                weighted = reduce(Factored(scaled, detail.n_dims), weight, keep, finite)
-                weighted = weighted * (plates * sign)
-            else:
-                weighted = value * anchor
-        else:
-            weighted = value if is_one(scale) else value * scale
-        event_weight = sites.event_weight(site["fn"]) if kind == "kl" else None
-        if event_weight is not None and detail.n_dims:
-            weighted = weighted * event_weight
-            anchor = event_weight * (1.0 if anchor is None else anchor)
-        if kind == "reconstruction":
-            value = weighted
-        else:
-            self.sums.weight.setdefault(name, anchor)
-        self.sums.add(kind, name, value, weighted)
-        if self.expectation is not None and self.expectation.score_factors():
-            self._remember(sign if kind == "reconstruction" else -sign, site, detail, weight, dims)
 
-    def _add_packed(self, kind: Kind, name: str, where: Ordinal, cost: Tensor, dims: str) -> None:
-        assert self.expectation is not None
-        self.batch.summed_out.append(name)
-        weight, weight_dims = self.expectation.weight(where, dims)
-        if isinstance(weight, Tensor):
-            out = "".join(sorted(set(dims) | set(weight_dims)))
-            cost, weight = (
-                to_axes(cost, dims, out),
-                to_axes(weight, weight_dims, out),
-            )
-            cost = cost.masked_fill(weight == 0, 0.0) * weight
-        elif weight != 1.0:
-            cost = cost * weight
-        self.sums.weight.setdefault(name, 1.0) if kind == "kl" else None
-        self.sums.add(kind, name, cost.sum(), cost.sum())
-
-    def _weight(self, site: Site, detail: Factored) -> tuple[Tensor | float, str]:
-        """The guide's weight for a cost, shaped to multiply its batch dimensions."""
-        if self.expectation is None:
-            return 1.0, ""
-        symbols = site["infer"]["_dim_to_symbol"]
-        rank = detail.value.dim() - detail.n_dims
-        shape = detail.value.shape[:rank]
-        where = ordinal(site, self.plate_to_symbol)
-        if self.expectation.exact:
-            if rank <= self.max_plate_nesting:
-                return 1.0, ""  # it depends on no enumerated value
-            depends = any(size > 1 for size in shape[: rank - int(self.max_plate_nesting)])
-            only = self.expectation.only_weight(where, symbols, depends)
-            if only is not None:
-                return only, ""
-        try:
-            dims = "".join(symbols[i - rank] for i, size in enumerate(shape) if size > 1)
-        except KeyError:
-            raise ValueError(
-                f"Site {site['name']!r} has the batch shape {tuple(shape)}, and not all of its "
-                f"dimensions are in a plate. Enumerated and score-function sites need every "
-                f"batch dimension in a pyro.plate, or declared with .to_event()."
-            ) from None
-        weight, weight_dims = self.expectation.weight(where, dims)
-        if not isinstance(weight, Tensor):
-            return weight, ""
-        position = {symbol: dim for dim, symbol in symbols.items()}
-        order = sorted(weight_dims, key=lambda s: position[s])
-        weight = weight.permute([weight_dims.index(s) for s in order])
-        full = [1] * max([rank, *(-position[s] for s in order)])
-        for symbol, size in zip(order, weight.shape, strict=True):
-            full[position[symbol]] = size
-        return weight.reshape(full), dims
-
-    # ------------------------------------------------------------------ baselines
-
-    def _remember(
-        self, sign: float, site: Site, detail: Factored, weight: Tensor | float, dims: str
-    ) -> None:
-        """Keeps what a cost adds to the bound, per element of its plates."""
-        with torch.no_grad():
-            where = ordinal(site, self.plate_to_symbol)
-            cost = scale_and_mask(detail.total(), site) * weight
-            symbols = site["infer"]["_dim_to_symbol"]
-            names = [symbols.get(d) for d in range(-cost.dim(), 0)]
-            kept = [i for i, s in enumerate(names) if s in where and cost.shape[i] > 1]
-            drop = [i for i in range(cost.dim()) if i not in kept]
-            cost = cost.sum(drop) if drop else cost
-            self._totals.append((where, sign * cost, "".join(names[i] or "" for i in kept)))
-
-    def _add_baselines(self, expectation: Expectation) -> None:
-        r"""Control variates for the score-function sites.
-
-        The score of a site is multiplied with the downstream cost less a baseline: the mean of the
-        same cost over the *other* elements of the site's plates (over the other particles, where
-        particles are vectorised), on which this element's value has no influence.
-        """
-        particles = self.plate_to_symbol.get(PARTICLE_PLATE, "")
-        for factor in expectation.score_factors():
-            assert isinstance(factor.log_weight, Tensor)
-            plates = "".join(sorted(s for s in factor.dims if s in factor.ordinal))
-            if not plates:
-                continue
-            downstream: Tensor | None = None
-            for where, cost, dims in self._totals:
-                if factor.ordinal <= where and set(plates) <= set(dims):
-                    drop = [i for i, s in enumerate(dims) if s not in plates]
-                    cost = cost.sum(drop) if drop else cost
-                    cost = to_axes(cost, "".join(s for s in dims if s in plates), plates)
-                    downstream = cost if downstream is None else downstream + cost
-            if downstream is None:
-                continue
-            over = [i for i, s in enumerate(plates) if not particles or s == particles]
-            if particles and particles not in plates:
-                over = list(range(len(plates)))
-            n = math.prod(downstream.shape[i] for i in over)
-            if n < 2:
-                continue
-            baseline = (downstream.sum(over, keepdim=True) - downstream) / (n - 1)
-            weight, weight_dims = expectation.weight(factor.ordinal, factor.dims)
-            out = "".join(sorted(set(factor.dims) | set(weight_dims)))
-            term = to_axes(baseline, plates, out) * to_axes(factor.log_weight, factor.dims, out)
-            if isinstance(weight, Tensor):
-                term = term * to_axes(weight, weight_dims, out)
-            zero = term.sum()  # of value 0: it changes the gradient only
-            self.sums.weighted["kl", factor.name] = plus(
-                self.sums.weighted.get(("kl", factor.name)), zero
-            )
+    def _sums(self) -> dict[Key, Sum]:
+        found: dict[Key, Sum] = {}
+        for term in self.terms:
+            key, own = (term.kind, term.site), Sum(*term.sums)
+            found[key] = found[key].plus(own) if key in found else own
+        return found
 
     # ------------------------------------------------------------------ axes
 
@@ -420,7 +268,7 @@ class Contributions:
 
     def _find_data_axes(self, told: Collection[str] | None) -> set[Axis]:
         if told is not None:
-            known = {axis for axes in self._axes.values() for axis in axes}
+            known = {axis for axes in self.axes.values() for axis in axes}
             missing = set(told) - known
             if missing:
                 raise ValueError(
@@ -430,18 +278,22 @@ class Contributions:
             return set(told)
         observed: set[Axis] = set()
         latent: set[Axis] = set()
-        for (role, name), axes in self._axes.items():
-            if sites.is_deterministic((self.model if role == "model" else self.guide)[name]):
+        for (role, name), axes in self.axes.items():
+            if _is_deterministic((self.model if role == "model" else self.guide)[name]):
                 continue
             seen = name in self.model and self.model[name]["is_observed"]
             (observed if seen else latent).update(axes)
         return (observed & latent) or observed
 
-    def _count_data(self) -> float:
+    def _count(self) -> tuple[float, int]:
+        """The number of data that the terms stand for, and that of vectorised particles."""
         size: dict[Axis, float] = {}
-        for (role, name), axes in self._axes.items():
+        particles = 1
+        for (role, name), axes in self.axes.items():
             site = (self.model if role == "model" else self.guide)[name]
             frames = {f.name: f for f in site["cond_indep_stack"]}
+            if PARTICLE_PLATE in frames:
+                particles = frames[PARTICLE_PLATE].size
             for axis, dim in axes.items():
                 if axis not in self.data_axes:
                     continue
@@ -450,4 +302,19 @@ class Contributions:
                 if full is None or full == -1:
                     full = sites.batch_shape(site)[dim]
                 size[axis] = max(size.get(axis, 1), full)
-        return float(math.prod(size.values()))
+        return float(math.prod(size.values())), particles
+
+
+def _plate_scale(site: Site) -> float:
+    """The factor by which subsampled plates scale the site's log density."""
+    scale = 1.0
+    for frame in site["cond_indep_stack"]:
+        full = frame.full_size
+        if full is not None and frame.size not in (full, -1):
+            scale *= full / frame.size
+    return scale
+
+
+def _is_deterministic(site: Site) -> bool:
+    """Whether the site is a ``pyro.deterministic`` statement, whose log density is 0."""
+    return bool(site["infer"].get("_deterministic", False))

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from pyro import poutine
 from pyro.infer import TraceEnum_ELBO
-from pyro.infer.elbo import ELBO
-from pyro.infer.util import is_validation_enabled
-from pyro.util import (
-    check_model_guide_match,
-    check_traceenum_requirements,
-)
-from torch import Tensor
+from torch import Tensor, nn
 
-from pyro_corex.objective import discrete, sites
+from pyro_corex.objective import sites
 from pyro_corex.objective.contributions import Contributions
-from pyro_corex.objective.invariance import Invariance
-from pyro_corex.objective.pair import Pair, Program
-from pyro_corex.objective.sums import Sums
-from pyro_corex.objective.terms import CorExTerms
-from pyro_corex.objective.traces import (
-    Enumerate,
-    Recorder,
-    SequentialSiteError,
-    check_shapes,
-    enumerates,
-    plate_nesting,
+from pyro_corex.objective.regularizers import Invariance, MutualInformation, TotalCorrelation
+from pyro_corex.objective.step import (
+    Regularizer,
+    Step,
+    check_regularizers,
+    register,
+    regularize,
 )
+from pyro_corex.objective.terms import CorExTerms, describe_non_finite
+from pyro_corex.objective.traces import Program, Runner
 
 
-class CorExELBO(TraceEnum_ELBO):
+class CorExELBO(Runner):
     r"""The variational lower bound of the CorEx objective (Gao et al. 2018, Eq. 10 and 21).
 
     .. math::
@@ -80,20 +71,15 @@ class CorExELBO(TraceEnum_ELBO):
     :param vectorize_particles: draw them in one pass, in an outermost plate.
     :param max_plate_nesting: the number of plate dimensions; found from the programs by default.
         Needed only where sites are enumerated or particles vectorised.
-    :param tc_weight: the weight of a penalty on TC(z), beta - 1 in Sec. 7, from the stratified
-        minibatch estimator (:func:`pyro_corex.information.pairwise_total_correlation`).  The
-        guide's latents have to be reparameterised and factorised.
-    :param tc_sites: the latents whose TC(z), taken together, is penalised.  By default they are
-        the top layer: all those from which the guide draws no other latent (Eq. 15).
-    :param tc_num_data: the size of the data set that a batch is from.  By default it is that of
-        the data plate, which is right where the plate subsamples; the ready-made programs see only
-        the batch, and :func:`~pyro_corex.fit` fills this in for them.
-    :param mi_weight: guide site -> the weight of a reward for I(z:x), in nats: how much the bound
-        is raised for each nat that this discrete latent knows of the datum.  The estimate is exact
-        for the batch, H(mean q) - mean H(q).  Where the guide draws the site given another latent,
-        it is I(z : that latent), which is not less.  A weight of 0 reports it only.
-    :param invariance: an :class:`~pyro_corex.Invariance`, a penalty on what discrete latents tell
-        about how a datum was transformed.
+    :param regularizers: terms of one's own, or of :mod:`pyro_corex.regularizers`: objects with a
+        name, a weight and a call that gets what the step has; see
+        :class:`~pyro_corex.regularizers.Regularizer`.
+    :param tc_weight: shorthand for :class:`~pyro_corex.regularizers.TotalCorrelation`, a penalty
+        on TC(z) with this weight, beta - 1 in Sec. 7; ``tc_sites`` says of which latents, and
+        ``tc_num_data`` how large the data set is.
+    :param mi_weight: shorthand for :class:`~pyro_corex.regularizers.MutualInformation`, a reward
+        for I(z:x) of discrete latents: guide site -> weight.
+    :param invariance: shorthand for one more regularizer, an :class:`~pyro_corex.Invariance`.
     :param data_plates: the names of the plates that index data.  By default they are the plates
         that observed and latent sites share.  The other plates of a site index its dimensions.
     :param strict_enumeration_warning: ``"auto"`` warns where nothing is enumerated though a
@@ -111,6 +97,7 @@ class CorExELBO(TraceEnum_ELBO):
         vectorize_particles: bool = False,
         max_plate_nesting: float = float("inf"),
         *,
+        regularizers: Sequence[Regularizer] = (),
         tc_weight: float = 0.0,
         tc_sites: Collection[str] | None = None,
         tc_num_data: int | None = None,
@@ -125,16 +112,13 @@ class CorExELBO(TraceEnum_ELBO):
             raise ValueError(f"num_particles must be an integer >= 1, but got {num_particles!r}")
         if not tc_weight >= 0:
             raise ValueError(f"tc_weight must be a number >= 0, but got {tc_weight!r}")
-        if tc_num_data is not None and not tc_num_data >= 1:
-            raise ValueError(f"tc_num_data must be an integer >= 1, but got {tc_num_data!r}")
         if invariance is not None and not isinstance(invariance, Invariance):
             raise TypeError(f"invariance must be an Invariance, but got {invariance!r}")
-        for option, names in (("data_plates", data_plates), ("tc_sites", tc_sites)):
-            if isinstance(names, str):
-                raise TypeError(
-                    f"{option} must be a collection of names, e.g. [{names!r}], "
-                    f"but got the string {names!r}"
-                )
+        if isinstance(data_plates, str):
+            raise TypeError(
+                f"data_plates must be a collection of names, e.g. [{data_plates!r}], "
+                f"but got the string {data_plates!r}"
+            )
         super().__init__(
             num_particles=num_particles,
             max_plate_nesting=max_plate_nesting,
@@ -143,27 +127,30 @@ class CorExELBO(TraceEnum_ELBO):
             ignore_jit_warnings=ignore_jit_warnings,
             retain_graph=retain_graph,
         )
-        self.max_plate_nesting: float
-        self.tc_weight = tc_weight
-        self.tc_sites = None if tc_sites is None else tuple(tc_sites)
-        self.tc_num_data = tc_num_data
-        self.mi_weight = discrete.check_weights("mi_weight", mi_weight)
-        self.invariance = invariance
+        penalty = TotalCorrelation(tc_weight, tc_sites, tc_num_data)
+        shorthands: list[Regularizer] = [penalty] if tc_weight else []
+        if mi_weight:
+            shorthands.append(MutualInformation(mi_weight))
+        if invariance is not None:
+            shorthands.append(invariance)
+        self.regularizers = check_regularizers(shorthands, regularizers)
+        self.regularizer_modules = nn.ModuleList(
+            each for each in self.regularizers if isinstance(each, nn.Module)
+        )
+        """Those that may have parameters, to be trained with the programs'."""
+        self.num_data: float | None = None
+        """The size of the data set for regularizers, where someone has told it, as ``fit`` does;
+        else they are given that of the data plate, which is right where the plate subsamples."""
         self.data_plates = None if data_plates is None else frozenset(data_plates)
         self._warn_unenumerated = bool(strict_enumeration_warning)
-        self._pair: Pair | None = None
-        self._pairs: list[Pair] = []  # the last few, such as those of training and evaluation
-        self._last: Sums | None = None
+        self._last: list[Contributions] = []
+        self._registered: dict[int, str] = {}
 
     def __repr__(self) -> str:
         given: dict[str, tuple[Any, Any]] = {
             "num_particles": (self.num_particles, 1),
             "vectorize_particles": (self.vectorize_particles, False),
-            "tc_weight": (self.tc_weight, 0.0),
-            "tc_sites": (self.tc_sites and list(self.tc_sites), None),
-            "tc_num_data": (self.tc_num_data, None),
-            "mi_weight": (self.mi_weight, {}),
-            "invariance": (self.invariance, None),
+            "regularizers": (list(self.regularizers), []),
             "data_plates": (self.data_plates and sorted(self.data_plates), None),
         }
         shown = ", ".join(f"{k}={v!r}" for k, (v, default) in given.items() if v != default)
@@ -177,10 +164,7 @@ class CorExELBO(TraceEnum_ELBO):
         :raises ValueError: if it is NaN, naming the site and the term.
         """
         with torch.no_grad():
-            sums = Sums()
-            for particle in self._particles(model, guide, args, kwargs):
-                sums.merge(particle)
-        return self._finish(sums)
+            return self._checked(self.differentiable_loss(model, guide, *args, **kwargs))
 
     def differentiable_loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
@@ -190,11 +174,8 @@ class CorExELBO(TraceEnum_ELBO):
         Nothing is read back from the device; the value is not checked.
         """
         total: Tensor | float = 0.0
-        sums = Sums()
-        for particle in self._particles(model, guide, args, kwargs):
-            total = total + particle.elbo()
-            sums.merge(particle)
-        self._last = sums
+        for found in self._evaluate(model, guide, args, kwargs):
+            total = total + found.objective()
         loss = -total / self.num_particles
         return loss if isinstance(loss, Tensor) else torch.tensor(loss)
 
@@ -206,22 +187,63 @@ class CorExELBO(TraceEnum_ELBO):
             have added theirs.)
         """
         at_once = self.num_particles == 1 or self.vectorize_particles
-        sums = Sums()
-        losses = []
-        for particle in self._particles(model, guide, args, kwargs):
-            sums.merge(particle)
-            loss = -particle.elbo() / self.num_particles
-            if not isinstance(loss, Tensor) or not loss.requires_grad:
-                continue
-            if at_once or particle.shares_graph:
-                losses.append(loss)
-            else:  # one particle's graph at a time
+        total: Tensor | float = 0.0
+        together: Tensor | float = 0.0
+        for found in self._evaluate(model, guide, args, kwargs):
+            loss = -found.objective() / self.num_particles
+            graph = isinstance(loss, Tensor) and loss.requires_grad
+            total = total + (loss.detach() if isinstance(loss, Tensor) else loss)
+            if graph and (at_once or found.sequential):
+                together = together + loss
+            elif graph:  # one particle's graph at a time
                 if bool(loss.isnan()):
-                    raise ValueError(sums.describe_non_finite())
+                    raise ValueError(describe_non_finite([found]))
                 loss.backward(retain_graph=self.retain_graph)
-        value = self._finish(sums)
-        if losses:
-            torch.stack(losses).sum().backward(retain_graph=self.retain_graph)
+        value = self._checked(total)
+        if isinstance(together, Tensor):
+            together.backward(retain_graph=self.retain_graph)
+        return value
+
+    def _evaluate(
+        self, model: Program, guide: Program, args: Any, kwargs: Any
+    ) -> Iterator[Contributions]:
+        """The terms of each trace, with their graph until the next one is asked for."""
+        self._last = []
+        for module in self.regularizer_modules:
+            register(module, self._registered)
+        for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
+            pair = self.pair(model, guide)
+            of_model, of_guide = sites.samples(model_trace), sites.samples(guide_trace)
+            found = Contributions(
+                model_trace,
+                guide_trace,
+                of_model,
+                of_guide,
+                cleared=pair.closed_forms.cleared(of_model, of_guide, args, kwargs),
+                max_plate_nesting=self.max_plate_nesting,
+                data_plates=self.data_plates,
+            )
+            if self.regularizers:
+                step = Step(
+                    found,
+                    model,
+                    guide,
+                    args,
+                    kwargs,
+                    num_data=self.num_data,
+                    parents=partial(pair.closed_forms.guide_parents, args=args, kwargs=kwargs),
+                    rerun=partial(self.rerun_guide, guide),
+                )
+                regularize(found, self.regularizers, step)
+            yield found
+            self._last.append(found.detach())
+
+    def _checked(self, loss: Tensor | float) -> float:
+        value = float(loss)
+        if math.isnan(value):
+            raise ValueError(self.describe_non_finite())
+        if math.isinf(value):
+            warnings.warn(self.describe_non_finite(), stacklevel=3)
         return value
 
     # ------------------------------------------------------------------ the terms
@@ -240,180 +262,45 @@ class CorExELBO(TraceEnum_ELBO):
 
         :raises RuntimeError: before the first call.
         """
-        return self.last_sums.terms(self.num_particles)
+        return CorExTerms.of(self._kept(), self.num_particles)
 
     @property
-    def last_sums(self) -> Sums:
-        """What :attr:`last_terms` are made from: sums over the data and the particles."""
-        if self._last is None:
+    def last_totals(self) -> dict[tuple[str, str], Tensor]:
+        """Each term of the last call as one number in nats per datum, left on the device.
+
+        The keys are a kind, ``"reconstruction"``, ``"kl"`` or ``"regularizer"``, and the name of a
+        site or a regularizer.
+
+        :raises RuntimeError: before the first call.
+        """
+        kept = self._kept()
+        found: dict[tuple[str, str], Tensor] = {}
+        for each in kept:
+            scale = 1.0 / (self.num_particles * each.num_data)
+            for key, of_site in each.sums.items():
+                value = of_site.value.sum() * scale
+                found[key] = found[key] + value if key in found else value
+            for name, (value, _) in each.regularizers.items():
+                own, mean = ("regularizer", name), value.sum() / len(kept)
+                found[own] = found[own] + mean if own in found else mean
+        return found
+
+    @property
+    def last_num_data(self) -> float:
+        """The number of data that the loss of the last call stands for."""
+        return self._kept()[-1].num_data
+
+    def describe_non_finite(self) -> str:
+        """Which terms of the last call are NaN or infinite, as a sentence."""
+        return describe_non_finite(self._kept())
+
+    def _kept(self) -> list[Contributions]:
+        if not self._last:
             raise RuntimeError(
                 "CorExELBO has no terms yet: they are kept by a training step or an evaluation. "
                 "Call elbo.terms(model, guide, *args), or take a step first."
             )
         return self._last
-
-    def _finish(self, sums: Sums) -> float:
-        self._last = sums
-        elbo = sums.elbo()
-        loss = -float(elbo) / self.num_particles
-        self._check(loss, sums)
-        return loss
-
-    def _check(self, loss: Tensor | float, sums: Sums) -> None:
-        if math.isfinite(loss):
-            return
-        message = sums.describe_non_finite()
-        if math.isnan(loss):
-            raise ValueError(message)
-        warnings.warn(message, stacklevel=3)
-
-    # ------------------------------------------------------------------ traces
-
-    def _particles(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[Sums]:
-        for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
-            pair = self._pair
-            assert pair is not None
-            found = Contributions(
-                model_trace,
-                guide_trace,
-                analytic=pair.analytic(model_trace, guide_trace, args, kwargs),
-                max_plate_nesting=self.max_plate_nesting,
-                data_plates=self.data_plates,
-            )
-            if self.tc_weight:
-                names = pair.penalised(found.latents(), self.tc_sites, args, kwargs)
-                found.penalise(self.tc_weight, names, self.tc_num_data)
-            found.inform(self.mi_weight)
-            if self.invariance is not None:
-                copies = [self._copy(guide, args, kwargs) for _ in range(self.invariance.copies)]
-                found.compare(self.invariance.weights, copies)
-            yield found.sums
-
-    def _copy(self, guide: Program, args: Any, kwargs: Any) -> Mapping[str, Any]:
-        """The guide's sites for a transformed copy of the data."""
-        assert self.invariance is not None
-        if isinstance(poutine.unwrap(guide), poutine.messenger.Messenger):
-            raise ValueError(
-                "invariance runs the guide on its own, which a guide that runs the model does not "
-                "allow. Write the guide as a program of its own, or set invariance=None."
-            )
-        if self.max_plate_nesting < float("inf"):
-            if self.vectorize_particles:
-                guide = self._vectorized_num_particles(guide)
-            guide = Enumerate(first_available_dim=-1 - int(self.max_plate_nesting))(guide)
-        trace = Recorder()(guide).get_trace(*self.invariance.copy(args), **kwargs)
-        return {name: site for name, site in trace.nodes.items() if sites.is_sample(site)}
-
-    def _get_traces(
-        self, model: Program, guide: Program, args: Any, kwargs: Any
-    ) -> Iterator[tuple[Any, Any]]:
-        """Yields the traces of each particle.
-
-        Enumeration needs ``max_plate_nesting``.  Where it is not known, the programs are run as
-        they are; if that run meets a site marked for enumeration, it gives the nesting and its
-        traces are dropped, as :class:`~pyro.infer.TraceEnum_ELBO` does.  The draws are therefore
-        those of the Pyro objective that this one replaces.
-        """
-        known = (p for p in self._pairs if (p.model, p.guide) == (model, guide))
-        self._pair = next(known, None) or Pair(model, guide)
-        self._pairs = [self._pair, *(p for p in self._pairs if p is not self._pair)][:8]
-        if isinstance(poutine.unwrap(guide), poutine.messenger.Messenger):
-            yield from self._validated(ELBO._get_traces(self, model, guide, args, kwargs))
-            return
-        if self.max_plate_nesting == float("inf") and self.vectorize_particles:
-            self._guess_max_plate_nesting(model, guide, args, kwargs)
-        if self.max_plate_nesting == float("inf"):
-            for _ in range(self.num_particles):
-                traces = self._get_trace(model, guide, args, kwargs)
-                if enumerates(*traces):  # sites that only the model has are enumerated below
-                    self._prepare(*traces)
-                    self.max_plate_nesting = plate_nesting(*traces)
-                    break
-                self._validate(*traces)
-                yield traces
-            else:
-                return
-        if not self._pair.sequential:
-            state = torch.get_rng_state()
-            found = self._enumerated_traces(model, guide, args, kwargs)
-            try:
-                traces = next(found)
-            except SequentialSiteError:
-                self._pair.sequential = True
-                torch.set_rng_state(state)
-            else:
-                yield from self._validated(itertools.chain([traces], found))
-                return
-        yield from self._validated(super()._get_traces(model, guide, args, kwargs))
-
-    def _enumerated_traces(
-        self, model: Program, guide: Program, args: Any, kwargs: Any
-    ) -> Iterator[tuple[Any, Any]]:
-        """As in the base class, without the queue that only sequential enumeration needs."""
-        if self.vectorize_particles:
-            guide = self._vectorized_num_particles(guide)
-            model = self._vectorized_num_particles(model)
-        guide = Enumerate(first_available_dim=-1 - int(self.max_plate_nesting))(guide)
-        model = Enumerate()(model)  # goes on where the guide stopped allocating dimensions
-        for _ in range(1 if self.vectorize_particles else self.num_particles):
-            yield self._get_trace(model, guide, args, kwargs)
-
-    def _validated(self, pairs: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-        for traces in pairs:
-            self._validate(*traces)
-            yield traces
-
-    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        unwrapped = poutine.unwrap(guide)
-        if isinstance(unwrapped, poutine.messenger.Messenger):  # a guide that runs the model
-            guide(*args, **kwargs)
-            model_trace, guide_trace = unwrapped.get_traces()
-        else:
-            guide_trace = Recorder()(guide).get_trace(*args, **kwargs)
-            replayed = poutine.replay(model, trace=guide_trace)
-            model_trace = Recorder()(replayed).get_trace(*args, **kwargs)
-        return model_trace, guide_trace
-
-    def _validate(self, model_trace: Any, guide_trace: Any) -> None:
-        checked = is_validation_enabled()
-        if checked:
-            check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
-        self._prepare(model_trace, guide_trace)
-        if checked:
-            check_traceenum_requirements(model_trace, guide_trace)
-            self._check_enumeration(model_trace, guide_trace)
-
-    def _prepare(self, *traces: Any) -> None:
-        """Drops the choice of subsamples, and checks what is left for its shapes."""
-        for trace in traces:
-            for name in [n for n, s in trace.nodes.items() if sites.is_subsample(s)]:
-                trace.remove_node(name)
-            if is_validation_enabled():
-                check_shapes(trace, self.max_plate_nesting)
-
-    def _check_enumeration(self, model_trace: Any, guide_trace: Any) -> None:
-        if not self._warn_unenumerated or enumerates(model_trace, guide_trace):
-            return
-        could_be = [
-            name
-            for name, site in guide_trace.nodes.items()
-            if sites.is_sample(site)
-            and sites.needs_weight(site)
-            and getattr(site["fn"], "has_enumerate_support", False)
-        ]
-        if could_be:
-            warnings.warn(
-                f"The guide sites {could_be} are discrete and not enumerated: their gradients are "
-                'estimated with the score function, which is noisy. Mark them infer={"enumerate": '
-                '"parallel"} to sum over them exactly, or pass strict_enumeration_warning=False.',
-                stacklevel=2,
-            )
-        elif self.strict_enumeration_warning:
-            warnings.warn(
-                "CorExELBO found no sample sites configured for enumeration, and "
-                "strict_enumeration_warning=True asks to be told.",
-                stacklevel=2,
-            )
 
     # ------------------------------------------------------------------ Pyro's own extras
 

@@ -1,4 +1,4 @@
-"""Expectations over guide sites that are enumerated or sampled without reparameterisation.
+"""Enumeration: the weights of enumerated values, and the baselines of score-function sites.
 
 Every cost in the objective is an expectation under the guide.  Where a guide site is summed over
 exactly, the cost is weighted by the site's probabilities; where it was drawn without a
@@ -18,12 +18,17 @@ from typing import Any, NamedTuple
 import torch
 from opt_einsum import contract, shared_intermediates
 from pyro.distributions.score_parts import ScoreParts
-from pyro.distributions.util import is_identically_zero
+from pyro.distributions.util import is_identically_zero, scale_and_mask
+from pyro.infer.traceenum_elbo import _compute_model_factors
 from pyro.infer.util import compute_site_dice_factor
 from pyro.ops import packed
+from pyro.ops.contract import contract_tensor_tree
+from pyro.ops.rings import SampleRing
 from torch import Tensor
 
-from pyro_corex.objective.sites import Site, is_sample
+from pyro_corex.objective import sites
+from pyro_corex.objective.sites import PARTICLE_PLATE, Site
+from pyro_corex.objective.term import Kind, Term
 
 Ordinal = frozenset[str]
 DimToSymbol = Mapping[int, str]
@@ -48,19 +53,33 @@ def ordinal(site: Site, plate_to_symbol: Mapping[str, str]) -> Ordinal:
 class Expectation:
     """The weights under which the guide's costs are summed.
 
-    :param guide_trace: a trace whose dimensions have symbols, and whose sites that need a weight
-        have ``site["score_parts"]``.
+    Of both traces the dimensions get symbols.
+
+    :param log_q: guide site -> its log density, of those that need a weight (or, where the model
+        enumerates sites of its own, of all).
     """
 
-    def __init__(self, guide_trace: Any) -> None:
+    def __init__(
+        self,
+        model_trace: Any,
+        guide_trace: Any,
+        log_q: Mapping[str, sites.Factored],
+        max_plate_nesting: float,
+    ) -> None:
         self.factors: list[Factor] = []
+        self.max_plate_nesting = max_plate_nesting
         self._log_denominators: list[tuple[Ordinal, float]] = []
         self._operations: dict[Any, Any] = {}
         self._cache: dict[tuple[Ordinal, frozenset[str]], tuple[Tensor | float, str]] = {}
         self._aligned: tuple[DimToSymbol, Tensor]  # of the last exact factor, not packed
-        for name, site in guide_trace.nodes.items():
-            if is_sample(site) and "score_parts" in site:
-                self._add(name, site, ordinal(site, guide_trace.plate_to_symbol))
+        self._costs: list[tuple[Ordinal, Tensor, str]] = []  # for the baselines
+        guide_trace.symbolize_dims()
+        model_trace.symbolize_dims(guide_trace.plate_to_symbol)
+        self.plate_to_symbol: dict[str, str] = guide_trace.plate_to_symbol
+        for name, value in log_q.items():
+            site = guide_trace.nodes[name]
+            site["score_parts"] = sites.score_parts(site, sites.total(value))
+            self._add(name, site, ordinal(site, self.plate_to_symbol))
 
     def _add(self, name: str, site: Site, where: Ordinal) -> None:
         symbols = site["infer"]["_dim_to_symbol"]
@@ -131,9 +150,163 @@ class Expectation:
         weight = logits.exp()
         return (weight if constant == 1.0 else weight * constant), kept
 
-    def score_factors(self) -> list[Factor]:
-        """The factors of sites that were drawn without a reparameterisation."""
-        return [f for f in self.factors if f.score]
+    def weigh(self, term: Term, site: Site) -> None:
+        """Gives a term its weight, shaped to multiply its batch dimensions."""
+        symbols = site["infer"]["_dim_to_symbol"]
+        rank = term.value.dim() - term.event_dims
+        shape = term.value.shape[:rank]
+        where = ordinal(site, self.plate_to_symbol)
+        if self.exact:
+            if rank <= self.max_plate_nesting:
+                return  # it depends on no enumerated value
+            depends = any(size > 1 for size in shape[: rank - int(self.max_plate_nesting)])
+            only = self.only_weight(where, symbols, depends)
+            if only is not None:
+                term.probability = only
+                return
+        try:
+            dims = "".join(symbols[i - rank] for i, size in enumerate(shape) if size > 1)
+        except KeyError:
+            raise ValueError(
+                f"Site {site['name']!r} has the batch shape {tuple(shape)}, and not all of its "
+                f"dimensions are in a plate. Enumerated and score-function sites need every "
+                f"batch dimension in a pyro.plate, or declared with .to_event()."
+            ) from None
+        weight, weight_dims = self.weight(where, dims)
+        if isinstance(weight, Tensor):
+            position = {symbol: dim for dim, symbol in symbols.items()}
+            order = sorted(weight_dims, key=lambda s: position[s])
+            weight = weight.permute([weight_dims.index(s) for s in order])
+            full = [1] * max([rank, *(-position[s] for s in order)])
+            for symbol, size in zip(order, weight.shape, strict=True):
+                full[position[symbol]] = size
+            weight = weight.reshape(full)
+        term.probability = weight
+        if any(factor.score for factor in self.factors):
+            self._remember(term, site, where)
+
+    # ------------------------------------------------------------------ baselines
+
+    @torch.no_grad()
+    def _remember(self, term: Term, site: Site, where: Ordinal) -> None:
+        """Keeps what a term adds to the bound, per element of its plates."""
+        cost = sites.total((term.value, term.event_dims)) * term.weight * term.subsampling
+        cost = (
+            cost * term.probability * (term.sign if term.kind == "reconstruction" else -term.sign)
+        )
+        symbols = site["infer"]["_dim_to_symbol"]
+        names = [symbols.get(d) for d in range(-cost.dim(), 0)]
+        kept = [i for i, s in enumerate(names) if s in where and cost.shape[i] > 1]
+        drop = [i for i in range(cost.dim()) if i not in kept]
+        cost = cost.sum(drop) if drop else cost
+        self._costs.append((where, cost, "".join(names[i] or "" for i in kept)))
+
+    def baselines(self) -> Tensor | None:
+        r"""Control variates for the score-function sites: a number that is 0, with a gradient.
+
+        The score of a site is multiplied with the downstream cost less a baseline: the mean of the
+        same cost over the *other* elements of the site's plates (over the other particles, where
+        particles are vectorised), on which this element's value has no influence.
+        """
+        particles = self.plate_to_symbol.get(PARTICLE_PLATE, "")
+        found: Tensor | None = None
+        for factor in self.factors:
+            plates = "".join(sorted(s for s in factor.dims if s in factor.ordinal))
+            downstream = self._downstream(factor, plates) if factor.score and plates else None
+            if downstream is None:
+                continue
+            over = [i for i, s in enumerate(plates) if not particles or s == particles]
+            if particles and particles not in plates:
+                over = list(range(len(plates)))
+            n = math.prod(downstream.shape[i] for i in over)
+            if n < 2:
+                continue
+            baseline = (downstream.sum(over, keepdim=True) - downstream) / (n - 1)
+            weight, weight_dims = self.weight(factor.ordinal, factor.dims)
+            out = "".join(sorted(set(factor.dims) | set(weight_dims)))
+            log_weight = torch.as_tensor(factor.log_weight)
+            zero = _to_axes(baseline, plates, out) * _to_axes(log_weight, factor.dims, out)
+            if isinstance(weight, Tensor):
+                zero = zero * _to_axes(weight, weight_dims, out)
+            found = zero.sum() if found is None else found + zero.sum()
+        return found
+
+    def _downstream(self, factor: Factor, plates: str) -> Tensor | None:
+        """The cost on which the value of a site has an influence, per element of its plates."""
+        total: Tensor | None = None
+        for where, cost, dims in self._costs:
+            if factor.ordinal <= where and set(plates) <= set(dims):
+                drop = [i for i, s in enumerate(dims) if s not in plates]
+                cost = cost.sum(drop) if drop else cost
+                cost = _to_axes(cost, "".join(s for s in dims if s in plates), plates)
+                total = cost if total is None else total + cost
+        return total
+
+
+def marginalise(
+    model_trace: Any,
+    guide_trace: Any,
+    model: Mapping[str, Site],
+    guide: Mapping[str, Site],
+    expectation: Expectation,
+) -> tuple[set[str], list[Term]]:
+    """Sums out the sites that are enumerated in the model.
+
+    What is left is the log of a sum over several sites, so it has no value per dimension or datum.
+    It counts as the reconstruction of the observed sites that went in.
+
+    :returns: the sites that went in, and the terms.
+    """
+    for name, site in model.items():
+        log_p = sites.total(sites.log_prob_at(name, site))
+        site["unscaled_log_prob"] = log_p
+        site["log_prob"] = scale_and_mask(log_p, site["scale"], site["mask"])
+    for site in guide.values():
+        parts = site["score_parts"]
+        site["unscaled_log_prob"] = parts.log_prob
+        site["score_parts"] = parts.scale_and_mask(site["scale"], site["mask"])
+        site["log_prob"] = site["score_parts"].log_prob
+    guide_trace.pack_tensors()
+    model_trace.pack_tensors(guide_trace.plate_to_symbol)
+    _, log_factors, _, sum_dims, scale = _compute_model_factors(model_trace, guide_trace)
+    absorbed = {
+        name
+        for name, site in model.items()
+        if not sum_dims.isdisjoint(site["packed"]["log_prob"]._pyro_dims)
+    }
+    sizes = {
+        dim: size
+        for terms in log_factors.values()
+        for term in terms
+        for dim, size in zip(term._pyro_dims, term.shape, strict=True)
+    }
+    observed = [name for name in model if name in absorbed and model[name]["is_observed"]]
+    kind: Kind = "reconstruction" if observed else "kl"
+    label = "+".join(observed or [name for name in model if name in absorbed])
+    with shared_intermediates() as cache:
+        ring = SampleRing(cache=cache, dim_to_size=sizes)
+        marginals = contract_tensor_tree(log_factors, sum_dims, ring=ring)
+    found = []
+    for where, terms in marginals.items():
+        for term in terms:
+            cost = packed.scale_and_mask(term, scale=scale)
+            weight, weight_dims = expectation.weight(where, term._pyro_dims)
+            if isinstance(weight, Tensor):
+                out = "".join(sorted(set(term._pyro_dims) | set(weight_dims)))
+                cost = _to_axes(cost, term._pyro_dims, out)
+                weight = _to_axes(weight, weight_dims, out)
+                cost = cost.masked_fill(weight == 0, 0.0)
+            value = (cost * weight).sum()
+            found.append(Term(kind, label, value if observed else -value, 0, {}, ()))
+    return absorbed, found
+
+
+def _to_axes(value: Tensor, dims: str, out: str) -> Tensor:
+    """Permutes a packed tensor to the axes ``out``, with size 1 where it has none."""
+    order = [s for s in out if s in dims]
+    value = value.permute([dims.index(s) for s in order])
+    sizes = iter(value.shape)
+    return value.reshape([next(sizes) if s in dims else 1 for s in out])
 
 
 def _relevant(factors: list[Factor], dims: frozenset[str]) -> list[Factor]:

@@ -1,7 +1,7 @@
-"""What a batch says beyond the sums of its terms: the observed values, and the terms of each datum.
+"""Evidence: what a batch says of the data beyond the sums of its terms.
 
 A bound on TC(x) needs the entropies of the very data that the terms are from, its standard error
-the terms of each datum, and a layer's share the draws of the layers.  A :class:`Batch` keeps
+the terms of each datum, and a layer's share the draws of the layers.  :class:`Recorded` keeps
 references to tensors that exist anyway; what they amount to, an :class:`Evidence`, is worked out
 when somebody asks.
 """
@@ -9,23 +9,26 @@ when somebody asks.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyro_corex.objective import sites
-from pyro_corex.objective.sites import Factored, Site
+from pyro_corex.objective.sites import Factored, Site, is_delta
+from pyro_corex.objective.term import Term, layout
 
-Axes = Mapping[str | int, int]
 Key = tuple[str, str]  # the kind of a term and its site
 
 _NOT_A_LIKELIHOOD = (
     "cross-entropy on grey values is the log-likelihood of nothing, so no bound on TC(x) could be "
     "stated. Binarise them (x > 0.5, or transform=torch.bernoulli), or use the "
     "'continuous_bernoulli' or 'normal' likelihood."
+)
+_SUMMED_OUT = (
+    "The likelihood of site {name!r} is summed with latents that the model enumerates, so it has "
+    "no value for each input dimension. Enumerate them in the guide instead."
 )
 
 
@@ -57,18 +60,15 @@ class Evidence:
 
     inputs: Mapping[str, Inputs]
     per_datum: Mapping[Key, Tensor]
-    """Terms in nats, summed over dimensions: shape ``(N,)``."""
+    """Kind and site -> the term in nats, summed over dimensions: shape ``(N,)``."""
     layers: tuple[str, ...]
     """The latent sites from the data upwards."""
     below: Mapping[str, Below]
     """All of them but the top."""
     no_layers: str = ""
     """Why the latents are not layers, if so."""
-
-    @property
-    def evidence(self) -> Evidence:
-        """Itself: a :class:`Batch` gives one, too."""
-        return self
+    sources: tuple[Recorded, ...] = ()
+    """What it was worked out from, one for each draw from the guide, until :meth:`compact`."""
 
     @property
     def size(self) -> int:
@@ -84,10 +84,39 @@ class Evidence:
         ]
         return torch.stack(parts).sum(0)
 
+    def matrix(self, kind: str, name: str) -> Tensor:
+        """A term for each datum and dimension of one batch, in nats: shape ``(B, d)``.
+
+        :raises ValueError: after :meth:`compact`, and for a term that is not known by datum.
+        """
+        return torch.stack([source.matrix(kind, name) for source in self._sources()]).mean(0)
+
+    @property
+    def draws(self) -> dict[str, Tensor]:
+        """What the guide drew for each datum of one batch: latent site -> shape ``(B, m)``.
+
+        :raises ValueError: after :meth:`compact`.
+        """
+        return self._sources()[0].draws()
+
+    def _sources(self) -> tuple[Recorded, ...]:
+        if not self.sources:
+            raise ValueError(
+                "The terms of single data and dimensions, and the draws, are known for one batch "
+                "at a time: they have been let go of."
+            )
+        return self.sources
+
+    def compact(self) -> Evidence:
+        """The same without the terms of each dimension and the draws: for keeping many batches."""
+        return replace(self, sources=())
+
     @staticmethod
     def join(parts: Sequence[Evidence]) -> Evidence:
         """The evidence of several batches."""
         first = parts[0]
+        if len(parts) == 1:
+            return first
         return Evidence(
             inputs={
                 name: Inputs(
@@ -117,13 +146,12 @@ class Evidence:
         first = particles[0]
         if len(particles) == 1:
             return first
-        return Evidence(
-            inputs=first.inputs,
+        return replace(
+            first,
             per_datum={
                 key: torch.stack([p.per_datum[key] for p in particles]).mean(0)
                 for key in first.per_datum
             },
-            layers=first.layers,
             below={
                 name: Below(
                     below.values,
@@ -131,23 +159,11 @@ class Evidence:
                 )
                 for name, below in first.below.items()
             },
-            no_layers=first.no_layers,
+            sources=tuple(source for particle in particles for source in particle.sources),
         )
 
 
-class Detail(NamedTuple):
-    """A term, or a part of it, before it is summed."""
-
-    kind: str
-    name: str
-    sign: float
-    value: Tensor  # batch + dims
-    n_dims: int
-    weight: Tensor | float  # of the guide's enumerated values; broadcasts against the batch
-    axes: Axes
-
-
-class Observed(NamedTuple):
+class _Observed(NamedTuple):
     """An observed site, without its distribution, which would hold the graph."""
 
     value: Tensor
@@ -160,7 +176,7 @@ class Observed(NamedTuple):
     frames: Any
 
 
-class Latent(NamedTuple):
+class _Latent(NamedTuple):
     """What the guide drew at a site."""
 
     value: Tensor
@@ -168,148 +184,100 @@ class Latent(NamedTuple):
     discrete: bool
 
 
-@dataclass
-class Batch:
-    """References to the tensors of one trace; see the module's docstring."""
+class Recorded:
+    """References to the tensors of one pair of traces; see the module's docstring."""
 
-    data_axes: Collection[str | int] = ()
-    analytic: Collection[str] = ()
-    details: list[Detail] = field(default_factory=list)
-    observed: dict[str, Observed] = field(default_factory=dict)
-    latents: dict[str, Latent] = field(default_factory=dict)
-    """In the guide's order."""
-    model_order: tuple[str, ...] = ()
-    below: dict[str, Factored] = field(default_factory=dict)
-    """The model's log density of a latent, where it is not a detail of its own."""
-    summed_out: list[str] = field(default_factory=list)
-    """Labels of the terms that have no value for each datum."""
-    partial: bool = False
-    """Whether the trace is one of several that make up the estimate of a particle."""
-
-    # ------------------------------------------------------------------ noting down
-
-    def note(
+    def __init__(
         self,
-        kind: str,
-        name: str,
-        sign: float,
-        detail: Factored,
-        weight: Tensor | float,
-        axes: Axes,
+        model: Mapping[str, Site],
+        guide: Mapping[str, Site],
+        *,
+        below: Mapping[str, Factored],
+        cleared: Collection[str],
+        absorbed: Collection[str],
+        partial: bool,
     ) -> None:
-        """Keeps a term before it is summed."""
-        weight = weight.detach() if isinstance(weight, Tensor) else weight
-        value, n_dims = detail
-        self.details.append(Detail(kind, name, sign, value.detach(), n_dims, weight, axes))
-
-    def note_observed(self, name: str, site: Site) -> None:
-        """Keeps what was observed."""
-        fn: Any = site["fn"]
-        masked = site["mask"] is not None and site["mask"] is not True
-        base = fn
-        while hasattr(base, "base_dist") and not hasattr(base, "transforms"):
-            masked = masked or hasattr(base, "_mask")
-            base = base.base_dist
-        self.observed[name] = Observed(
-            site["value"],
-            getattr(base, "support", None),
-            len(getattr(fn, "event_shape", ())),
-            type(base).__name__,
-            masked,
-            sites.is_delta(base),
-            site["scale"],
-            site["cond_indep_stack"],
-        )
-
-    def note_latent(self, name: str, site: Site) -> None:
-        """Keeps what the guide drew."""
-        fn: Any = site["fn"]
-        discrete = bool(getattr(fn, "has_enumerate_support", False))
-        self.latents[name] = Latent(site["value"].detach(), len(fn.event_shape), discrete)
-
-    # ------------------------------------------------------------------ reading
+        self.terms: Sequence[Term] = ()
+        """The terms of the traces, without their graph."""
+        self.below, self.cleared, self.absorbed = below, cleared, absorbed
+        self.partial = partial
+        """Whether the trace is one of several that make up the estimate of a particle."""
+        self.model_order = tuple(model)
+        self.observed = {
+            name: _observed(site)
+            for name, site in model.items()
+            if site["is_observed"] and not site["infer"].get("_deterministic")
+        }
+        self.latents = {
+            name: _latent(site)
+            for name, site in guide.items()
+            if not site["infer"].get("_deterministic")
+        }
 
     @cached_property
     def evidence(self) -> Evidence:
         """What the references amount to."""
-        terms = self._per_datum()
-        drawn = {d.name for d in self.details if d.kind == "kl" and self._data_dims(d.axes)}
+        drawn = {t.site for t in self.terms if t.kind == "kl" and t.data_dims}
         layers = tuple(name for name in self.latents if name in drawn)
         no_layers = self._no_layers(layers)
         return Evidence(
             inputs={name: self._inputs(name, site) for name, site in self.observed.items()},
-            per_datum=terms,
+            per_datum=self._per_datum(),
             layers=layers,
             below={} if no_layers else {name: self._below(name) for name in layers[:-1]},
             no_layers=no_layers,
+            sources=(self,),
         )
 
-    @property
-    def _particles(self) -> int:
-        frames = (frame for site in self.observed.values() for frame in site.frames)
-        return next((frame.size for frame in frames if frame.name == sites.PARTICLE_PLATE), 1)
+    def matrix(self, kind: str, name: str) -> Tensor:
+        """A term for each datum and dimension: see :meth:`Evidence.matrix`."""
+        found = [term.matrix for term in self._of(kind, name) if term.data_dims]
+        if not found:
+            raise ValueError(f"The {kind} of site {name!r} is not known for each datum.")
+        return torch.stack(found).sum(0)
+
+    def draws(self) -> dict[str, Tensor]:
+        """What the guide drew for each datum: latent site -> shape ``(B, m)``."""
+        terms = {term.site: term for term in self.terms if term.kind == "kl" and term.data_dims}
+        return {
+            name: layout(latent.value, latent.events, terms[name])
+            for name, latent in self.latents.items()
+            if name in terms
+        }
+
+    # ------------------------------------------------------------------ inside
+
+    def _of(self, kind: str, name: str) -> list[Term]:
+        return [term for term in self.terms if (term.kind, term.site) == (kind, name)]
 
     def _complete(self) -> bool:
-        return not self.partial and not self.summed_out
+        return not self.partial and not self.absorbed
 
     def _per_datum(self) -> dict[Key, Tensor]:
         """Terms of each datum; none, where some have no value for each datum."""
-        terms: dict[Key, Tensor] = {}
-        if not self._complete() or any(not self._data_dims(d.axes) for d in self.details):
-            return terms
-        for d in self.details:
-            value = d.sign * self._reduced(Factored(d.value, d.n_dims), d.weight, d.axes)
-            key = (d.kind, d.name)
-            terms[key] = terms[key] + value if key in terms else value
-        if len({len(term) for term in terms.values()}) > 1:
-            return {}
-        return terms
+        found: dict[Key, Tensor] = {}
+        if not self._complete() or not all(term.data_dims for term in self.terms):
+            return found
+        for term in self.terms:
+            key = (term.kind, term.site)
+            found[key] = found[key] + term.per_datum if key in found else term.per_datum
+        return found if len({len(term) for term in found.values()}) <= 1 else {}
 
-    def _data_dims(self, axes: Axes) -> list[int]:
-        return sorted(dim for axis, dim in axes.items() if axis in self.data_axes)
-
-    def _reduced(self, detail: Factored, weight: Tensor | float, axes: Axes) -> Tensor:
-        """The expectation of a term for each datum: shape ``(B,)``."""
-        value = detail.total().double()
-        if isinstance(weight, Tensor):
-            value = (value * weight).masked_fill(weight == 0, 0.0)
-        elif weight != 1.0:
-            value = value * weight
-        keep = self._data_dims(axes)
-        drop = [dim for dim in range(-value.dim(), 0) if dim not in keep]
-        if drop:
-            value = value.sum(drop)
-        return value.flatten() / self._particles
-
-    def _matrix(self, value: Tensor, events: int, axes: Axes) -> Tensor:
-        """Values as ``(B, d)``: the data's axes first; of particles and the like, the first."""
-        data = self._data_dims(axes)
-        kept = sorted(dim for axis, dim in axes.items() if axis not in self.data_axes)
-        rank = value.dim() - events
-        for dim in range(-rank, 0):
-            if dim not in data and dim not in kept:
-                value = value.narrow(dim - events, 0, 1)
-        others = [dim for dim in range(-rank, 0) if dim not in data]
-        order = [dim - events for dim in [*data, *others]] + list(range(-events, 0))
-        value = value.permute([dim % value.dim() for dim in order])
-        if not data:
-            return value.flatten()[None]
-        value = value.flatten(0, len(data) - 1)
-        return value.reshape(len(value), -1)
-
-    def _inputs(self, name: str, site: Observed) -> Inputs:
-        detail = next((d for d in self.details if d.name == name), None)
+    def _inputs(self, name: str, site: _Observed) -> Inputs:
         discrete = bool(getattr(site.support, "is_discrete", False))
         boolean = site.likelihood == "Bernoulli"
         kind = "binary" if boolean else "categorical" if discrete else "continuous"
-        if detail is None or (problem := self._problem(name, site, detail)):
-            problem = problem if detail else _SUMMED_OUT.format(name=name)
+        term = next(iter(self._of("reconstruction", name)), None)
+        if term is None or name in self.absorbed:
+            return Inputs(site.value.new_empty((1, 0)), kind, _SUMMED_OUT.format(name=name))
+        problem = self._problem(name, site, term)
+        if problem:
             return Inputs(site.value.new_empty((1, 0)), kind, problem)
         value = site.value.detach()
-        value = value.expand(torch.broadcast_shapes(value.shape, detail.value.shape))
-        return Inputs(self._matrix(value, detail.n_dims, detail.axes), kind)
+        value = value.expand(torch.broadcast_shapes(value.shape, term.value.shape))
+        return Inputs(layout(value, term.event_dims, term), kind)
 
-    def _problem(self, name: str, site: Observed, detail: Detail) -> str:
+    def _problem(self, name: str, site: _Observed, term: Term) -> str:
         if site.masked:
             return (
                 f"Site {name!r} is masked: the entropies of what is missing are not known. "
@@ -320,13 +288,13 @@ class Batch:
                 f"Site {name!r} has a Delta likelihood, which is no density. Give it a scale, "
                 "e.g. Normal(loc, scale)."
             )
-        if site.events != detail.n_dims:
+        if site.events != term.event_dims:
             return (
                 f"The likelihood of site {name!r}, {site.likelihood}, does not factorise over its "
                 "input dimensions, as Eq. 10 needs. Declare independent dimensions with "
                 ".to_event() or a plate."
             )
-        if not self._data_dims(detail.axes):
+        if not term.data_dims:
             return (
                 f"Site {name!r} is not in a plate of data, so it is one datum, and its entropies "
                 "cannot be estimated. Put it in a plate, or name the data's plate with data_plates."
@@ -335,7 +303,7 @@ class Batch:
         for frame in site.frames:
             full = frame.full_size
             if full is not None and frame.size not in (full, -1):
-                if frame.name not in self.data_axes:
+                if frame.name not in term.data_axes:
                     return (
                         f"Site {name!r} sees {frame.size} of the {full} input dimensions in the "
                         f"plate {frame.name!r}. Evaluate without the subsampling."
@@ -368,7 +336,7 @@ class Batch:
                 "some sites are summed out in the model or enumerated one value at a time, and "
                 "have no term of their own"
             )
-        others = {d.name for d in self.details if d.kind == "kl" and d.name not in layers}
+        others = {t.site for t in self.terms if t.kind == "kl" and t.site not in layers}
         if others:
             return f"the latent sites {sorted(others)} are not drawn by the guide for each datum"
         if len(layers) < 2:
@@ -382,29 +350,37 @@ class Batch:
         for name in layers[:-1]:
             if self.latents[name].discrete:
                 return f"site {name!r} is discrete and not the top layer"
-            if name in self.analytic:
+            if name in self.cleared:
                 return f"the model draws {name!r} without regard to the latents above it"
         return ""
 
-    def draws(self) -> dict[str, Tensor]:
-        """What the guide drew for each datum: latent site -> shape ``(B, m)``."""
-        axes = {d.name: d.axes for d in self.details if d.kind == "kl"}
-        return {
-            name: self._matrix(latent.value, latent.events, axes[name])
-            for name, latent in self.latents.items()
-            if name in axes and self._data_dims(axes[name])
-        }
-
     def _below(self, name: str) -> Below:
-        latent = self.latents[name]
-        shares = [d for d in self.details if d.kind == "kl" and d.name == name]
-        last = shares[-1]
-        log_prob = self.below.get(name) or Factored(last.value, last.n_dims)
-        reduced = self._reduced(log_prob, last.weight, last.axes)
-        return Below(self._matrix(latent.value, latent.events, last.axes), reduced)
+        latent, last = self.latents[name], self._of("kl", name)[-1]
+        value, event_dims = self.below.get(name) or (last.value, last.event_dims)
+        down = replace(last, value=value, event_dims=event_dims, sign=1.0)
+        return Below(layout(latent.value, latent.events, last), down.per_datum)
 
 
-_SUMMED_OUT = (
-    "The likelihood of site {name!r} is summed with latents that the model enumerates, so it has "
-    "no value for each input dimension. Enumerate them in the guide instead."
-)
+def _observed(site: Site) -> _Observed:
+    fn: Any = site["fn"]
+    masked = site["mask"] is not None and site["mask"] is not True
+    base = fn
+    while hasattr(base, "base_dist") and not hasattr(base, "transforms"):
+        masked = masked or hasattr(base, "_mask")
+        base = base.base_dist
+    return _Observed(
+        site["value"],
+        getattr(base, "support", None),
+        len(getattr(fn, "event_shape", ())),
+        type(base).__name__,
+        masked,
+        is_delta(base),
+        site["scale"],
+        site["cond_indep_stack"],
+    )
+
+
+def _latent(site: Site) -> _Latent:
+    fn: Any = site["fn"]
+    discrete = bool(getattr(fn, "has_enumerate_support", False))
+    return _Latent(site["value"].detach(), len(fn.event_shape), discrete)

@@ -8,18 +8,18 @@ dimensions apart for as long as the distribution factorises over them.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions.distribution import Distribution as PyroDistribution
 from pyro.distributions.score_parts import ScoreParts
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 Site = dict[str, Any]
+Factored = tuple[Tensor, int]
 
 PARTICLE_PLATE = "num_particles_vectorized"
 """The plate that Pyro puts around programs whose particles are vectorised."""
@@ -28,39 +28,32 @@ _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _SQRT_HALF = math.sqrt(0.5)
 
 
-class Factored(NamedTuple):
-    """A log density or divergence of shape ``batch_shape + dims``.
-
-    ``n_dims`` counts the trailing axes that are event dimensions over which the distribution
-    factorises; it is 0 where the distribution does not say that it does.
-    """
-
-    value: Tensor
-    n_dims: int
-
-    def total(self) -> Tensor:
-        """Sums the event dimensions, as ``fn.log_prob`` would: shape ``batch_shape``."""
-        if not self.n_dims:
-            return self.value
-        return self.value.sum(tuple(range(-self.n_dims, 0)))
-
-
 def log_prob(fn: Distribution, value: Tensor) -> Factored:
-    """``fn.log_prob(value)`` in nats, with the factorising event dimensions kept apart."""
+    """``fn.log_prob(value)`` in nats, with the factorising event dimensions kept apart.
+
+    :returns: the log density, of shape ``batch_shape + dims``, and how many of its last axes are
+        event dimensions over which the distribution is known to factorise.
+    """
     if isinstance(fn, Independent):
         base, n = log_prob(fn.base_dist, value)
-        return Factored(base, n + fn.reinterpreted_batch_ndims)
+        return base, n + fn.reinterpreted_batch_ndims
     if isinstance(fn, MaskedDistribution) and isinstance(fn._mask, Tensor):
         base, n = log_prob(fn.base_dist, value)
         mask = fn._mask.reshape(fn._mask.shape + (1,) * n)
-        return Factored(torch.where(mask, base, base.new_zeros(())), n)
+        return torch.where(mask, base, base.new_zeros(())), n
     if type(fn) is dist.Normal:
-        return Factored(_normal_log_prob(fn, value), 0)
+        return _normal_log_prob(fn, value), 0
     if type(fn) is dist.Bernoulli and "logits" in vars(fn):
-        return Factored(_bernoulli_log_prob(fn, value), 0)
+        return _bernoulli_log_prob(fn, value), 0
     if type(fn) is dist.Categorical and hasattr(value, "_pyro_categorical_support"):
-        return Factored(_enumerated_log_prob(fn, value), 0)
-    return Factored(fn.log_prob(value), 0)
+        return _enumerated_log_prob(fn, value), 0
+    return fn.log_prob(value), 0
+
+
+def total(found: Factored) -> Tensor:
+    """The sum over the event dimensions, as ``fn.log_prob`` gives it: of shape ``batch_shape``."""
+    value, n = found
+    return value.sum(tuple(range(-n, 0))) if n else value
 
 
 def _normal_log_prob(fn: dist.Normal, value: Tensor) -> Tensor:
@@ -110,7 +103,7 @@ def log_prob_at(name: str, site: Site) -> Factored:
     """The site's log density at its value, with errors that name the site."""
     try:
         if site["args"] or site["kwargs"]:
-            return Factored(site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]), 0)
+            return site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]), 0
         return log_prob(site["fn"], site["value"])
     except ValueError as error:
         raise ValueError(f"Error while computing log_prob at site {name!r}:\n{error}") from error
@@ -157,7 +150,7 @@ def analytic_kl(q: Distribution, p: Distribution) -> Factored | None:
         inner = analytic_kl(q.base_dist, p.base_dist)
         if inner is None:
             return None
-        return Factored(inner.value, inner.n_dims + q.reinterpreted_batch_ndims)
+        return inner[0], inner[1] + q.reinterpreted_batch_ndims
     if is_delta(q):
         return None
     try:
@@ -166,7 +159,7 @@ def analytic_kl(q: Distribution, p: Distribution) -> Factored | None:
         return None
     if not isinstance(kl, Tensor):  # a fully masked distribution answers with the number 0
         return None
-    return Factored(kl, 0)
+    return kl, 0
 
 
 def is_delta(fn: Distribution) -> bool:
@@ -174,11 +167,6 @@ def is_delta(fn: Distribution) -> bool:
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
     return isinstance(fn, dist.Delta)
-
-
-def event_weight(fn: Distribution) -> Tensor | None:
-    """The per-event-dimension weights that ``anchor`` put on ``fn``, if any."""
-    return getattr(fn, "event_weight", None)
 
 
 def has_density_everywhere(fn: Distribution) -> bool:
@@ -203,19 +191,14 @@ def broadcast_shapes(a: torch.Size, b: torch.Size) -> torch.Size:
     return torch.broadcast_shapes(a, b) if a else b
 
 
-def is_sample(site: Site) -> bool:
-    """Whether the site is a ``pyro.sample`` statement."""
-    return bool(site["type"] == "sample")
+def samples(trace: Any) -> dict[str, Site]:
+    """The ``pyro.sample`` statements of a trace, by name."""
+    return {name: site for name, site in trace.nodes.items() if site["type"] == "sample"}
 
 
 def is_deterministic(site: Site) -> bool:
     """Whether the site is a ``pyro.deterministic`` statement, whose log density is 0."""
     return bool(site["infer"].get("_deterministic", False))
-
-
-def is_subsample(site: Site) -> bool:
-    """Whether the site is a plate's choice of indices."""
-    return bool(site_is_subsample(site))
 
 
 def enumerated(site: Site) -> bool:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pyro_corex.information import Estimate, entropy_estimate
-from pyro_corex.objective.evidence import Batch, Evidence, Inputs
+from pyro_corex.objective.contributions import Contributions, Key, Sum
+from pyro_corex.objective.evidence import Evidence, Inputs, Recorded
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,29 +38,43 @@ class CorExTerms:
     num_data: float
     """The number of data that the loss stands for."""
 
-    tc_weight: float = 0.0
-    """The weight of the penalty on TC(z) (Sec. 7)."""
+    regularizers: Mapping[str, Tensor] = field(default_factory=dict)
+    """Regularizer -> its value: a scalar, or one for each latent.
 
-    total_correlation: Tensor | None = None
-    """The minibatch estimate of TC(z), a scalar, where ``tc_weight`` is not 0: see
-    :func:`pyro_corex.information.pairwise_total_correlation`."""
+    Joined terms have the mean over batches."""
 
-    mutual_information: Mapping[str, Tensor] = field(default_factory=dict)
-    r"""Latent site of ``mi_weight`` -> :math:`I(z_j : x)` of the batch, in the shape of ``kl``.
+    regularizer_weight: Mapping[str, Tensor | float] = field(default_factory=dict)
+    """Regularizer -> the weight in force; what it multiplies is taken off the bound."""
 
-    It is at most the logarithm of the batch's size.  Joined terms have the mean over batches."""
-
-    mi_weight: Mapping[str, float] = field(default_factory=dict)
-    """Latent site -> the weight of the reward for its ``mutual_information``."""
-
-    sensitivity: Mapping[str, Tensor] = field(default_factory=dict)
-    r"""Latent site of an :class:`Invariance` -> :math:`I(z_j : t|x)`, in the shape of ``kl``."""
-
-    sensitivity_weight: Mapping[str, float] = field(default_factory=dict)
-    """Latent site -> the weight of the penalty on its ``sensitivity``."""
-
-    _batch: Batch | Evidence | None = field(default=None, repr=False, compare=False)
+    _source: Recorded | Evidence | None = field(default=None, repr=False, compare=False)
     """What the terms were made of."""
+
+    @classmethod
+    def of(cls, traces: Sequence[Contributions], num_particles: int) -> CorExTerms:
+        """The terms of one batch, from the traces that an evaluation has made."""
+        sums: dict[Key, Sum] = {}
+        for trace in traces:
+            for key, found in trace.sums.items():
+                sums[key] = sums[key].plus(found) if key in sums else found
+        last = traces[-1]
+        scale = 1.0 / (num_particles * last.num_data)
+        kl = {name: found for (kind, name), found in sums.items() if kind == "kl"}
+        return cls(
+            reconstruction={
+                name: found.value * scale
+                for (kind, name), found in sums.items()
+                if kind == "reconstruction"
+            },
+            kl={name: found.value * scale for name, found in kl.items()},
+            kl_weight={name: found.kl_weight() for name, found in kl.items()},
+            num_data=last.num_data,
+            regularizers={
+                name: torch.stack([trace.regularizers[name][0] for trace in traces]).mean(0)
+                for name in last.regularizers
+            },
+            regularizer_weight={name: weight for name, (_, weight) in last.regularizers.items()},
+            _source=last.recorded,
+        )
 
     @property
     def elbo(self) -> float:
@@ -68,20 +83,16 @@ class CorExTerms:
 
     @property
     def objective(self) -> float:
-        """The sum of ``reconstruction`` minus ``kl_weight * kl`` minus ``tc_weight * TC(z)`` plus
-        ``mi_weight * mutual_information`` minus ``sensitivity_weight * sensitivity``.
+        """The sum of ``reconstruction`` minus ``kl_weight * kl`` minus the regularizers, each times
+        its weight.
 
         Minus the loss that is trained, per datum (Eq. 21).
         """
         weighted = {name: self.kl_weight[name] * kl for name, kl in self.kl.items()}
-        value = float(_total(self.reconstruction) - _total(weighted))
-        if self.total_correlation is not None:
-            value -= self.tc_weight * float(self.total_correlation)
-        for name, known in self.mutual_information.items():
-            value += self.mi_weight[name] * float(known.sum())
-        for name, kept in self.sensitivity.items():
-            value -= self.sensitivity_weight[name] * float(kept.sum())
-        return value
+        penalties = {
+            n: self.regularizer_weight[n] * value for n, value in self.regularizers.items()
+        }
+        return float(_total(self.reconstruction) - _total(weighted) - _total(penalties))
 
     # ------------------------------------------------------------------ with the entropies
 
@@ -184,7 +195,7 @@ class CorExTerms:
         What needs the data (``entropy``, ``relevance``, ``tc_bound``, ``informativeness``,
         ``layers``) is then gone: for keeping the terms of many steps.
         """
-        return replace(self, _batch=None)
+        return replace(self, _source=None)
 
     @staticmethod
     def join(parts: Sequence[CorExTerms]) -> CorExTerms:
@@ -207,18 +218,14 @@ class CorExTerms:
                 for name in values[0]
             }
 
-        tcs = [part.total_correlation for part in parts]
-        pairs = [(tc, share) for tc, share in zip(tcs, shares, strict=True) if tc is not None]
         return replace(
             parts[0],
             reconstruction=mean([part.reconstruction for part in parts]),
             kl=mean([part.kl for part in parts]),
             kl_weight=mean([part.kl_weight for part in parts]),
             num_data=sum(sizes),
-            total_correlation=torch.stack([tc * w for tc, w in pairs]).sum() if pairs else None,
-            mutual_information=mean([part.mutual_information for part in parts]),
-            sensitivity=mean([part.sensitivity for part in parts]),
-            _batch=Evidence.join(evidence),
+            regularizers=mean([part.regularizers for part in parts]),
+            _source=Evidence.join(evidence),
         )
 
     @property
@@ -227,12 +234,12 @@ class CorExTerms:
 
         :raises ValueError: after :meth:`without_data`.
         """
-        if self._batch is None:
+        if self._source is None:
             raise ValueError(
                 "These terms have let go of their data, which the entropies H(x_i) need. Evaluate "
                 "anew, elbo.terms(model, guide, x)."
             )
-        return self._batch.evidence
+        return self._source if isinstance(self._source, Evidence) else self._source.evidence
 
     def _relevance(self) -> float:
         if not self.evidence.inputs:
@@ -253,20 +260,11 @@ class CorExTerms:
         for name, value in self.reconstruction.items():
             lines.append(f"  reconstruction[{name!r}]: {_summary(value, 'dimension')}")
         for name, value in self.kl.items():
-            weight = self.kl_weight[name]
-            low, high = float(weight.min()), float(weight.max())
-            weights = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+            weights = _range(self.kl_weight[name])
             lines.append(f"  kl[{name!r}]: {_summary(value, 'latent')}, weight {weights}")
-        if self.total_correlation is not None:
-            tc = float(self.total_correlation)
-            lines.append(f"  total_correlation: {tc:.4g}, weight {self.tc_weight:g}")
-        for what, values, weights_of in (
-            ("mutual_information", self.mutual_information, self.mi_weight),
-            ("sensitivity", self.sensitivity, self.sensitivity_weight),
-        ):
-            for name, value in values.items():
-                shown = f"{_summary(value, 'latent')}, weight {weights_of[name]:g}"
-                lines.append(f"  {what}[{name!r}]: {shown}")
+        for name, value in self.regularizers.items():
+            weights = _range(self.regularizer_weight[name])
+            lines.append(f"  regularizers[{name!r}]: {_summary(value, 'latent')}, weight {weights}")
         return "\n".join(lines) + ")"
 
 
@@ -304,3 +302,33 @@ def _summary(value: Tensor, unit: str) -> str:
     if value.numel() > 1:
         text += f" over {value.numel()} {unit}s (largest {float(value.max()):.3g})"
     return text
+
+
+def _range(weight: Tensor | float) -> str:
+    values = torch.as_tensor(weight)
+    low, high = float(values.min()), float(values.max())
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def describe_non_finite(traces: Sequence[Contributions]) -> str:
+    """Which terms of an evaluation are NaN or infinite, as a sentence."""
+    found = []
+    terms = CorExTerms.of(traces, 1)
+    for what, values in (
+        ("the reconstruction of site {!r}", terms.reconstruction),
+        ("the KL of site {!r}", terms.kl),
+        ("the regularizer {!r}", terms.regularizers),
+    ):
+        for name, value in values.items():
+            for how, bad in (("NaN", value.isnan()), ("infinite", value.isinf())):
+                count = int(bad.sum())
+                if count:
+                    where = (
+                        f" in {count} of {value.numel()} dimensions" if value.numel() > 1 else ""
+                    )
+                    found.append(f"{what.format(name)} is {how}{where}")
+    return (
+        "The loss is not finite: " + ("; ".join(found) or "the sum of its terms overflows") + ". "
+        "Check the data and the parameters for NaN and for values outside a support, or lower "
+        "the learning rate."
+    )

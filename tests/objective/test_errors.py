@@ -65,7 +65,8 @@ def test_last_terms_after_a_call_that_failed():
         ({"num_particles": 3}, "CorExELBO(num_particles=3)"),
         (
             {"tc_weight": 0.5, "data_plates": {"b", "a"}, "vectorize_particles": True},
-            "CorExELBO(vectorize_particles=True, tc_weight=0.5, data_plates=['a', 'b'])",
+            "CorExELBO(vectorize_particles=True, regularizers=[TotalCorrelation(0.5)], "
+            "data_plates=['a', 'b'])",
         ),
     ],
 )

@@ -1,25 +1,80 @@
-"""Where an analytic KL is right: the mean-field condition, decided from the programs.
+"""Which KLs may be in closed form, and whether a KL has one weight in both programs.
 
 A closed-form KL(q(z | parents) ‖ p(z | parents)) may stand for the log-ratio at site z only if no
-parent of z in the model is a descendant of z in the guide (see the docstring of
-``pyro.infer.TraceMeanField_ELBO``).  In a stack, z¹ has the parent z² in the model, and the guide
-draws z² from z¹: there the log-ratio has to be sampled.
+parent of z in the model is a descendant of z in the guide: the mean-field condition (see the
+docstring of ``pyro.infer.TraceMeanField_ELBO``).  In a stack, z¹ has the parent z² in the model,
+and the guide draws z² from z¹: there the log-ratio has to be sampled.  The condition is decided
+from the programs, once for each set of sites.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
+from pyro.infer.util import is_validation_enabled
 from pyro.ops.provenance import ProvenanceTensor, detach_provenance, get_provenance
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from pyro_corex.objective.sites import Site, is_delta, is_sample
+from pyro_corex.objective.sites import Site, analytic_kl, is_delta
+
+Program = Callable[..., Any]
+
+
+class ClosedForms:
+    """Cache, per program pair, of which KLs may be in closed form."""
+
+    def __init__(self, model: Program, guide: Program) -> None:
+        self.model, self.guide = model, guide
+        self._cleared: dict[tuple[tuple[str, ...], tuple[str, ...]], frozenset[str]] = {}
+        self._parents: dict[tuple[str, ...], dict[str, frozenset[str]] | None] = {}
+
+    def cleared(
+        self, model: dict[str, Site], guide: dict[str, Site], args: Any, kwargs: Any
+    ) -> frozenset[str]:
+        """The sites whose KL may be taken in closed form, of the sites of the two traces."""
+        key = tuple(model), tuple(guide)
+        if key not in self._cleared:
+            both = {
+                name
+                for name in set(model) & set(guide)
+                if not guide[name]["infer"].get("enumerate")
+                and guide[name]["infer"].get("analytic_kl", True)
+            }
+            doubtful = {
+                name
+                for name in both & suspects(list(model), list(guide))
+                if analytic_kl(guide[name]["fn"], model[name]["fn"]) is not None
+            }
+            wrong: set[str] = set()
+            if doubtful:
+                wrong = violations(doubtful, self.model, self.guide, args, kwargs)
+            if wrong and is_validation_enabled():
+                warnings.warn(
+                    f"The KL of {sorted(wrong)} is estimated from a sample: the model draws "
+                    "it given a site that the guide draws from it, where a closed form would be "
+                    'wrong. Mark the guide site infer={"analytic_kl": False} to say that this '
+                    "is meant.",
+                    stacklevel=2,
+                )
+            self._cleared[key] = frozenset(both - wrong)
+        return self._cleared[key]
+
+    def guide_parents(
+        self, latents: Collection[str], args: Any, kwargs: Any
+    ) -> dict[str, frozenset[str]] | None:
+        """Guide site -> the sites that it is drawn from; ``None`` if it cannot be followed."""
+        key = tuple(latents)
+        if key not in self._parents:
+            self._parents[key] = guide_parents(self.guide, args, kwargs)
+        return self._parents[key]
 
 
 def suspects(model_order: list[str], guide_order: list[str]) -> set[str]:
@@ -38,8 +93,8 @@ def suspects(model_order: list[str], guide_order: list[str]) -> set[str]:
 
 def violations(
     names: Collection[str],
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
+    model: Program,
+    guide: Program,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> set[str]:
@@ -60,8 +115,8 @@ def violations(
         ):
             runs = _Runs(model, guide, args, kwargs)
             with _NoReading():
-                guide_parents = _parents(runs.guide(_Track()).nodes)
-                model_parents = _parents(runs.model(runs.guide(), _Track()).nodes)
+                above_in_guide = _parents(runs.guide(_Track()).nodes)
+                above_in_model = _parents(runs.model(runs.guide(), _Track()).nodes)
             found = {name for name in names if runs.changes(name)}
     except Exception:  # any operation may lack support for tracked tensors; be conservative
         return set(names)
@@ -69,15 +124,15 @@ def violations(
         name
         for name in names
         if any(
-            name in _ancestors(parent, guide_parents)
-            for parent in model_parents.get(name, ())
+            name in _ancestors(parent, above_in_guide)
+            for parent in above_in_model.get(name, ())
             if parent != name
         )
     }
 
 
 def guide_parents(
-    guide: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, frozenset[str]] | None:
     """Guide site -> the sites that its distribution depends on; ``None`` if it cannot be followed.
 
@@ -165,7 +220,7 @@ class _Track(Messenger):
 def _parents(nodes: dict[str, Site]) -> dict[str, frozenset[str]]:
     parents = {}
     for name, site in nodes.items():
-        if is_sample(site) and not site_is_subsample(site):
+        if site["type"] == "sample" and not site_is_subsample(site):
             log_prob = site["fn"].log_prob(detach_provenance(site["value"]))
             parents[name] = frozenset(get_provenance(log_prob)) - {name}
     return parents
@@ -180,3 +235,46 @@ def _ancestors(name: str, parents: dict[str, frozenset[str]]) -> set[str]:
                 found.add(parent)
                 stack.append(parent)
     return found
+
+
+# ---------------------------------------------------------------------- one weight
+
+
+def check_same_scale(name: str, model_site: Site, guide_site: Site) -> None:
+    """Raises ``ValueError`` for a negative scale, and for one that differs between the programs."""
+    pairs = [("scale", model_site["scale"], guide_site["scale"])]
+    wp, wq = (getattr(site["fn"], "event_weight", None) for site in (model_site, guide_site))
+    if wp is not None or wq is not None:
+        one = 1.0
+        pairs.append(("per-dimension weight", one if wp is None else wp, one if wq is None else wq))
+    for what, p, q in pairs:
+        if p is q and isinstance(p, float) and p == 1.0:
+            continue
+        for scale in (p, q):
+            if _holds(lambda s: s < 0, scale):
+                raise ValueError(
+                    f"Site {name!r} has the negative {what} {scale}. A KL weight must be >= 0: "
+                    "1 is the bound itself, less than 1 lets the latent carry more, 0 takes the "
+                    "pressure off."
+                )
+        if p is not q and _holds(lambda a, b: a != b, p, q):
+            raise ValueError(
+                f"Site {name!r} has the {what} {p} in the model but {q} in the guide. "
+                "A KL term has one weight: wrap both programs with the same weights, "
+                "anchor(model, weights) and anchor(guide, weights)."
+            )
+
+
+def _holds(condition: Any, *values: Tensor | float) -> bool:
+    """Whether a condition holds anywhere, asked only where the answer costs no synchronisation.
+
+    Values on an accelerator are looked at when Pyro's validation is on, which synchronises anyway.
+    """
+    tensors = [v for v in values if isinstance(v, Tensor)]
+    for tensor in tensors:
+        if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.device.type == "meta":
+            return False
+        if tensor.device.type != "cpu" and not is_validation_enabled():
+            return False
+    result = condition(*values)
+    return bool(result.any()) if isinstance(result, Tensor) else bool(result)

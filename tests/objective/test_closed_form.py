@@ -9,7 +9,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from pyro_corex import CorExELBO
-from pyro_corex.objective.dependencies import suspects, violations
+from pyro_corex.objective.closed_form import suspects, violations
 
 # ---------------------------------------------------------------------- suspects: by order alone
 

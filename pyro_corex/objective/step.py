@@ -1,0 +1,259 @@
+"""Step: what a regularizer gets to see of one evaluation of the objective, and how it is used."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import pyro
+import torch
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.trace_messenger import TraceMessenger
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from pyro_corex.objective.contributions import Contributions
+from pyro_corex.objective.sites import Site
+from pyro_corex.objective.term import Axis
+
+Weight = float | Tensor | Callable[[], float | Tensor]
+
+
+@runtime_checkable
+class Regularizer(Protocol):
+    """A term of one's own: ``weight * regularizer(step)`` nats per datum are taken off the bound.
+
+    A positive weight is a penalty, a negative one a reward.  Any object with these three will do::
+
+        class Energy:
+            name, weight = "energy", 0.1
+
+            def __call__(self, step):
+                return step.draw("z").square().mean(0)  # one value a latent
+
+    An ``nn.Module`` is trained with the programs.  If it has a method ``own_loss(step)``, its
+    parameters follow the gradient of that alone, and the programs only that of the objective: so
+    are critics written.
+    """
+
+    name: str
+    """The key in ``terms.regularizers`` and in the history of :func:`~pyro_corex.fit`."""
+
+    @property
+    def weight(self) -> Weight:
+        """A number, a tensor that fits the value, or a schedule such as ``Warmup``, called."""
+
+    def __call__(self, step: Step) -> Tensor:
+        """The value in nats per datum: a scalar, or one for each latent, ``(m,)``.
+
+        Of several particles in one trace it is the mean.
+        """
+
+
+class Step:
+    """What one evaluation holds: the draws, the distributions, the data and the programs.
+
+    Tensors are those of the evaluation, with their graph.
+    """
+
+    def __init__(
+        self,
+        found: Contributions,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        num_data: float | None,
+        parents: Callable[[Sequence[str]], Mapping[str, frozenset[str]] | None],
+        rerun: Callable[[Any, Any], dict[str, Site]],
+    ) -> None:
+        self.model, self.guide = model, guide
+        self.args, self.kwargs = args, kwargs
+        self.num_data = found.num_data if num_data is None else num_data
+        """The size of the data set: told by ``fit``, else that of the data plate."""
+        self.guide_sites, self.model_sites = found.guide, found.model
+        """The sites of the traces as Pyro records them."""
+        self.data_axes, self.max_plate_nesting = found.data_axes, found.max_plate_nesting
+        self.particles = found.particles
+        """How many draws of each datum one trace holds."""
+        self.parents = parents
+        """From latent sites to what each guide site is drawn from; ``None`` if that is unknown."""
+        self.rerun = rerun
+        """Runs the guide at other arguments, ``rerun(args, kwargs)``, and gives its sites."""
+        self._found = found
+
+    def draw(self, site: str) -> Tensor:
+        """What the guide drew at a latent site: ``batch + events``, for most ``(B, m)``."""
+        value: Tensor = _site(site, self.guide_sites, "guide")["value"]
+        return value
+
+    def q(self, site: str) -> Distribution:
+        """The guide's distribution at a site."""
+        fn: Distribution = _site(site, self.guide_sites, "guide")["fn"]
+        return fn
+
+    def p(self, site: str) -> Distribution:
+        """The model's distribution at a site, given the guide's draws."""
+        fn: Distribution = _site(site, self.model_sites, "model")["fn"]
+        return fn
+
+    def observed(self, site: str) -> Tensor:
+        """The data of an observed site: ``batch + events``, for most ``(B, d)``."""
+        found = _site(site, self.model_sites, "model")
+        if not found["is_observed"]:
+            raise KeyError(f"Site {site!r} of the model is not observed: see step.draw")
+        value: Tensor = found["value"]
+        return value
+
+    def kl(self, site: str) -> Tensor:
+        """The unweighted KL of a site's latents in nats per datum, as ``terms.kl``: ``(m,)``."""
+        known = [name for kind, name in self._found.sums if kind == "kl"]
+        if site not in known:
+            raise KeyError(f"There is no KL of site {site!r}, but of {known}")
+        found = self._found
+        return found.sums["kl", site].value / (found.num_data * found.particles)
+
+    def axes(self, site: str) -> Mapping[Axis, int]:
+        """Plate -> batch dimension of a guide site, without enumeration's and the particles'."""
+        return self._found.axes.get(("guide", site), {})
+
+
+def _site(name: str, nodes: Mapping[str, Site], role: str) -> Site:
+    if name not in nodes:
+        raise KeyError(f"The {role} has no site {name!r}, but {sorted(nodes)}")
+    return nodes[name]
+
+
+# ---------------------------------------------------------------------- what the objective does
+
+
+def check_regularizers(shorthands: Sequence[Regularizer], given: Any) -> tuple[Regularizer, ...]:
+    """The regularizers of an objective: those of its shorthands and those that were given.
+
+    :raises TypeError: for what is no collection of regularizers.
+    :raises ValueError: where two have one name, or a weight is not finite.
+    """
+    if isinstance(given, (str, Mapping)) or callable(given) or not hasattr(given, "__iter__"):
+        raise TypeError(f"regularizers must be a list of regularizers, but got {given!r}")
+    found = (*shorthands, *given)
+    for each in found:
+        lacking = [what for what in ("name", "weight") if not hasattr(each, what)]
+        if isinstance(each, type) or lacking or not callable(each):
+            lacks = (
+                "it is a class, not an instance"
+                if isinstance(each, type)
+                else (f"it lacks {' and '.join(lacking) or '__call__(step)'}")
+            )
+            raise TypeError(
+                "A regularizer must have a name, a weight and __call__(step), but got "
+                f"{each!r}: {lacks}"
+            )
+        if not isinstance(each.name, str) or not each.name:
+            raise TypeError(f"The name of a regularizer must be a string, but got {each.name!r}")
+        check_weight(each.name, each.weight)
+    names = [each.name for each in found]
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(
+            f"Two regularizers have the name {', '.join(map(repr, twice))}: give each its own, for "
+            "terms.regularizers"
+        )
+    return found
+
+
+def check_weight(name: str, weight: Any) -> None:
+    """Raises unless it is a finite number, a tensor or a schedule."""
+    if isinstance(weight, Tensor) or callable(weight):
+        return
+    if not isinstance(weight, (int, float)) or isinstance(weight, bool):
+        raise TypeError(
+            f"The weight of regularizer {name!r} must be a number, a tensor or a schedule such as "
+            f"Warmup(0.0, 1.0, steps=1000), but got {weight!r}"
+        )
+    if not math.isfinite(weight):
+        raise ValueError(f"The weight of regularizer {name!r} must be finite, but got {weight!r}")
+
+
+def regularize(found: Contributions, regularizers: Sequence[Regularizer], step: Step) -> None:
+    """Adds the regularizers' values, and the gradients of their own losses, to the terms."""
+    if found.sequential:
+        raise ValueError(
+            f"The regularizers {[r.name for r in regularizers]} need a single trace, but the guide "
+            'enumerates a site one value at a time. Mark it infer={"enumerate": "parallel"}.'
+        )
+    for regularizer in regularizers:
+        own = getattr(regularizer, "own_loss", None) if isinstance(regularizer, nn.Module) else None
+        parameters = list(regularizer.parameters()) if isinstance(regularizer, nn.Module) else []
+        trained = [p for p in parameters if p.requires_grad]
+        for parameter in trained if own is not None else ():
+            parameter.requires_grad_(False)  # of the objective they follow no gradient
+        try:
+            value = regularizer(step)
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_(True)
+        _check_value(regularizer.name, value, found)
+        weight = regularizer.weight
+        weight = weight() if callable(weight) else weight
+        found.regularizers[regularizer.name] = value, weight
+        if own is not None and trained and torch.is_grad_enabled():
+            zero = _gradient_only(own(step), trained, regularizer.name) * found.particles
+            found.own_losses = zero if found.own_losses is None else found.own_losses + zero
+
+
+def _gradient_only(loss: Any, parameters: list[nn.Parameter], name: str) -> Tensor:
+    """A number that is 0, with the gradient of ``loss`` in the parameters and nowhere else."""
+    if not isinstance(loss, Tensor) or loss.dim():
+        raise TypeError(
+            f"own_loss of regularizer {name!r} must return a scalar tensor, but got "
+            + (f"the shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss))
+        )
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    parts = [
+        (parameter * gradient).sum()
+        for parameter, gradient in zip(parameters, gradients, strict=True)
+        if gradient is not None
+    ]
+    total = torch.stack(parts).sum() if parts else loss.new_zeros(())
+    return total - total.detach()
+
+
+def _check_value(name: str, value: Any, found: Contributions) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"Regularizer {name!r} must return a tensor in nats per datum, but got {value!r}"
+        )
+    sizes = {term.numel() for (kind, _), (term, *_) in found.sums.items() if kind == "kl"}
+    per_datum = len(value) == found.num_data if value.dim() == 1 else False
+    if value.dim() > 1 or (per_datum and len(value) not in sizes):
+        raise ValueError(
+            f"Regularizer {name!r} must return nats per datum, one value or one for each latent, "
+            f"but got the shape {tuple(value.shape)}"
+            + (": take the mean over the data" if per_datum or value.dim() > 1 else "")
+        )
+
+
+def register(regularizer: Any, found: dict[int, str]) -> None:
+    """Lets ``SVI`` see the parameters of a regularizer.
+
+    :param found: the names in Pyro's store that regularizers of this objective have.
+    """
+    if not any(
+        isinstance(handler, TraceMessenger) and getattr(handler, "records_params", True)
+        for handler in _PYRO_STACK
+    ):
+        return  # nobody listens
+    store, name = pyro.get_param_store(), regularizer.name
+    known = found.get(id(regularizer))
+    prefixes = itertools.chain([name], (f"{name}_{k}" for k in itertools.count(1)))
+    for prefix in prefixes if known is None else [known]:
+        named = {f"{prefix}.{n}": p for n, p in regularizer.named_parameters() if p.requires_grad}
+        if known is None and any(n in store and store[n] is not p for n, p in named.items()):
+            continue  # another instance has this name
+        found[id(regularizer)] = prefix
+        for full, parameter in named.items():
+            pyro.param(full, parameter)
+        return
