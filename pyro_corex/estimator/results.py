@@ -58,10 +58,9 @@ def row_terms(layer: Layer, x: Tensor) -> RowTerms:
     with evaluating(program, 0):
         for rows in x.split(_batch_size(layer)):
             evidence = elbo.terms(program.model, program.guide, rows).evidence
-            batch = elbo.last_sums.batch
             reconstruction = np.zeros(rows.shape)
             for site, columns in program.site_columns.items():
-                reconstruction[:, columns] = _matrix(batch, site)
+                reconstruction[:, columns] = evidence.matrix("reconstruction", site).numpy()
             kl = {
                 site: term.numpy()
                 for (kind, site), term in evidence.per_datum.items()
@@ -78,15 +77,6 @@ def row_terms(layer: Layer, x: Tensor) -> RowTerms:
             )
     names = vars(parts[0])
     return RowTerms(**{name: np.concatenate([vars(p)[name] for p in parts]) for name in names})
-
-
-def _matrix(batch, site):
-    out = 0.0
-    for d in batch.details:
-        if d.name == site and d.kind == "reconstruction":
-            v = d.value * d.weight
-            out = out + v.sum(tuple(range(v.dim() - 2))) if v.dim() > 2 else out + v
-    return out.numpy()
 
 
 def _batch_size(layer: Layer) -> int:
