@@ -234,26 +234,24 @@ def train(
     """
     n = len(data)
     batch_size = min(options.batch_size if n < 100_000 else 4 * options.batch_size, n)
-    steps = math.ceil(n / batch_size)
-    epochs = max(1, round(options.max_iter / steps))
-    slow = (epochs - epochs // 3) * steps
+    epochs = max(1, round(options.max_iter / math.ceil(n / batch_size)))
+    optimisers: list[torch.optim.Optimizer] = []
     ended = 0
 
-    def count(epoch: int, *_: Any) -> None:
+    def optimiser(parameters: Any) -> torch.optim.Optimizer:
+        optimisers.append(torch.optim.Adam(parameters, lr=options.lr))
+        return optimisers[0]
+
+    def after(epoch: int, *_: Any) -> None:
         nonlocal ended
         ended = epoch
-
-    def schedule(optimiser: torch.optim.Optimizer) -> Any:
-        def factor(step: int) -> float:
-            return 1.0 if step < slow else 0.2
-
-        return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        if epoch == epochs - epochs // 3:
+            optimisers[0].param_groups[0]["lr"] = options.lr / 5
 
     try:
         found = fit(
             program, data, transform=transform, epochs=epochs, batch_size=batch_size,
-            lr=options.lr, lr_schedule=schedule, seed=options.seed, device="cpu", callback=count,
-            progress=False,
+            optimizer=optimiser, seed=options.seed, device="cpu", callback=after, progress=False,
         )  # fmt: skip
     except ValueError as error:  # the data have been checked: it is the loss
         raise FloatingPointError(

@@ -24,6 +24,7 @@ MAX_ROWS = 20_000
 """Rows on which the bound is evaluated; of longer tables a random subset."""
 _DRAWS = 20  # of what is missing, at most
 _CELLS = 1 << 22  # entries, times the values of a latent, that are evaluated at once
+_ALL_CELLS = 1 << 24  # and that all draws of what is missing may take
 _GAP = 1e-6  # half the least width of a cell over which equal values are spread
 
 
@@ -150,7 +151,8 @@ def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
     """
     missing = x.isnan()
     n, m = len(x), layer.n_hidden
-    n_draws = int(np.clip(MAX_ROWS // n, 1, _DRAWS)) if missing.any() else 1
+    cells = x.numel() * layer.program.n_points
+    n_draws = int(np.clip(_ALL_CELLS // cells, 1, _DRAWS)) if missing.any() else 1
     counts = (~missing).double().mean(0).clamp(min=1e-12).numpy() * n_data
     mis, mis_stderr = layer.mutual_information(x, counts)
     share = layer.shares(mis)

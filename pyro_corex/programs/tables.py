@@ -39,7 +39,7 @@ from pyro_corex.programs.plates import data_plate, latent_plate
 
 KINDS = ("continuous", "ordinal", "nominal", "counts")
 _FAR = 40.0  # a logit as good as infinite
-_N_POINTS = 64  # at which what is no quadratic form is averaged
+_N_POINTS = 32  # at which what is no quadratic form is averaged
 
 
 @dataclass(frozen=True)
