@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from pyro_corex.estimator.factors import FLOOR
-from pyro_corex.estimator.layer import Training
+from pyro_corex.estimator.layer import Batches, Training
 from pyro_corex.estimator.parameters import Options
-from pyro_corex.estimator.scores import Batches
 from pyro_corex.programs.tables import TableVAE
 
 

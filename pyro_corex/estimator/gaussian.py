@@ -14,11 +14,10 @@ from torch import Tensor
 from pyro_corex.estimator.columns import Column
 from pyro_corex.estimator.em import expectation_maximisation
 from pyro_corex.estimator.factors import FLOOR, factor_analysis, with_style
-from pyro_corex.estimator.initial import initialise, place_anchors
-from pyro_corex.estimator.layer import Points, Training
+from pyro_corex.estimator.initial import initialise, moments, place_anchors
+from pyro_corex.estimator.layer import Batches, Points, Training
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import correlation_loadings, promax, reported_rotation
-from pyro_corex.estimator.scores import Batches, moments
 from pyro_corex.programs.tables import TableSpec, TableVAE, normal_points
 from pyro_corex.training import fit
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,6 +17,8 @@ from pyro_corex.programs.latent_classes import LatentClasses
 from pyro_corex.programs.tables import TableVAE
 
 Array = NDArray[Any]
+Batches = Callable[[], Iterator[Tensor]]
+"""Coded rows, batch by batch, from the beginning each time."""
 Points = Iterable[tuple[Tensor, Tensor]]
 """Latents ``(N or 1, m)`` and their weights, which broadcast against ``(N, d)`` and sum to 1."""
 
@@ -39,70 +41,60 @@ class Layer(Protocol):
     turned; where there is a style of answering, it is the last of the m and no latent to the user.
     """
 
-    columns: Sequence[Column]
     training: Training
     style: bool
     """Whether the last latent is a style of answering."""
 
     @property
+    def columns(self) -> Sequence[Column]:
+        """The columns that vary."""
+
+    @property
     def program(self) -> TableVAE | LatentClasses:
         """The Pyro program, in evaluation mode: what it sums over has no noise."""
-        ...
 
     @property
     def n_hidden(self) -> int:
         """The number of latents, m, with that of a style of answering."""
-        ...
 
     def reorder(self, order: Array) -> None:
         """Puts the reported latents into another order."""
-        ...
 
     def encode(self, x: Tensor) -> Array:
         """The reported latents of each row without a style: means, or most probable states."""
-        ...
 
     def reported(self, z: Tensor) -> Array:
         """The program's latents as they are reported, without a style."""
-        ...
 
     def latents(self, reported: Array) -> Tensor:
         """The program's latents for reported ones, with or without a style: ``(N, m)``."""
-        ...
 
     def prior(self, n: int) -> Tensor:
         """Draws ``(n, m)`` of the program's latents."""
-        ...
 
     def points(self, x: Tensor) -> Points:
         """Latents over which a mean is one over q(z|x)."""
-        ...
 
     def latent_kl(self, x: Tensor, kl: Mapping[str, Array]) -> Array:
         """How the KL of each row is shared among the reported latents: ``(N, m)``, in nats.
 
         :param kl: that of each latent site, ``(N,)``.
         """
-        ...
 
     def mutual_information(self, x: Tensor, n_data: Array) -> tuple[Array, Array]:
         """I(z_j : x_i) in nats and standard errors, ``(m, d)`` each.
 
         :param n_data: how many entries of each column were observed.
         """
-        ...
 
     def shares(self, mis: Array) -> Array:
         """Shares of the latents in each column's relevance, ``(m, d)``, 1 in sum over latents."""
-        ...
 
     def clusters(self, mis: Array) -> Array:
         """The latent of each column, ``(d,)``; ``mis`` is without a style."""
-        ...
 
     def parameters_by_latent(self) -> Array:
         """Free parameters of the dependence among the columns: ``(m,)``."""
-        ...
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,49 +39,29 @@ class Words:
         :raises ValueError: as scikit-learn's validation does, and for columns that are words in
             one table and numbers in the other.
         """
+        least: dict[str, Any] = {"reset": reset, "ensure_min_samples": 2 if reset else 1}
         if reset:
             self.labels, self.ordered = {}, {}
-        if not self._has_words(x):
+        if not _has_words(x):
             if self.labels and not reset:
                 name = column_names(estimator)[next(iter(self.labels))]
                 raise ValueError(
                     f"Column {name!r} held words in fit, but this table holds only numbers. Give a "
                     "table with the columns that were fitted."
                 )
-            return validate_data(
-                estimator,
-                x,
-                reset=reset,
-                dtype=[np.float64, np.float32],
-                ensure_all_finite="allow-nan",
-                ensure_min_samples=2 if reset else 1,
-            )
-        validate_data(estimator, x, reset=reset, skip_check_array=True)
-        columns = _columns(x)
-        n = len(columns[0]) if columns else 0
-        if n < (2 if reset else 1):
-            raise ValueError(f"Found array with {n} sample(s) while a minimum of 2 is required.")
-        out = np.empty((n, len(columns)))
-        for i, values in enumerate(columns):
-            out[:, i] = self._column(i, column_names(estimator)[i], values, reset)
+            dtypes = [np.float64, np.float32]
+            return validate_data(estimator, x, dtype=dtypes, ensure_all_finite="allow-nan", **least)
+        table = validate_data(estimator, x, dtype=object, ensure_all_finite=False, **least)
+        out = np.empty(table.shape)
+        for i, name in enumerate(column_names(estimator)):
+            dtype = list(x.dtypes)[i] if hasattr(x, "dtypes") else None
+            out[:, i] = self._column(i, name, table[:, i], dtype, reset)
         if np.isinf(out).any():
             raise ValueError("Input X contains infinity. Missing values are NaN or None.")
         return out
 
-    def _has_words(self, x: Any) -> bool:
-        dtypes = getattr(x, "dtypes", None)
-        if dtypes is not None and hasattr(x, "columns"):
-            return any(_is_word_dtype(dtype) for dtype in dtypes)
-        if isinstance(x, np.ndarray):
-            if x.dtype.kind in "US":
-                return x.ndim == 2
-            if x.dtype == object and x.ndim == 2:
-                return any(isinstance(value, str) for value in x.ravel())
-        return False
-
-    def _column(self, i: int, name: Any, values: Any, reset: bool) -> Array:
-        categories = getattr(getattr(values, "dtype", None), "categories", None)
-        raw = np.asarray(values, dtype=object)
+    def _column(self, i: int, name: Any, raw: Array, dtype: Any, reset: bool) -> Array:
+        categories = getattr(dtype, "categories", None)
         seen = ~np.array([_is_missing(value) for value in raw])
         words = categories is not None or any(isinstance(value, str) for value in raw[seen])
         if not words:
@@ -93,7 +74,7 @@ class Words:
             out[seen] = raw[seen].astype(float)
             return out
         if reset:
-            self.ordered[i] = bool(getattr(values.dtype, "ordered", False))
+            self.ordered[i] = bool(getattr(dtype, "ordered", False))
             found = {str(value) for value in raw[seen]}
             names = sorted(found) if categories is None else categories
             self.labels[i] = [label for label in names if str(label) in found]
@@ -127,21 +108,21 @@ class Words:
         return encoder.transform(np.array([str(w) for w in words], dtype=object)[:, None])[:, 0]
 
 
-def _is_word_dtype(dtype: Any) -> bool:
-    text = str(dtype).lower()
-    return text in ("object", "category", "str") or "string" in text or "enum" in text
+def _has_words(x: Any) -> bool:
+    if hasattr(x, "dtypes") and hasattr(x, "columns"):
+        names = [str(dtype).lower() for dtype in x.dtypes]
+        return any(re.search("object|category|str|enum", name) for name in names)
+    if not isinstance(x, np.ndarray) or x.ndim != 2:
+        return False
+    return x.dtype.kind in "US" or (
+        x.dtype == object and any(isinstance(value, str) for value in x.ravel())
+    )
 
 
 def _is_missing(value: Any) -> bool:
     if value is None or str(value) in ("<NA>", "NaT"):
         return True
     return isinstance(value, float) and np.isnan(value)
-
-
-def _columns(x: Any) -> list[Any]:
-    if hasattr(x, "columns"):
-        return [x[name] for name in x.columns]
-    return [x[:, i] for i in range(x.shape[1])]
 
 
 def column_names(estimator: Any) -> list[Any]:

@@ -134,7 +134,9 @@ class LatentClasses(CorExProgram):
         posterior = self.log_posterior(x)
         with data_plate(len(x)):
             for j in pyro.markov(range(len(self.n_states)), history=0):
-                fn = dist.Categorical(logits=posterior[:, j : j + 1, : self.n_states[j]], validate_args=False)
+                fn = dist.Categorical(
+                    logits=posterior[:, j : j + 1, : self.n_states[j]], validate_args=False
+                )
                 pyro.sample(f"z_{j}", fn, infer={"enumerate": "parallel"})
 
     def log_joint(self, x: Tensor) -> Tensor:
