@@ -178,7 +178,6 @@ class TableVAE(CorExProgram):
     allowed: Tensor
     column_weight: Tensor
     prior_precision: Tensor
-    points: Tensor
 
     def __init__(self, spec: TableSpec, latent_dim: int, hidden: Sequence[int] = ()) -> None:
         super().__init__("normal")
@@ -211,8 +210,7 @@ class TableVAE(CorExProgram):
         self.register_buffer("prior_precision", torch.eye(m))
         self.hidden = tuple(hidden)
         quadratic = not self.hidden and len(self._by_kind["continuous"]) == len(spec.kinds)
-        points = normal_points(m, 2 if quadratic else _N_POINTS).to(self.weight)
-        self.register_buffer("points", points, persistent=False)
+        self._points = normal_points(m, 2 if quadratic else _N_POINTS)
         self.decoder_net = self.encoder_net = None
         if self.hidden:
             self.decoder_net = mlp([m, *self.hidden, n])
@@ -304,7 +302,7 @@ class TableVAE(CorExProgram):
         with data_plate(len(x)):
             point, q = self._point(x), self.encode(x)
             if point is not None:
-                q = _NormalAtPoints(q, self.points[point[..., 0]])
+                q = _NormalAtPoints(q, self._points.to(self.weight)[point[..., 0]])
             with latent_plate("latents", self.latent_dim):
                 return pyro.sample("z", q)
 
@@ -312,7 +310,7 @@ class TableVAE(CorExProgram):
         """Which of the points is taken; ``None`` where they are not summed over."""
         if self.training:
             return None
-        logits = x.new_zeros(len(x), 1, len(self.points))
+        logits = x.new_zeros(len(x), 1, self.n_points)
         uniform = dist.Categorical(logits=logits, validate_args=False)
         point: Tensor = pyro.sample("point", uniform, infer={"enumerate": "parallel"})
         enumerated = point.dim() > 2 and point.shape[-2] == 1  # in a dimension left of the data's
@@ -382,18 +380,10 @@ class TableVAE(CorExProgram):
             loc, scale = loc + scale * shift, scale * log_ratio.clamp(-5.0, 3.0).exp()
         return dist.Normal(loc, scale, validate_args=False)
 
-    def decode(self, z: Tensor) -> list[tuple[str, list[int], Distribution]]:
-        """q(x|z), by kind: see :meth:`column_distributions`."""
-        if z.shape[-1:] != (self.latent_dim,):
-            raise ValueError(
-                f"z must have the shape (n, {self.latent_dim}), but got {tuple(z.shape)}"
-            )
-        return list(self.column_distributions(z))
-
     @property
     def n_points(self) -> int:
         """How many values of z are summed over."""
-        return len(self.points)
+        return len(self._points)
 
     @property
     def site_columns(self) -> dict[str, list[int]]:

@@ -140,7 +140,7 @@ def test_auto_finds_the_number_of_causes():
 
 def test_an_anchor_on_a_constant_column():
     with pytest.raises(ValueError, match=r"anchors names column 'x6', which is constant"):
-        CorEx(2, anchors={0: [6]}).fit(np.column_stack([X, np.ones(100)]))
+        CorEx(2, anchors={0: [6]}).fit(np.column_stack([X, np.ones(len(X))]))
 
 
 def test_auto_needs_rows_to_hold_out():
