@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_corex.estimator.columns import Column
+from pyro_corex.estimator.columns import Array, Column
 from pyro_corex.estimator.group import ZERO, Design, Fitted
 from pyro_corex.estimator.grouping import find_groups, pairwise_scores
 from pyro_corex.estimator.layer import Batches, Points, Training
@@ -18,8 +16,6 @@ from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.refine import refine, table_information
 from pyro_corex.programs.latent_classes import LatentClasses
 from pyro_corex.programs.tables import TableSpec
-
-Array = NDArray[Any]
 
 MAX_ROWS = 100_000
 """Rows from which groups and states are found; of longer tables the first."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[Any]
+"""A numpy array, most often of floats."""
 
 _CELLS = 1 << 21  # entries that are coded at once
 

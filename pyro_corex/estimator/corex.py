@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from torch import Tensor
 
 from pyro_corex.estimator.categorical import fit_categorical
-from pyro_corex.estimator.columns import Coding
+from pyro_corex.estimator.columns import Array, Coding
 from pyro_corex.estimator.fitted import FittedTable
 from pyro_corex.estimator.gaussian import fit_gaussian
 from pyro_corex.estimator.layer import Layer
@@ -29,8 +28,6 @@ from pyro_corex.estimator.table import (
     read_anchors,
     read_kinds,
 )
-
-Array = NDArray[Any]
 
 _LARGE = 20_000_000  # entries from which float32 data stay float32
 _SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50)  # that "auto" tries

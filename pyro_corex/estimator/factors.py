@@ -7,16 +7,12 @@ posterior precision is diagonal.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.optimize import minimize
 
+from pyro_corex.estimator.columns import Array
 from pyro_corex.estimator.rotation import simplicity, style_rotation
-
-Array = NDArray[Any]
 
 FLOOR = 0.004
 """The least share of noise in the variance of a column."""
@@ -98,37 +94,6 @@ def _bic(corr: Array, n: int, loadings: Array, psi: Array) -> float:
     model = loadings @ loadings.T + np.diag(psi)
     fit = np.linalg.slogdet(model)[1] + np.trace(np.linalg.solve(model, corr))
     return float(n * fit + np.log(n) * (d * m - m * (m - 1) / 2))
-
-
-def constrained_factors(
-    corr: Array, loadings: Array, psi: Array, allowed: Array, weight: Array, n_iter: int = 300
-) -> tuple[Array, Array]:
-    """EM for a factor model in which some loadings are 0 and columns count with a weight.
-
-    :param corr: ``(d, d)``.
-    :param allowed: ``(d, m)``, 1 where a loading may differ from 0.
-    :param weight: ``(d,)``: how often the likelihood of a column counts.
-    """
-    w, psi = loadings * allowed, psi.copy()
-    eye = np.eye(w.shape[1])
-    gated = np.flatnonzero(~allowed.astype(bool).all(1))
-    for _ in range(n_iter):
-        scaled = w * (weight / psi)[:, None]
-        cov = np.linalg.inv(eye + w.T @ scaled)
-        back = cov @ scaled.T
-        zx = back @ corr
-        zz = cov + zx @ back.T
-        new = np.linalg.solve(zz, zx).T
-        for i in gated:
-            free = np.flatnonzero(allowed[i])
-            new[i] = 0.0
-            new[i, free] = np.linalg.solve(zz[np.ix_(free, free)], zx[free, i])
-        moved = np.abs(new - w).max()
-        w = new
-        psi = np.maximum(np.diag(corr) - 2 * (w * zx.T).sum(1) + ((w @ zz) * w).sum(1), FLOOR)
-        if moved < 1e-5:
-            break
-    return w, psi
 
 
 def nearest_correlation(corr: Array, floor: float = 1e-3) -> Array:

@@ -7,21 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from pyro_corex.estimator.categorical import CategoricalLayer
-from pyro_corex.estimator.columns import Coding, Column
+from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.gaussian import GaussianLayer
 from pyro_corex.estimator.layer import Layer, predict, sample
 from pyro_corex.estimator.results import completed, row_terms
 from pyro_corex.estimator.summary import summarise
 from pyro_corex.estimator.table import Words, column_names
-
-Array = NDArray[Any]
 
 
 class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_corex.estimator.columns import Column
+from pyro_corex.estimator.columns import Array, Column
 from pyro_corex.estimator.em import expectation_maximisation
 from pyro_corex.estimator.factors import FLOOR, factor_analysis, with_style
 from pyro_corex.estimator.initial import initialise, moments, place_anchors
@@ -20,8 +19,6 @@ from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import correlation_loadings, promax, reported_rotation
 from pyro_corex.programs.tables import TableSpec, TableVAE, normal_points
 from pyro_corex.training import fit
-
-Array = NDArray[Any]
 
 
 class GaussianLayer:
@@ -204,7 +201,7 @@ def fit_gaussian(
         torch.manual_seed(options.seed)
         program = TableVAE(spec, loadings.shape[1], options.hidden).to(options.dtype)
     if options.anchors:
-        loadings, psi = place_anchors(found, loadings, psi, program, options)
+        loadings, psi = place_anchors(found, loadings, program, options)
     initialise(program, columns, found, loadings, psi)
     linear_gaussian = set(spec.kinds) == {"continuous"} and not options.hidden
     training = Training()

@@ -12,14 +12,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 from scipy.special import softmax
 from scipy.stats import nbinom, norm
 
-from pyro_corex.estimator.columns import Column
-
-Array = NDArray[Any]
+from pyro_corex.estimator.columns import Array, Column
 
 ZERO = 0.004
 """Probabilities below are at the border, and not free."""

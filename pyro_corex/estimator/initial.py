@@ -9,19 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import norm
 from torch import Tensor
 
-from pyro_corex.estimator.columns import Column
-from pyro_corex.estimator.factors import FLOOR, constrained_factors, nearest_correlation
+from pyro_corex.estimator.columns import Array, Column
+from pyro_corex.estimator.factors import FLOOR, nearest_correlation
 from pyro_corex.estimator.layer import Batches
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import varimax
 from pyro_corex.programs.tables import TableVAE
-
-Array = NDArray[Any]
 
 _LOGIT = 1.702  # a logistic of this scale is as good as a normal of scale 1
 
@@ -96,46 +93,31 @@ def moments(columns: Sequence[Column], batches: Batches) -> Moments:
 
 
 def place_anchors(
-    found: Moments, loadings: Array, psi: Array, program: TableVAE, options: Options
+    found: Moments, loadings: Array, program: TableVAE, options: Options
 ) -> tuple[Array, Array]:
     """Turns the factors so that each anchored latent points at its columns, and lets these columns
     load on nothing else.
+
+    :returns: loadings and noise variances.
     """
-    m = options.n_hidden
-    allowed = np.ones((len(program.spec.kinds), m))
-    weight = np.ones(len(program.spec.kinds))
+    m, axes = options.n_hidden, []
     for latent, strengths in options.anchors.items():
-        for i, strength in strengths.items():
-            if allowed[i].all():
-                allowed[i] = 0.0
-            allowed[i, latent] = 1.0
-            weight[i] = max(weight[i], strength)
-    axes = np.zeros((m, 0))
-    for strengths in options.anchors.values():
-        units = np.flatnonzero(np.isin(found.column, list(strengths)))
-        v = loadings[units]
-        _, s, vt = np.linalg.svd(v, full_matrices=False)
-        axis = vt[0] if s[0] > 1e-9 else np.eye(m)[0]
-        axis = axis - axes @ (axes.T @ axis)
-        size = float(np.linalg.norm(axis))
-        if size < 1e-6:
-            rest = np.linalg.svd(np.eye(m) - axes @ axes.T)[0][:, 0]
-            axis, size = rest, 1.0
-        axes = np.concatenate([axes, (axis / size)[:, None]], 1)
-    basis = np.linalg.qr(np.concatenate([axes, np.eye(m)], 1))[0][:, :m]
-    free = [j for j in range(m) if j not in options.anchors]
-    order = [*options.anchors, *free]
+        own = list(strengths)
+        program.allowed[own] = 0.0
+        program.allowed[own, latent] = 1.0
+        program.column_weight[own] = torch.as_tensor(list(strengths.values())).to(program.weight)
+        axes.append(np.linalg.svd(loadings[np.isin(found.column, own)])[2][0])
+    k = len(axes)
+    basis = np.linalg.qr(np.column_stack([*axes, np.eye(m)]))[
+        0
+    ]  # and what is left
     turned = loadings @ basis
-    k = axes.shape[1]
-    turned[:, k:] = turned[:, k:] @ varimax(turned[:, k:]) if k < m else turned[:, k:]
+    if k < m:
+        turned[:, k:] = turned[:, k:] @ varimax(turned[:, k:])
     placed = np.empty_like(turned)
-    placed[:, order] = turned
-    w, psi = constrained_factors(
-        found.corr, placed, psi, allowed[found.column], weight[found.column]
-    )
-    program.allowed.copy_(torch.as_tensor(allowed))
-    program.column_weight.copy_(torch.as_tensor(weight))
-    return w, psi
+    placed[:, [*options.anchors, *(j for j in range(m) if j not in options.anchors)]] = turned
+    placed *= program.allowed.numpy()[found.column]
+    return placed, np.maximum(np.diag(found.corr) - (placed**2).sum(1), FLOOR)
 
 
 @torch.no_grad()

@@ -9,14 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_corex.estimator.columns import Column
+from pyro_corex.estimator.columns import Array, Column
 from pyro_corex.programs.latent_classes import LatentClasses
 from pyro_corex.programs.tables import TableVAE
 
-Array = NDArray[Any]
 Batches = Callable[[], Iterator[Tensor]]
 """Coded rows, batch by batch, from the beginning each time."""
 Points = Iterable[tuple[Tensor, Tensor]]

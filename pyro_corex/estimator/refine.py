@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import rel_entr
 
+from pyro_corex.estimator.columns import Array
 from pyro_corex.estimator.group import Design, Fitted, fit_group
 from pyro_corex.estimator.parameters import Options
-
-Array = NDArray[Any]
 
 
 def table_information(counts: Array) -> tuple[float, float]:

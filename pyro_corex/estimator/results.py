@@ -10,15 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pyro_corex.estimator.columns import Array
 from pyro_corex.estimator.layer import Layer, draw
 from pyro_corex.evaluation import TCBound, tc_bound
 from pyro_corex.evaluation.bound import evaluating
 from pyro_corex.objective import CorExELBO
-
-Array = NDArray[np.float64]
 
 MAX_ROWS = 20_000
 """Rows on which the bound is evaluated; of longer tables a random subset."""

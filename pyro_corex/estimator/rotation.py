@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from pyro_corex.estimator.columns import Array
 from pyro_corex.programs.tables import TableVAE
-
-Array = NDArray[Any]
 
 
 @torch.no_grad()

@@ -9,15 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.special import ndtri
 from sklearn.preprocessing import OrdinalEncoder
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from pyro_corex.estimator.columns import Column
-
-Array = NDArray[Any]
+from pyro_corex.estimator.columns import Array, Column
 
 USER_KINDS = ("binary", "categorical", "ordinal", "counts", "continuous")
 _MAX_LEVELS = 20  # integers with more distinct values are not levels
