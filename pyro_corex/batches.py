@@ -17,17 +17,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-Data = (
-    Tensor
-    | np.ndarray[Any, Any]
-    | tuple[Any, ...]
-    | Mapping[str, Any]
-    | Dataset[Any]
-    | Iterable[Any]
-)
-"""A tensor or an array ``(N, ...)``, a tuple or a mapping of them, a ``Dataset``, or an iterable of
-batches such as a ``DataLoader``."""
-
 Transform = Callable[..., Any]
 """From what the programs would be given of a batch to what they are given instead."""
 
@@ -110,6 +99,19 @@ class Batch:
         shown = [_kind(value) for value in self.args]
         shown += [f"{name}: {_kind(value)}" for name, value in self.kwargs.items()]
         return f"Batch({', '.join(shown)})"
+
+
+Data = (
+    Tensor
+    | np.ndarray[Any, Any]
+    | tuple[Any, ...]
+    | Mapping[str, Any]
+    | Dataset[Any]
+    | Iterable[Any]
+    | Batch
+)
+"""A tensor or an array ``(N, ...)``, a tuple or a mapping of them, a ``Dataset``, or an iterable of
+batches such as a ``DataLoader``; or all data as one batch."""
 
 
 # ---------------------------------------------------------------------- programs

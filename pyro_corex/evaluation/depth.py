@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_corex.batches import Data
+from pyro_corex.batches import Data, check_count
 from pyro_corex.evaluation.bound import TCBound, tc_bound
 from pyro_corex.information import Estimate
 from pyro_corex.programs import Layer, Likelihood, Prior, StackedCorEx
@@ -167,8 +167,8 @@ def _bias(bound: TCBound) -> float:
 
 
 def _depths(layers: Any, max_depth: int | None) -> Any:
-    if max_depth is not None and (not isinstance(max_depth, int) or max_depth < 1):
-        raise ValueError(f"max_depth must be an integer >= 1, but got {max_depth!r}")
+    if max_depth is not None:
+        check_count("max_depth", max_depth)
     if callable(layers):
         if max_depth is None:
             raise ValueError("max_depth is needed where layers is a function of the level")

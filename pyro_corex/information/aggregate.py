@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
-from pyro_corex.information.batches import Data, read_batches
+from pyro_corex.batches import Data, Transform, prepare, read_batches
 from pyro_corex.information.checks import check_gaussian
 from pyro_corex.information.estimate import Estimate
 from pyro_corex.information.memory_maps import concatenate_in_files
@@ -76,26 +75,30 @@ class AggregatePosterior:
         *,
         layer: int = -1,
         batch_size: int = _BATCH,
+        transform: Transform | None = None,
         storage: str | Path | None = None,
     ) -> AggregatePosterior:
-        """Encode a data set with ``module.encode``, without gradients and in eval mode.
+        """Encodes a data set with ``module.encode(*batch)``, without gradients, in evaluation mode.
 
         The data are read batch by batch. What is kept of each datum are the parameters of its
         encoder, 2 m numbers, or m K for discrete latents; where they are too many for memory, give
         a folder as ``storage``, and N is bound by the disk alone.
 
-        :param module: its ``encode(x)`` returns a Normal with ``loc`` and ``scale`` ``(B, m)``,
-            possibly inside Independent, or a Categorical with ``probs`` ``(B, K)`` or ``(B, m,
-            K)``, or a sequence of such, one per layer.  The module's training mode is restored.
-        :param data: ``(N, ...)`` tensor or array, a Dataset, or an iterable of batches such as a
-            DataLoader.  A batch that is a tuple or list is taken to begin with x.  Batches are
-            moved to the device of the module's parameters.
-        :param layer: which layer of a stack, the last by default. ``encode`` decides what the upper
-            layers are conditioned on: in ``StackedCorEx`` on the mean of the layer below.
-        :param batch_size: how many rows are encoded at once, unless data are batches already.
+        :param module: its ``encode`` returns a Normal with ``loc`` and ``scale`` ``(B, m)``,
+            possibly inside Independent, or a Categorical with ``probs`` ``(B, K)`` or
+            ``(B, m, K)``, or a sequence of such, one for each layer.
+        :param data: ``(N, ...)``: a tensor, an array, a tuple or a dict of them, a ``Dataset``, or
+            an iterable of batches such as a ``DataLoader``.  ``encode`` is given all of a batch, a
+            dict as keyword arguments; that of a ready-made program takes x alone, which is its
+            first entry or the one named ``"x"``.
+        :param layer: which layer of a stack, the last by default.  ``encode`` decides what the
+            upper layers are conditioned on: in ``StackedCorEx`` on the mean of the layer below.
+        :param batch_size: of tensors, arrays and data sets.
+        :param transform: as :func:`~pyro_corex.tc_bound` takes it.
         :param storage: a folder for temporary files, which hold the encodings in place of memory,
             are read by all methods and vanish with this object.  The result is on the CPU then.
-        :raises TypeError: where the module has no ``encode``, or it returns no such distribution.
+        :raises TypeError: where the module has no ``encode``, or it returns no such distribution
+            or does not take what a batch holds.
         :raises ValueError: where there are no data, or ``layer`` or ``batch_size`` is out of range.
         :raises OSError: where ``storage`` does not exist, may not be written to, or is full.
         """
@@ -103,28 +106,25 @@ class AggregatePosterior:
         if not callable(encode):
             raise TypeError(
                 f"{type(module).__name__} has no encode(x) that returns a distribution over z; add "
-                "one, or use AggregatePosterior(loc, scale)."
+                "one, or use AggregatePosterior(loc, scale)"
             )
-        parameter = next(module.parameters(), None)
-
-        def parts() -> Iterator[tuple[Tensor, ...]]:
-            for x in read_batches(data, batch_size):
-                x = x if parameter is None else x.to(parameter.device)
-                yield _parameters(_choose(encode(x), layer))
-
+        batches = map(
+            prepare(module, transform, ["encode"]), read_batches(data, batch_size, module)
+        )
+        parts = (_parameters(_choose(batch.call(encode), layer)) for batch in batches)
         modes = [(child, child.training) for child in module.modules()]
         module.eval()
         try:
             with torch.no_grad():
                 if storage is None:
-                    whole = [torch.cat(column) for column in zip(*parts(), strict=True)]
+                    whole = [torch.cat(column) for column in zip(*parts, strict=True)]
                 else:
-                    whole = concatenate_in_files(parts(), storage)
+                    whole = concatenate_in_files(parts, storage)
         finally:
             for child, mode in modes:
                 child.training = mode
         if not whole:
-            raise ValueError("data holds no batches; give at least one datum.")
+            raise ValueError("data holds no batches; give at least one datum")
         return cls(*whole) if len(whole) == 2 else cls.from_probs(*whole)
 
     def __repr__(self) -> str:
@@ -156,7 +156,7 @@ class AggregatePosterior:
         Discrete latents are integers. Raises ValueError for negative n.
         """
         if n < 0:
-            raise ValueError(f"the number of samples must not be negative, but is {n}.")
+            raise ValueError(f"the number of samples must not be negative, but got {n}")
         if self._probs is not None:
             weights = self._probs.mean(0)
             if n == 0:
@@ -177,11 +177,11 @@ class AggregatePosterior:
         """
         m = self._loc.shape[1] if self._probs is None else self._probs.shape[1]
         if z.dim() != 2 or z.shape[1] != m:
-            raise ValueError(f"z must have shape (n, {m}), but has {tuple(z.shape)}.")
+            raise ValueError(f"z must have shape (n, {m}), but got {tuple(z.shape)}")
         if self._probs is not None:
             k = self._probs.shape[2]
             if z.is_floating_point() or bool(((z < 0) | (z >= k)).any()):
-                raise ValueError(f"z must hold integer states from 0 to {k - 1}.")
+                raise ValueError(f"z must hold integer states from 0 to {k - 1}")
             return self._probs.mean(0).log().T.gather(0, z)
         size = self._loc.shape[0]
         columns = min(size, max(1, _ELEMENTS // m))
@@ -243,7 +243,7 @@ class AggregatePosterior:
         n, device = reference.shape[0], reference.device
         if num_samples < 2 or n < 2:
             raise ValueError(
-                f"TC(z) needs at least 2 draws and 2 data, but got {num_samples} and {n}."
+                f"TC(z) needs at least 2 draws and 2 data, but got {num_samples} and {n}"
             )
         generator = torch.Generator(device).manual_seed(seed)
         source = torch.randperm(n, generator=generator, device=device)[:num_samples]
@@ -280,12 +280,12 @@ def _discrete_total_correlation(
 def _choose(encoded: Any, layer: int) -> Any:
     if not isinstance(encoded, (tuple, list)):
         if layer not in (0, -1):
-            raise ValueError(f"layer = {layer}, but the module has a single layer; use -1.")
+            raise ValueError(f"layer = {layer}, but the module has a single layer; use -1")
         return encoded
     if not -len(encoded) <= layer < len(encoded):
         raise ValueError(
             f"layer = {layer}, but the module has {len(encoded)} layers; choose from "
-            f"{-len(encoded)} to {len(encoded) - 1}."
+            f"{-len(encoded)} to {len(encoded) - 1}"
         )
     return encoded[layer]
 
@@ -302,5 +302,5 @@ def _parameters(encoded: Any) -> tuple[Tensor, ...]:
     shape = f" with batch shape {tuple(base.batch_shape)}" if hasattr(base, "batch_shape") else ""
     raise TypeError(
         f"encode(x) returned {type(base).__name__}{shape}, but must return a Normal whose loc and "
-        "scale are (B, m) or a Categorical whose probs are (B, K) or (B, m, K)."
+        "scale are (B, m) or a Categorical whose probs are (B, K) or (B, m, K)"
     )

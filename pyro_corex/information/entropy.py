@@ -70,9 +70,9 @@ def entropy_estimate(x: Tensor, kind: str = "auto") -> Estimate[Tensor]:
     check_matrix("x", x)
     check_finite("x", x)
     if kind not in _KINDS:
-        raise ValueError(f"kind must be one of {', '.join(_KINDS)}, but is {kind!r}.")
+        raise ValueError(f"kind must be one of {', '.join(_KINDS)}, but got {kind!r}")
     if x.is_complex():
-        raise ValueError("x must be real, but is complex; stack its real and imaginary parts.")
+        raise ValueError("x must be real, but is complex; stack its real and imaginary parts")
     if x.shape[0] < 2:
         raise ValueError(
             f"x has {x.shape[0]} datum, but an entropy needs at least 2; is x transposed?"
@@ -105,7 +105,7 @@ def _decide(x: Tensor) -> str:
         raise ValueError(
             f'kind="auto" finds {int(repeats.sum())} of {x.shape[1]} dimensions with ten or more '
             "data to the distinct value and the others without; give each sort of dimension on its "
-            "own, or name the kind."
+            "own, or name the kind"
         )
     return "continuous"
 
@@ -122,7 +122,7 @@ def _binary(x: Tensor) -> tuple[Tensor, Tensor]:
     if other:
         raise ValueError(
             f'kind="binary" expects zeros and ones, but {other} of {x.numel()} entries are '
-            'neither; binarise them, as by (x > 0.5), or use kind="categorical" or "continuous".'
+            'neither; binarise them, as by (x > 0.5), or use kind="categorical" or "continuous"'
         )
     n = x.shape[0]
     p = x.sum(0, dtype=torch.float64) / n
@@ -156,7 +156,7 @@ def _continuous(ordered: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f'kind="continuous" expects data that hardly repeat, but {bad} of {d} dimensions have '
             "atoms or mostly tied values, so that their differential entropy is not finite; use "
-            'kind="categorical", or add noise as wide as the rounding (dequantise).'
+            'kind="categorical", or add noise as wide as the rounding (dequantise)'
         )
     log_gap = gap.log()
     value = (log_gap - width.digamma()).mean(1) + torch.digamma(width.new_tensor(n + 1.0))
@@ -249,7 +249,7 @@ def mean_with_entropies(
     n = per_datum.shape[0]
     if per_datum.dim() != 1 or n < 2:
         raise ValueError(
-            f"per_datum must have shape (N,) with N >= 2, but has {tuple(per_datum.shape)}."
+            f"per_datum must have shape (N,) with N >= 2, but got {tuple(per_datum.shape)}"
         )
     influence = per_datum.detach().double()
     value = influence.mean()
@@ -258,7 +258,7 @@ def mean_with_entropies(
         if x.shape[:1] != per_datum.shape:
             raise ValueError(
                 f"per_datum is of {n} data, but the entropies are of {x.shape[0]}; give both for "
-                "the same data."
+                "the same data"
             )
         value = value + sign * entropy_estimate(x, kind).value.double().sum()
         surprisal, more = summed_surprisal(x, kind)

@@ -33,7 +33,7 @@ def concatenate_in_files(parts: Iterable[tuple[Tensor, ...]], folder: str | Path
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"the folder for the encodings, {str(folder)!r}, does not exist; make it first."
+            f"the folder for the encodings, {str(folder)!r}, does not exist; make it first"
         )
     spools: list[_Spool] = []
     try:
@@ -62,7 +62,7 @@ class _Spool:
         if x.shape[1:] != self.shape:
             raise ValueError(
                 f"a batch has encodings of shape {tuple(x.shape[1:])} for each datum, but those "
-                f"before it have {tuple(self.shape)}."
+                f"before it have {tuple(self.shape)}"
             )
         self.rows.write(x.detach().to("cpu", self.dtype).contiguous().numpy().data)
         self.size += len(x)

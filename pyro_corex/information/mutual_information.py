@@ -137,7 +137,7 @@ def categorical_mutual_information_estimate(
     elif logits is not None and probs is None:
         p = _softmax(logits)
     else:
-        raise ValueError("give either probs or logits, and not both.")
+        raise ValueError("give either probs or logits, and not both")
     n = p.shape[0]
     mean = p.mean(0)
     kl = torch.cat([_categorical_kl(rows, mean) for rows in row_blocks(p)])
@@ -159,21 +159,21 @@ def check_probs(probs: Tensor) -> Tensor:
     if probs.dim() != 3:
         raise ValueError(
             f"probabilities must have shape (N, m, K), but have {tuple(probs.shape)}; for a single "
-            "latent insert a dimension with probs[:, None]."
+            "latent insert a dimension with probs[:, None]"
         )
     for rows in row_blocks(probs):
         check_finite("probs", rows)
         if bool((rows < 0).any()) or bool(((rows.sum(2) - 1).abs() > 1e-3).any()):
             raise ValueError(
                 "probs must be non-negative and sum to 1 over the last dimension; pass "
-                "unnormalised log-probabilities as logits, or apply softmax(-1)."
+                "unnormalised log-probabilities as logits, or apply softmax(-1)"
             )
     return probs
 
 
 def _softmax(logits: Tensor) -> Tensor:
     if bool((logits.isnan() | (logits == math.inf)).any()):
-        raise ValueError("logits must not be NaN or +inf; look at the encoder.")
+        raise ValueError("logits must not be NaN or +inf; look at the encoder")
     return check_probs(logits.softmax(-1) if logits.dim() else logits)
 
 
@@ -196,7 +196,7 @@ def sampled_mutual_information(log_density: PairLogDensity, n: int, m: int) -> E
     :raises ValueError: where n < 2, m < 1, or ``log_density`` returns another shape.
     """
     if n < 2 or m < 1:
-        raise ValueError(f"at least 2 data and 1 latent are needed, but n = {n} and m = {m}.")
+        raise ValueError(f"at least 2 data and 1 latent are needed, but n = {n} and m = {m}")
     device = log_density(slice(0, 1), slice(0, 1)).device
     aggregate = aggregate_log_density(log_density, torch.arange(n, device=device), n, m)
     term = aggregate.own - aggregate.marginal

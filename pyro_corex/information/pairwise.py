@@ -63,7 +63,7 @@ def aggregate_log_density(
             if block.shape != shape:
                 raise ValueError(
                     f"the log density of {shape[0]} draws under {shape[1]} data must have shape "
-                    f"{shape}, one value per latent, but has {tuple(block.shape)}."
+                    f"{shape}, one value per latent, but got {tuple(block.shape)}"
                 )
             here = mine[:, None] == torch.arange(start, columns.stop, device=block.device)
             own = own + torch.where(here[:, :, None], block, 0.0).sum(1)

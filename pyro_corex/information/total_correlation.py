@@ -29,17 +29,17 @@ def gaussian_total_correlation(cov: Tensor) -> Tensor:
     """
     if cov.dim() < 2 or cov.shape[-1] != cov.shape[-2]:
         raise ValueError(
-            f"cov must have shape (..., d, d), but has {tuple(cov.shape)}; from data of shape "
-            "(N, d) it is torch.cov(x.T)."
+            f"cov must have shape (..., d, d), but got {tuple(cov.shape)}; from data of shape "
+            "(N, d) it is torch.cov(x.T)"
         )
     check_finite("cov", cov)
     if not torch.allclose(cov, cov.mT, rtol=1e-4, atol=1e-6 * float(cov.abs().amax())):
-        raise ValueError("cov must be symmetric; use (cov + cov.mT) / 2.")
+        raise ValueError("cov must be symmetric; use (cov + cov.mT) / 2")
     factor, info = torch.linalg.cholesky_ex(cov)
     if bool((info != 0).any()):
         raise ValueError(
             "cov must be positive definite, but its Cholesky factorisation fails: a dimension is "
-            "a combination of others and TC infinite; drop it or add noise to the diagonal."
+            "a combination of others and TC infinite; drop it or add noise to the diagonal"
         )
     log_variance = cov.diagonal(dim1=-2, dim2=-1).log()
     log_pivot = factor.diagonal(dim1=-2, dim2=-1).log()
@@ -57,7 +57,7 @@ def discrete_total_correlation(table: Tensor) -> Tensor:
     """
     check_finite("table", table)
     if bool((table < 0).any()) or not bool((table > 0).any()):
-        raise ValueError("table must hold non-negative probabilities or counts, not all zero.")
+        raise ValueError("table must hold non-negative probabilities or counts, not all zero")
     p = table if table.is_floating_point() else table.to(torch.get_default_dtype())
     p = p / p.sum()
     axes = range(p.dim())
@@ -90,18 +90,18 @@ def total_correlation(x: Tensor, kind: str = "gaussian") -> Estimate[Tensor]:
     if kind == "discrete":
         return _discrete_sample(x)
     if kind != "gaussian":
-        raise ValueError(f'kind must be "gaussian" or "discrete", but is {kind!r}.')
+        raise ValueError(f'kind must be "gaussian" or "discrete", but got {kind!r}')
     n, d = x.shape
     if n <= d + 1:
         raise ValueError(
             f"a covariance of {d} dimensions needs more than {d + 1} data, but x has {n}; give "
-            "more data, or bound TC(x) with a model."
+            "more data, or bound TC(x) with a model"
         )
     centred = x.detach().double()
     centred = centred - centred.mean(0)
     deviation = centred.square().mean(0).sqrt()
     if bool((deviation == 0).any()):
-        raise ValueError("x has constant dimensions, whose correlation is undefined; drop them.")
+        raise ValueError("x has constant dimensions, whose correlation is undefined; drop them")
     centred = centred / deviation
     correlation = centred.T @ centred / n
     plug_in = gaussian_total_correlation(correlation)
@@ -165,19 +165,19 @@ def aggregate_total_correlation(
     n, m = loc.shape
     if z.dim() != 2 or z.shape[1] != m or z.shape[0] < 2:
         raise ValueError(
-            f"z must hold at least two draws in shape (S, {m}), but has shape {tuple(z.shape)}."
+            f"z must hold at least two draws in shape (S, {m}), but got shape {tuple(z.shape)}"
         )
     if source is None:
         if z.shape[0] > n:
             raise ValueError(
                 f"z has {z.shape[0]} draws but there are {n} data; say which datum each draw came "
-                "from with source."
+                "from with source"
             )
         source = torch.arange(z.shape[0], device=z.device)
     elif source.shape != z.shape[:1]:
-        raise ValueError(f"source must have shape {(z.shape[0],)}, but has {tuple(source.shape)}.")
+        raise ValueError(f"source must have shape {(z.shape[0],)}, but got {tuple(source.shape)}")
     elif bool((source < 0).any()) or bool((source >= n).any()):
-        raise ValueError(f"source must index the {n} data, from 0 to {n - 1}.")
+        raise ValueError(f"source must index the {n} data, from 0 to {n - 1}")
     with torch.no_grad():
         aggregate = aggregate_log_density(
             lambda s, t: normal_log_density(z[s, None], loc[t].contiguous(), scale[t].contiguous()),
@@ -211,7 +211,7 @@ def minibatch_total_correlation(
     if z.dim() != 2 or not z.shape == loc.shape == scale.shape:
         raise ValueError(
             "z, loc and scale must have the same shape (B, m), but have "
-            f"{tuple(z.shape)}, {tuple(loc.shape)} and {tuple(scale.shape)}."
+            f"{tuple(z.shape)}, {tuple(loc.shape)} and {tuple(scale.shape)}"
         )
     weight = batch_log_weight(z, n_data, method)
     value: Tensor = NormalPairs.apply(z, loc, scale, weight)
@@ -248,7 +248,7 @@ def pairwise_total_correlation(
     """
     if log_density.dim() != 3 or log_density.shape[0] != log_density.shape[1]:
         raise ValueError(
-            f"log_density must have shape (B, B, m), but has {tuple(log_density.shape)}."
+            f"log_density must have shape (B, B, m), but got {tuple(log_density.shape)}"
         )
     weight = batch_log_weight(log_density, n_data, method)
     joint = (log_density.sum(2) + weight).logsumexp(1)
@@ -266,15 +266,15 @@ def batch_log_weight(like: Tensor, n_data: int, method: str = "stratified") -> T
     """
     batch = like.shape[0]
     if batch < 2:
-        raise ValueError(f"a minibatch estimate of TC(z) needs at least 2 data, but got {batch}.")
+        raise ValueError(f"a minibatch estimate of TC(z) needs at least 2 data, but got {batch}")
     if n_data < batch:
         raise ValueError(
-            f"n_data = {n_data} is less than the batch of {batch}; give the size of the data set."
+            f"n_data = {n_data} is less than the batch of {batch}; give the size of the data set"
         )
     if method == "weighted":
         return like.new_full((batch, batch), -math.log(n_data * batch))
     if method != "stratified":
-        raise ValueError(f'method must be "stratified" or "weighted", but is {method!r}.')
+        raise ValueError(f'method must be "stratified" or "weighted", but got {method!r}')
     weight = like.new_full((batch, batch), math.log((n_data - 1) / (n_data * (batch - 1))))
     weight.fill_diagonal_(-math.log(n_data))
     return weight

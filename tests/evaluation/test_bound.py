@@ -15,7 +15,13 @@ from torch.utils.data import DataLoader, TensorDataset
 import pyro_corex as pc
 from pyro_corex.datasets import linear_gaussian, noisy_coins
 from pyro_corex.evaluation.bound import dataset_terms
-from pyro_corex.programs import GroupedDecoder, LearnedNormal, mlp, mlp_decoder, mlp_encoder
+from pyro_corex.programs import (
+    GroupedDecoder,
+    LearnedNormalLikelihood,
+    mlp,
+    mlp_decoder,
+    mlp_encoder,
+)
 
 D, M = 12, 2
 
@@ -50,7 +56,9 @@ def fitted():
     """A linear program, fitted to a dense linear-Gaussian model."""
     data = linear_gaussian(10_000, D, M, noise=0.5)
     torch.manual_seed(0)
-    vae = pc.CorExVAE(mlp_encoder([D, M]), mlp_decoder([M, D]), M, likelihood=LearnedNormal(D))
+    vae = pc.CorExVAE(
+        mlp_encoder([D, M]), mlp_decoder([M, D]), M, likelihood=LearnedNormalLikelihood(D)
+    )
     for lr in (2e-2, 4e-3, 8e-4):
         pc.fit(vae, data.x, epochs=5, lr=lr, progress=False)
     return vae, data.total_correlation

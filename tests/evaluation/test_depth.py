@@ -10,7 +10,7 @@ import pyro_corex as pc
 from pyro_corex.datasets import layered
 from pyro_corex.evaluation import Depth, Trial
 from pyro_corex.information import Estimate
-from pyro_corex.programs import GroupedDecoder, LearnedNormal, mlp, mlp_encoder
+from pyro_corex.programs import GroupedDecoder, LearnedNormalLikelihood, mlp, mlp_encoder
 
 SIZES = (18, 6, 2, 1)
 
@@ -24,7 +24,7 @@ def make_layer(level):
 def choose(data, layers=make_layer, **options):
     torch.manual_seed(0)
     defaults = {
-        "likelihood": LearnedNormal(18),
+        "likelihood": LearnedNormalLikelihood(18),
         "epochs": 6,
         "lr": 2e-2,
         "batch_size": 256,

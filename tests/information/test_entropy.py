@@ -131,7 +131,7 @@ def test_dtype_follows_the_input():
 @pytest.mark.parametrize(
     ("x", "kind", "match"),
     [
-        (torch.zeros(3), "auto", r"shape \(N, d\).*has shape \(3,\).*flatten"),
+        (torch.zeros(3), "auto", r"shape \(N, d\).*got shape \(3,\).*flatten"),
         (torch.zeros(3, 2, 2), "auto", r"flatten a datum's dimensions with x.flatten\(1\)"),
         (torch.zeros(0, 2), "auto", r"empty: got shape \(0, 2\)"),
         (torch.zeros(2, 0), "auto", "empty"),
@@ -139,7 +139,7 @@ def test_dtype_follows_the_input():
         (torch.tensor([[math.inf], [1.0]]), "binary", "must be finite"),
         (torch.zeros(1, 2), "auto", "at least 2; is x transposed"),
         (torch.zeros(2, 2, dtype=torch.cfloat), "auto", "x must be real"),
-        (torch.zeros(2, 2), "gaussian", "kind must be one of auto, binary.*is 'gaussian'"),
+        (torch.zeros(2, 2), "gaussian", "kind must be one of auto, binary.*got 'gaussian'"),
         (torch.tensor([[0.5], [1.0]]), "binary", "1 of 2 entries are neither; binarise"),
         (torch.tensor([[0], [2]]), "binary", "zeros and ones"),
         (torch.zeros(50, 2), "continuous", "2 of 2 dimensions have atoms.*dequantise"),

@@ -92,7 +92,7 @@ def test_a_sign_takes_entropies_off():
 
 def test_errors():
     x = torch.randn(10, 2)
-    with pytest.raises(ValueError, match=r"shape \(N,\) with N >= 2, but has \(10, 2\)"):
+    with pytest.raises(ValueError, match=r"shape \(N,\) with N >= 2, but got \(10, 2\)"):
         info.mean_with_entropies(x, [])
     with pytest.raises(ValueError, match="is of 9 data, but the entropies are of 10"):
         info.mean_with_entropies(x[:9, 0], [(x, "continuous", 1.0)])

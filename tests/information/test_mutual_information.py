@@ -297,7 +297,7 @@ def test_sampled_for_another_encoder(generator):
 def test_sampled_refuses():
     with pytest.raises(ValueError, match="at least 2 data and 1 latent"):
         info.sampled_mutual_information(lambda s, t: torch.zeros(1, 1, 1), 1, 1)
-    with pytest.raises(ValueError, match=r"shape \(5, 5, 3\).*but has \(5, 5, 2\)"):
+    with pytest.raises(ValueError, match=r"shape \(5, 5, 3\).*but got \(5, 5, 2\)"):
         info.sampled_mutual_information(lambda s, t: torch.zeros(5, 5, 2), 5, 3)
 
 

@@ -201,7 +201,7 @@ def test_aggregate_against_a_gaussians_closed_form(generator):
 def test_aggregate_refuses(generator):
     z, loc, scale = encoders(5, 2, generator)
     function = info.aggregate_total_correlation
-    with pytest.raises(ValueError, match=r"shape \(S, 2\), but has shape \(5, 1\)"):
+    with pytest.raises(ValueError, match=r"shape \(S, 2\), but got shape \(5, 1\)"):
         function(z[:, :1], loc, scale)
     with pytest.raises(ValueError, match="at least two draws"):
         function(z[:1], loc, scale)
@@ -322,11 +322,11 @@ def test_minibatch_refuses():
         info.minibatch_total_correlation(x[:1], x[:1], x[:1], 10)
     with pytest.raises(ValueError, match="n_data = 3 is less than the batch of 4"):
         info.minibatch_total_correlation(x, x, x, 3)
-    with pytest.raises(ValueError, match='"stratified" or "weighted", but is \'mss\''):
+    with pytest.raises(ValueError, match='"stratified" or "weighted", but got \'mss\''):
         info.minibatch_total_correlation(x, x, x, 10, "mss")
-    with pytest.raises(ValueError, match=r"shape \(B, B, m\), but has \(4, 3\)"):
+    with pytest.raises(ValueError, match=r"shape \(B, B, m\), but got \(4, 3\)"):
         info.pairwise_total_correlation(x, 10)
-    with pytest.raises(ValueError, match=r"shape \(B, B, m\), but has \(4, 3, 1\)"):
+    with pytest.raises(ValueError, match=r"shape \(B, B, m\), but got \(4, 3, 1\)"):
         info.pairwise_total_correlation(x[:, :, None], 10)
 
 

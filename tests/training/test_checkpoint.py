@@ -181,7 +181,8 @@ ARCHITECTURES = {
     ),
     "another likelihood": (
         lambda: vae(likelihood="continuous_bernoulli"),
-        r"'likelihood' is Bernoulli\(\) in the file, but ContinuousBernoulli\(\) here",
+        r"'likelihood' is BernoulliLikelihood\(\) in the file, but "
+        r"ContinuousBernoulliLikelihood\(\) here",
     ),
     "activation": (tanh, r"'encoder.2' is ReLU\(\) in the file, but Tanh\(\) here"),
     "double": (lambda: vae().double(), r"is float32 of shape .* but float64 of shape"),

@@ -84,7 +84,7 @@ def test_a_callback_and_a_schedule(copies):
         ({"batch_size": 2.5}, "batch_size must be an integer >= 1, but got 2.5"),
         ({"lr": 0.0}, "lr must be > 0, but got 0.0"),
         ({"data": torch.zeros(0, 8)}, r"The data are empty: their shape is \(0, 8\)"),
-        ({"data": torch.full((4, 8), 0.3)}, "Bernoulli is a likelihood for binary data"),
+        ({"data": torch.full((4, 8), 0.3)}, "BernoulliLikelihood is a likelihood for binary data"),
         ({"data": torch.full((4, 8), math.nan)}, "The data hold 32 NaN"),
     ],
 )
