@@ -189,8 +189,6 @@ def read(path: Path) -> dict[str, Any]:
         raw = path.read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file {path}") from None
-    except IsADirectoryError:
-        raise CheckpointError(f"{path} is a folder, not a file that pyro_corex wrote") from None
     if raw[: len(_MAGIC)] != _MAGIC[: len(raw)] or not raw:
         raise CheckpointError(
             f"{path} is not a file that pyro_corex wrote with save or fit. (A state_dict that "
@@ -257,6 +255,21 @@ def compare(module: nn.Module, content: Mapping[str, Any], path: str | Path) -> 
         raise CheckpointError(
             f"{path} is of a module of another configuration: {shown}. Make the module as it was "
             "when the file was written."
+        )
+
+
+def compare_runs(saved: Mapping[str, Any], given: Mapping[str, Any], path: str | Path) -> None:
+    """Raises ``CheckpointError`` where a run is not the one that a file is of."""
+    different = [
+        f"{name} was {saved.get(name)!r} and is {given.get(name)!r}"
+        for name in {**saved, **given}
+        if saved.get(name) != given.get(name)
+    ]
+    if different:
+        raise CheckpointError(
+            f"{path} is of another run: {'; '.join(different)}. To go on with that run, call fit "
+            "as it was called (epochs may be more); to start another from its parameters, "
+            "load(path, module) and give another checkpoint=..."
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.precision import MixedPrecision, Precision
+from lightning_fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
 from pyro_corex.batches import place_of
@@ -24,6 +24,7 @@ from pyro_corex.objective import CorExTerms
 from pyro_corex.training import checkpoint
 from pyro_corex.training.history import History
 from pyro_corex.training.interrupts import Stopped, passed_on
+from pyro_corex.training.optimization import all_schedules
 from pyro_corex.training.precision import in_lower_precision
 from pyro_corex.training.runners import Devices, Runner
 
@@ -58,14 +59,15 @@ class FabricRunner(Runner):
                 forks = sys.platform == "linux" and not torch.cuda.is_initialized()
                 strategy = "ddp_fork" if forks else "ddp_spawn"
         indexed = device.index is not None and device.type != "cpu" and devices == 1
-        mixed = how.precision != "32-true"
-        plugin: Any = _NetworksOnly(how.precision, device.type) if mixed else Precision()  # type: ignore[arg-type]
+        plugins: list[Any] = []
+        if how.precision != "32-true":
+            plugins.append(_NetworksOnly(how.precision, device.type))  # type: ignore[arg-type]
         self.fabric = Fabric(
             accelerator=device.type,
             devices=[device.index] if indexed else devices,
             num_nodes=nodes,
             strategy=strategy,
-            plugins=[plugin],
+            plugins=plugins,
         )
         super().__init__(device, how.compile_networks)
         self.precision = how.precision
@@ -94,7 +96,9 @@ class FabricRunner(Runner):
             work = partial(_work, runner=self, loop=loop, path=path)
             self.fabric.launch(partial(work, forked=start_method != "spawn"))
             result = checkpoint.read(path)
-        loop.bring_back(result["trained"])
+        for part, state in zip(_trained(loop), result["trained"], strict=True):
+            part.load_state_dict(state)
+        loop.module.eval()
         if "error" in result:
             kind, message = result["error"]
             raise _ERRORS.get(kind, ValueError)(message)
@@ -174,4 +178,12 @@ def _work(fabric: Fabric, runner: FabricRunner, loop: Any, path: Path, forked: b
     except (ValueError, TypeError) as error:  # all processes have agreed on it
         result["error"] = [type(error).__name__, str(error)]
     if runner.rank == 0:
-        checkpoint.write(path, {**result, "trained": loop.trained()})
+        result["trained"] = [part.state_dict() for part in _trained(loop)]
+        checkpoint.write(path, result)
+
+
+def _trained(loop: Any) -> list[Any]:
+    """All that a run changes and that has a state, to be brought back from another process."""
+    schedules = [part for _, part in checkpoint.schedules(loop.module)]
+    schedules += filter(checkpoint.is_schedule, all_schedules(loop.elbo, loop.optimization))
+    return [loop.module, loop.elbo.regularizer_modules, *schedules]

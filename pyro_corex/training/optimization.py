@@ -48,18 +48,15 @@ class Optimization:
     """The largest norm of the gradient."""
 
     def __post_init__(self) -> None:
-        for name, what, more in (
-            ("optimizer", self.optimizer, ""),
-            ("lr_schedule", self.lr_schedule, " of the optimiser that gives a scheduler"),
-        ):
-            if what is not None and not callable(what):
+        for name, of in (("optimizer", "the parameters"), ("lr_schedule", "the optimiser")):
+            if (what := getattr(self, name)) is not None and not callable(what):
                 got = type(what).__name__
-                raise TypeError(f"{name} must be a function{more}, but got {got}")
+                raise TypeError(f"{name} must be a function of {of}, but got {got}")
         _check_steps("kl_schedule", several(self.kl_schedule), "e.g. Warmup(0.0, 1.0, steps=1000)")
         if self.clip_norm is not None:
             check_positive("clip_norm", self.clip_norm)
 
-    def make(self, parameters: list[nn.Parameter], lr: float, fused: bool) -> Any:
+    def make(self, parameters: list[nn.Parameter], lr: float, fused: bool | None) -> Any:
         """The optimiser."""
         if self.optimizer is None:
             try:
@@ -101,9 +98,10 @@ class Learner:
         self, module: nn.Module, elbo: CorExELBO, how: Optimization, lr: float, runner: Runner
     ) -> None:
         self.elbo, self.how, self.runner = elbo, how, runner
-        self.parts = Loss(module, elbo, runner.world).to(runner.device).train()
+        self.parts = Loss(module, elbo, runner.world).to(runner.device)
         # a fused optimiser would undo how the gradients of 16-mixed are scaled
-        self.bare = how.make(list(self.parts.parameters()), lr, runner.precision != "16-mixed")
+        fused = None if runner.precision == "16-mixed" else True
+        self.bare = how.make(list(self.parts.parameters()), lr, fused)
         self.lr_schedule = None
         if how.lr_schedule is not None:
             self.lr_schedule = how.lr_schedule(self.bare)
@@ -136,10 +134,6 @@ class Learner:
         """Tells a plateau schedule, if there is one."""
         if self.lr_schedule is not None and self._plateau:
             self.lr_schedule.step(-objective)
-
-    def parameters_copied(self) -> dict[str, Tensor]:
-        """All parameters and buffers, to be put back with ``parts.load_state_dict``."""
-        return {name: value.detach().clone() for name, value in self.parts.state_dict().items()}
 
     def not_finite(self) -> str:
         """The name of a parameter that is not finite, or nothing."""
