@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pyro_corex import datasets, evaluation, export, figures, information, programs
+from pyro_corex import datasets, evaluation, export, figures, information, programs, regularizers
 from pyro_corex.evaluation import TCBound, choose_depth, tc_bound
 from pyro_corex.export import report, to_arviz
 from pyro_corex.information import AggregatePosterior
-from pyro_corex.objective import CorExELBO, CorExTerms, Invariance, regularizers
+from pyro_corex.objective import CorExELBO, CorExTerms, Invariance
 from pyro_corex.programs import (
     AnchorVAE,
     CorExVAE,

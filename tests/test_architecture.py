@@ -19,7 +19,7 @@ RANKS = [
     {"batches"},
     {"information"},
     {"programs", "objective"},
-    {"training"},
+    {"training", "regularizers"},
     {"evaluation"},
     {"datasets"},
     {"figures"},
@@ -157,6 +157,82 @@ def test_a_planted_cycle_is_found(house):
     (house / "information/entropy.py").write_text("from .cells import h")
     assert upward(graph(house)) == []
     assert set(cycle(graph(house))) == {f"{NAME}.information.{m}" for m in ("cells", "entropy")}
+
+
+# ---------------------------------------------------------------------- size
+
+MAX_LINES, MAX_BODY, MAX_PARAMETERS, MAX_PACKAGE = 400, 60, 16, 14_500
+
+
+def functions(path: Path) -> list[ast.FunctionDef]:
+    """The functions and methods of a file."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+
+
+def body_lines(function: ast.FunctionDef) -> int:
+    """The lines of a function below its docstring."""
+    body = function.body
+    if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        body = body[1:]
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+def n_parameters(function: ast.FunctionDef) -> int:
+    a = function.args
+    named = [x.arg for x in (*a.posonlyargs, *a.args, *a.kwonlyargs)]
+    return len([name for name in named if name not in ("self", "cls")])
+
+
+def too_large(root: Path = ROOT) -> list[str]:
+    """Files and functions that cannot be read in one sitting."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        name, lines = path.relative_to(root), len(path.read_text().splitlines())
+        if lines > MAX_LINES:
+            found.append(f"{name} has {lines} lines")
+        for function in functions(path):
+            where = f"{name}: {function.name}"
+            if body_lines(function) > MAX_BODY:
+                found.append(f"{where} has {body_lines(function)} lines of body")
+            if n_parameters(function) > MAX_PARAMETERS:
+                found.append(f"{where} has {n_parameters(function)} parameters")
+    return found
+
+
+def test_files_and_functions_can_be_read_in_one_sitting():
+    assert too_large() == []  # that their branches can be followed is ruff's C901
+
+
+def test_the_package_is_no_larger_than_it_was_cut_to():
+    lines = sum(len(path.read_text().splitlines()) for path in ROOT.rglob("*.py"))
+    assert lines < MAX_PACKAGE
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("x = 1\n" * 401, "entropy.py has 401 lines"),
+    ("def f():\n" + "    x = 1\n" * 61, "entropy.py: f has 61 lines of body"),
+    ("def f():\n    'Says.'\n" + "    x = 1\n" * 60, None),
+    (f"def f({', '.join(f'a{i}' for i in range(17))}): ...", "entropy.py: f has 17 parameters"),
+])  # fmt: skip
+def test_what_is_planted_too_large_is_found(house, text, found):
+    (house / "information/entropy.py").write_text(text)
+    assert too_large(house) == ([f"information/{found}"] if found else [])
+
+
+@pytest.mark.parametrize("room", ["objective", "estimator", "training"])
+def test_every_module_has_tests_of_its_name(room):
+    tests = {path.stem for path in (Path(__file__).parent / room).rglob("test_*.py")}
+    modules = {path.stem for path in (ROOT / room).rglob("*.py")} - {"__init__"}
+    assert sorted(name for name in modules if f"test_{name}" not in tests) == []
+
+
+def test_evaluating_a_program_turns_few_pages():
+    path = Path(__file__).parent.parent / "benchmarks" / "file_changes.py"
+    run = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    changes = {line.split(":")[0]: int(line.split()[1]) for line in run.stdout.splitlines()}
+    assert 0 < changes["CorExELBO"] <= 40
 
 
 # ---------------------------------------------------------------------- importing

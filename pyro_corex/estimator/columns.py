@@ -1,23 +1,21 @@
-"""From a user's table to numbers and back: the kinds of its columns, and how each is coded."""
+"""The kinds of columns: how each is coded, what it is on its own, and how it is filled."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from torch import Tensor
 
 Array = NDArray[Any]
+"""A numpy array, most often of floats."""
 
-USER_KINDS = ("binary", "categorical", "ordinal", "counts", "continuous")
-_MAX_LEVELS = 20  # integers with more distinct values are not levels
-_MAX_STATES = 100
-_LOOK = 50_000  # rows from which kinds and quantiles are found
-_KNOTS = 1_000
+_CELLS = 1 << 21  # entries that are coded at once
 
 
 @dataclass
@@ -102,6 +100,36 @@ class Column:
         at = np.clip(np.nan_to_num(code), 0, len(self.marginal) - 1).astype(int)
         return np.where(np.isnan(code), np.nan, self.marginal[at])
 
+    def fill(self, p: Array, how: str, rng: np.random.RandomState) -> Array:
+        """Data from what a program expects of the column: ``(N,)``.
+
+        :param p: probabilities of the levels ``(N, K)``, or the mean and standard deviation of the
+            code ``(N, 2)``; see :func:`.layer.predict`.
+        :param how: "best", "mean" or "draw", as :meth:`~pyro_corex.CorEx.impute` has it.
+        """
+        if self.kind == "constant":
+            return np.full(len(p), self.values[0])
+        if self.n_levels:
+            return self._fill_level(p / p.sum(1, keepdims=True), how, rng)
+        if how == "draw":
+            code = p[:, 0] + p[:, 1] * rng.standard_normal(len(p))
+            return self.decode(np.maximum(np.round(code), 0) if self.kind == "counts" else code)
+        if self.knots is None:
+            return self.decode(p[:, 0])
+        nodes, weights = np.polynomial.hermite_e.hermegauss(9)  # the mean of the data is not that
+        return self.decode(p[:, :1] + p[:, 1:] * nodes) @ (weights / weights.sum())  # of the code
+
+    def _fill_level(self, p: Array, how: str, rng: np.random.RandomState) -> Array:
+        if how == "mean" and self.kind != "categorical" and self.labels is None:
+            return p @ self.values
+        if how == "draw":
+            level = (p.cumsum(1) < rng.random_sample((len(p), 1))).sum(1)
+        elif self.kind == "ordinal":
+            level = (p.cumsum(1) < 0.5).sum(1)  # the median
+        else:
+            level = p.argmax(1)
+        return self.decode(level.astype(float))
+
 
 def _interpolate(x: Array, xs: Array, ys: Array) -> Array:
     """Linear between the knots, and beyond the ends with the slope of the outer twentieth."""
@@ -114,123 +142,43 @@ def _interpolate(x: Array, xs: Array, ys: Array) -> Array:
     return out
 
 
-def describe(
-    x: Array,
-    names: Sequence[str],
-    kinds: Mapping[int, str],
-    labels: Mapping[int, list[Any]],
-    ordered: Mapping[int, bool],
-    rng: np.random.RandomState,
-) -> list[Column]:
-    """The columns of a table of numbers, NaN where a value is missing.
+class Coding:
+    """The columns of a table, and the code of those that vary."""
 
-    :param kinds: the kinds that were told, by column.
-    :param labels: what the states of columns that are no numbers are called, by column.
-    :param ordered: which of these have an order.
-    """
-    n = len(x)
-    some = np.arange(n) if n <= _LOOK else np.sort(rng.choice(n, _LOOK, replace=False))
-    return [
-        _column(
-            name,
-            x[:, i],
-            x[some, i].astype(np.float64),
-            kinds.get(i),
-            labels.get(i),
-            ordered.get(i, False),
-        )
-        for i, name in enumerate(names)
-    ]
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self.columns = list(columns)
+        self.varies = np.array([column.kind != "constant" for column in columns])
+        self.used = [column for column in columns if column.kind != "constant"]
 
+    def encode(self, x: Array) -> Tensor:
+        """The codes of data ``(N, d)``, in a column each for those that vary."""
+        code = np.empty((len(x), len(self.used)))
+        for at, i in enumerate(np.flatnonzero(self.varies)):
+            code[:, at] = self.columns[i].encode(x[:, i].astype(np.float64))
+        return torch.as_tensor(code)
 
-def _column(
-    name: str,
-    whole: Array,
-    look: Array,
-    told: str | None,
-    labels: list[Any] | None,
-    ordered: bool,
-) -> Column:
-    look = look[~np.isnan(look)]
-    if not len(look):
-        look = whole[~np.isnan(whole)].astype(np.float64)
-    if not len(look):
-        raise ValueError(
-            f"Column {name!r} has no observed value: all of its {len(whole)} entries are missing. "
-            "Drop it."
-        )
-    kind = told or ("ordinal" if ordered else "categorical" if labels else _detect(look))
-    if kind in ("binary", "categorical", "ordinal") or len(np.unique(look[:1000])) == 1:
-        seen = np.unique(whole[~np.isnan(whole)]).astype(np.float64)
-        if len(seen) == 1:
-            return Column(name, "constant", seen, labels=labels)
-        if kind in ("binary", "categorical", "ordinal"):
-            kind = "binary" if len(seen) == 2 and kind != "binary" else kind
-            return _levels(name, kind, look, seen, labels)
-    if kind == "counts":
-        if np.any((look < 0) | (look != np.round(look))):
-            bad = look[(look < 0) | (look != np.round(look))][0]
-            raise ValueError(
-                f"Column {name!r} is told to hold counts, but has the value {bad:g}: counts are "
-                "0, 1, 2, ... Name another kind, such as 'continuous'."
-            )
-        frequency = np.bincount(look.astype(int)) + 0.5 / (1 + look.max())
-        return Column(name, kind, marginal=np.log(frequency / frequency.sum()))
-    return _continuous(name, look)
+    def decode(self, code: Array) -> Array:
+        """Data ``(N, d)`` from codes."""
+        whole = self.widen(code)
+        return np.stack([c.decode(whole[:, i]) for i, c in enumerate(self.columns)], 1)
 
+    def fill(self, predicted: Sequence[Array], how: str, rng: Any) -> Array:
+        """Data ``(N, d)`` from predictions for the columns that vary: see :meth:`Column.fill`."""
+        rest, n = iter(predicted), len(predicted[0])
+        parts = [next(rest) if on else np.zeros((n, 1)) for on in self.varies]
+        return np.stack([c.fill(p, how, rng) for c, p in zip(self.columns, parts, strict=True)], 1)
 
-def _levels(name: str, kind: str, look: Array, seen: Array, labels: list[Any] | None) -> Column:
-    if kind == "binary" and len(seen) > 2:
-        raise ValueError(
-            f"Column {name!r} is told to be binary, but has {len(seen)} distinct values: "
-            f"{', '.join(f'{v:g}' for v in seen[:5])}{', ...' if len(seen) > 5 else ''}. Use "
-            "'ordinal' or 'categorical'."
-        )
-    if len(seen) > _MAX_STATES:
-        mend = "Drop it if it is an identifier" if labels else "Use 'continuous' or 'counts'"
-        raise ValueError(
-            f"Column {name!r} has {len(seen)} distinct values, and at most {_MAX_STATES} can be "
-            f"levels or states. {mend}, or merge rare ones."
-        )
-    frequency = np.array([(look == value).sum() for value in seen]) + 0.5 / len(seen)
-    return Column(name, kind, seen, labels=labels, marginal=np.log(frequency / frequency.sum()))
+    def widen(self, values: Array) -> Array:
+        """Values of the columns that vary, ``(..., d')``, as those of all: 0 for constants."""
+        out = np.zeros((*values.shape[:-1], len(self.columns)))
+        out[..., self.varies] = values
+        return out
 
+    def parts(self, x: Array) -> Iterator[slice]:
+        """The rows of a table, as many at once as memory should take."""
+        step = max(1, _CELLS // len(self.columns))
+        return (slice(start, min(start + step, len(x))) for start in range(0, len(x), step))
 
-def _detect(look: Array) -> str:
-    distinct = len(np.unique(look))
-    if distinct == 2:
-        return "binary"
-    if np.all(look == np.round(look)):
-        if distinct <= _MAX_LEVELS and len(look) >= 5 * distinct:
-            return "ordinal"
-        if look.min() >= 0 and look.mean() <= 30 and distinct > 2 and len(look) >= 50:
-            return "counts"
-    return "continuous"
-
-
-def _continuous(name: str, look: Array) -> Column:
-    """Standardised; by ranks where the tails are heavier, or the shape more skewed, than noise."""
-    loc, scale = float(look.mean()), float(look.std())
-    n = len(look)
-    if n < 3 or not scale > 1e-12 * max(1.0, abs(loc)):
-        return Column(name, "continuous", loc=loc, scale=scale if scale > 0 else 1.0)
-    code = (look - loc) / scale
-    skew, kurtosis = (code**3).mean(), (code**4).mean() - 3
-    values, counts = np.unique(look, return_counts=True)
-    normal = n / 6 * (skew**2 + kurtosis**2 / 4) < 12.0  # Jarque-Bera, p = 0.0025
-    repeats = len(values) < 0.9 * n
-    if normal or n < 20:
-        gap = np.diff(values).min() / scale if repeats and len(values) > 1 else 0.0
-        return Column(name, "continuous", loc=loc, scale=scale, resolution=float(gap))
-    middle = (np.cumsum(counts) - 0.5 * counts) / n
-    scores = ndtri(middle)
-    mean = (counts * scores).sum() / n
-    sd = np.sqrt((counts * (scores - mean) ** 2).sum() / n)
-    scores = (scores - mean) / sd
-    gap = np.diff(scores).min() if repeats else 0.0
-    if len(values) > _KNOTS:
-        pick = np.unique(np.linspace(0, len(values) - 1, _KNOTS).astype(int))
-        values, scores = values[pick], scores[pick]
-    return Column(
-        name, "continuous", loc=loc, scale=scale, knots=(values, scores), resolution=float(gap)
-    )
+    def batches(self, x: Array) -> Iterator[Tensor]:
+        """The codes of a table, batch by batch."""
+        return (self.encode(x[rows]) for rows in self.parts(x))

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from pyro_corex.estimator import results
-from pyro_corex.estimator.classes import fit_classes
-from pyro_corex.estimator.columns import Column, describe
+from pyro_corex.estimator.categorical import fit_categorical
+from pyro_corex.estimator.columns import Array, Coding
 from pyro_corex.estimator.fitted import FittedTable
-from pyro_corex.estimator.gaussian import fit_gaussian, make_oblique
-from pyro_corex.estimator.gaussian_layer import GaussianLayer
-from pyro_corex.estimator.parameters import Parameters, check_parameters
-from pyro_corex.estimator.reading import Words, as_tensor, read_anchors, read_kinds
-from pyro_corex.estimator.steps import Options
-
-Array = NDArray[Any]
+from pyro_corex.estimator.gaussian import fit_gaussian
+from pyro_corex.estimator.layer import Layer
+from pyro_corex.estimator.parameters import Options, check_parameters
+from pyro_corex.estimator.results import MAX_ROWS, evaluate, row_terms
+from pyro_corex.estimator.table import (
+    Words,
+    as_tensor,
+    column_names,
+    describe,
+    read_anchors,
+    read_kinds,
+)
 
 _LARGE = 20_000_000  # entries from which float32 data stay float32
 _SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50)  # that "auto" tries
@@ -67,12 +71,22 @@ class CorEx(FittedTable):
     Attributes, where d is the number of columns and m that of latents, sorted by ``tcs_`` (anchored
     latents stay where they are):
 
-    - ``tc_``, ``tc_stderr_``: the bound for complete rows.  The likelihood of the rows that it was
-      trained on is corrected by half a nat for each parameter and the number of rows, the
-      asymptotic optimism of maximum likelihood; :meth:`score` needs no such correction.  Where
-      entries are missing, it is evaluated on rows completed by draws from the model; that of the
-      observed entries alone is ``tc_observed_``.  With several layers, it is the sum of
-      ``layer_tcs_`` (Eq. 15).
+    - ``tc_``, ``tc_stderr_``: the bound for complete rows, which is ``bound_.estimate`` and the sum
+      of ``corrections_``.
+    - ``bound_``: the :class:`~pyro_corex.TCBound` of ``program_`` by :func:`~pyro_corex.tc_bound`
+      on the rows (of more than 20,000 a random subset) as :meth:`coded` gives them: missing entries
+      are filled with draws from the model.
+    - ``corrections_``: what is added to it, in nats, by name.  "optimism" is minus half a nat for
+      each parameter of the dependence and the number of rows, the asymptotic optimism of maximum
+      likelihood (Akaike 1973); :meth:`score` needs no such correction.  "marginals" puts the
+      cross-entropies under what the columns are on their own (N(0, 1), to which continuous ones are
+      standardised, and frequencies) in place of entropies that are estimated from the rows; it is
+      next to nothing where columns are what they are taken for, and large for a continuous one
+      that repeats few values, of which a density gives no bound.  "completion" is the mean over
+      several draws of what is missing, less the first.  "layers above" is their share (Eq. 15).
+    - ``tc_observed_``: the bound for the observed entries alone, less the optimism.
+    - ``layer_tcs_``, ``layer_tcs_stderr_``: the contribution of each layer, which add up to
+      ``tc_``.
     - ``tcs_``, ``tcs_stderr_``: what each latent adds, shape ``(m,)``: its shares of the relevance
       of the columns, less its KL.  With ``style_tc_`` they add up to the bound of the first layer.
     - ``style_tc_``: what a style of answering adds.  People agree with all questions more or less
@@ -133,29 +147,32 @@ class CorEx(FittedTable):
 
         :raises ValueError, TypeError: for data or parameters that do not fit.
         """
-        parameters = check_parameters(self)
+        options = check_parameters(self)
         self._words = Words()
         x = self._words.read(self, X, reset=True)
         rng = check_random_state(self.random_state)
         self._seed = int(rng.randint(2**31 - 1))
-        names = self._names
-        told = read_kinds(self.kinds, names)
-        self.columns_ = describe(x, names, told, self._words.labels, self._words.ordered, rng)
-        self._active = np.array([c.kind != "constant" for c in self.columns_])
-        if not self._active.any():
+        names = column_names(self)
+        self.columns_ = describe(x, names, read_kinds(self.kinds, names), self._words, rng)
+        self._coding = Coding(self.columns_)
+        if not self._coding.used:
             raise ValueError(
                 f"All {len(self.columns_)} columns are constant: there is no dependence to "
                 "explain. Give a table whose columns vary."
             )
+        float32 = x.dtype == np.float32 and x.size > _LARGE
+        dtype = torch.float32 if float32 else torch.float64
+        options = replace(options, seed=self._seed, dtype=dtype)
         self.trials_: list[dict[str, float]] = []
-        layers = parameters.layers or (self._choose(x, parameters, rng),)
-        self.n_hidden_ = layers[0]
-        anchors = read_anchors(self.anchors, names, layers[0], self.anchor_strength)
-        self._check_anchored(anchors)
-        self._layer = self._fit_layer(x, layers, parameters, anchors)
-        self._read_results(x, anchors, rng)
-        self._fit_upper(layers)
-        if not self._layer.converged:
+        if not options.layers:
+            options = replace(options, layers=(self._choose(x, options, rng),))
+        self.n_hidden_ = options.n_hidden
+        anchors = read_anchors(self.anchors, names, self.n_hidden_, self.anchor_strength)
+        options = replace(options, anchors=self._among_used(anchors))
+        self._layer = self._fit_layer(x, options)
+        draws = self._read_results(x, anchors, rng)
+        self._fit_upper(options.layers, draws)
+        if not self._layer.training.converged:
             warnings.warn(
                 f"CorEx has not converged in {self.n_iter_} iterations: the bound still rises. "
                 f"Increase max_iter={self.max_iter}.",
@@ -164,38 +181,20 @@ class CorEx(FittedTable):
             )
         return self
 
-    def _fit_layer(
-        self, x: Array, layers: tuple[int, ...], parameters: Parameters, anchors: Any
-    ) -> Any:
-        columns = self._used
-        position = np.cumsum(self._active) - 1
-        pulled = {
-            latent: {int(position[i]): s for i, s in strengths.items()}
-            for latent, strengths in anchors.items()
-        }
+    def _fit_layer(self, x: Array, options: Options) -> Layer:
+        coding = self._coding
 
         def batches() -> Iterator[Tensor]:
-            for rows in self._rows(len(x)):
-                yield torch.as_tensor(self._code(x[rows]), dtype=torch.float64)
-
-        float32 = x.dtype == np.float32 and x.size > _LARGE
-        options = Options(
-            layers[0], parameters.hidden, self.max_iter, self.batch_size, self.lr, self.tol,
-            self._seed, pulled, torch.float32 if float32 else torch.float64,
-        )  # fmt: skip
-        if self.latent == "categorical":
-            return fit_classes(columns, batches, parameters.n_states, options)
+            return coding.batches(x)
 
         def transform(batch: Tensor) -> Tensor:
-            return torch.as_tensor(self._code(batch.numpy()), dtype=options.dtype)
+            return coding.encode(batch.numpy()).to(options.dtype)
 
-        fitted = fit_gaussian(columns, batches, as_tensor(x), transform, options)
-        if len(layers) > 1:
-            make_oblique(fitted)
-        fitted.program.to(torch.float64)
-        return GaussianLayer(fitted, columns)
+        if self.latent == "categorical":
+            return fit_categorical(coding.used, batches, options)
+        return fit_gaussian(coding.used, batches, as_tensor(x), transform, options)
 
-    def _choose(self, x: Array, parameters: Parameters, rng: np.random.RandomState) -> int:
+    def _choose(self, x: Array, options: Options, rng: np.random.RandomState) -> int:
         """The fewest latents whose bound on a quarter of the rows, held out, is within a standard
         error of the best, which is that of the difference.
         """
@@ -205,17 +204,14 @@ class CorEx(FittedTable):
                 f"n_hidden='auto' holds out a quarter of the rows and needs at least 20, but got "
                 f"{n}. Give a number."
             )
-        order = rng.permutation(n)[: 4 * results.MAX_ROWS]
+        order = rng.permutation(n)[: 4 * MAX_ROWS]
         held, rest = np.sort(order[: len(order) // 4]), np.sort(order[len(order) // 4 :])
+        code = self._coding.encode(x[held])
         bounds: dict[int, Array] = {}
         best = 1
         for m in [m for m in _SIZES if m <= max(1, d // 2)]:
-            trial = self._clone(n_hidden=m, random_state=self._seed, anchors=None)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                trial._words, trial.n_features_in_ = self._words, self.n_features_in_
-                trial._fit_columns(x[rest], self.columns_, self._seed)
-            bounds[m] = trial._row_bounds(x[held])
+            layer = self._fit_layer(x[rest], replace(options, layers=(m,)))
+            bounds[m] = row_terms(layer, code).bound
             score, stderr = _mean(bounds[m])
             self.trials_.append({"n_hidden": m, "score": score, "stderr": stderr})
             if score > bounds[best].mean():
@@ -228,74 +224,60 @@ class CorEx(FittedTable):
                 return m
         return best
 
-    def _fit_columns(self, x: Array, columns: list[Column], seed: int) -> None:
-        """Fits one layer to columns that have been described."""
-        parameters = check_parameters(self)
-        self.columns_, self._seed = columns, seed
-        self._active = np.array([c.kind != "constant" for c in columns])
-        self._layer = self._fit_layer(x, parameters.layers, parameters, {})
+    def _among_used(self, anchors: dict[int, dict[int, float]]) -> dict[int, dict[int, float]]:
+        """Anchors by the place of their columns among those that vary."""
+        for i in [i for strengths in anchors.values() for i in strengths]:
+            if not self._coding.varies[i]:
+                raise ValueError(
+                    f"anchors names column {self.columns_[i].name!r}, which is constant and "
+                    "tells nothing of any latent. Leave it out."
+                )
+        place = np.cumsum(self._coding.varies) - 1
+        return {j: {int(place[i]): s for i, s in own.items()} for j, own in anchors.items()}
 
-    def _check_anchored(self, anchors: dict[int, dict[int, float]]) -> None:
-        for strengths in anchors.values():
-            for i in strengths:
-                if not self._active[i]:
-                    raise ValueError(
-                        f"anchors names column {self.columns_[i].name!r}, which is constant and "
-                        "tells nothing of any latent. Leave it out."
-                    )
-
-    def _read_results(self, x: Array, anchors: Any, rng: np.random.RandomState) -> None:
+    def _read_results(self, x: Array, anchors: Any, rng: np.random.RandomState) -> Array:
+        """Sets the attributes; gives the latents drawn for the rows that were looked at."""
         rows: Any = slice(None)
-        if len(x) > results.MAX_ROWS:
-            rows = np.sort(rng.choice(len(x), results.MAX_ROWS, replace=False))
-        code = torch.as_tensor(self._code(x[rows]), dtype=torch.float64)
-        found = results.evaluate(self._layer, self._used, code, len(x), self._seed)
-        m = self.n_hidden_  # a style of answering comes after these
-        order = _order(found.tcs[:m], anchors)
-        self._layer.reorder(np.concatenate([order, np.arange(m, self._layer.n_hidden)]))
-        d = len(self.columns_)
-        self.mis_, self.mis_stderr_ = np.zeros((m, d)), np.zeros((m, d))
-        self.mis_[:, self._active] = found.mis[order]
-        self.mis_stderr_[:, self._active] = found.mis_stderr[order]
+        if len(x) > MAX_ROWS:
+            rows = np.sort(rng.choice(len(x), MAX_ROWS, replace=False))
+        layer, coding, m = self._layer, self._coding, self.n_hidden_
+        found = evaluate(layer, coding.encode(x[rows]), len(x), self._seed)
+        order = _order(found.tcs[:m], anchors)  # a style of answering comes after these
+        layer.reorder(np.concatenate([order, np.arange(m, layer.n_hidden)]))
+        self.mis_, self.mis_stderr_ = (
+            coding.widen(values[order]) for values in (found.mis, found.mis_stderr)
+        )
         self.tcs_, self.tcs_stderr_ = found.tcs[order], found.tcs_stderr[order]
         self.style_tc_ = float(found.tcs[m:].sum())
-        self.tc_, self.tc_stderr_ = found.tc, found.tc_stderr
-        self.tc_observed_, self.optimism_ = found.tc_observed, found.optimism
-        self.clusters_ = np.full(d, -1)
-        self.clusters_[self._active] = self._layer.clusters(self.mis_[:, self._active])
+        self.bound_, self.corrections_ = found.bound, found.corrections
+        self.tc_ = self.bound_.estimate + sum(self.corrections_.values())
+        self.tc_stderr_, self.tc_observed_ = found.tc_stderr, found.tc_observed
+        self.clusters_ = np.full(len(self.columns_), -1)
+        self.clusters_[coding.varies] = layer.clusters(self.mis_[:, coding.varies])
         self.missing_ = float(np.isnan(x[rows]).mean())
-        self._draws = found.draws[:, order]
-        self.history_ = self._layer.history
-        self.n_iter_ = self._layer.n_iter
+        self.history_, self.n_iter_ = layer.training.history, layer.training.n_iter
         self.n_samples_ = len(x)
-        self.program_ = self._layer.program
-        if self._layer.discrete:
-            self.labels_ = np.concatenate(
-                [self._encode(x[rows]).astype(int) for rows in self._rows(len(x))]
-            )
+        self.program_ = layer.program
+        if self.latent == "categorical":
+            states = [layer.encode(code) for code in coding.batches(x)]
+            self.labels_ = np.concatenate(states).astype(int)
+        return found.draws[:, order]
 
-    def _fit_upper(self, layers: tuple[int, ...]) -> None:
+    def _fit_upper(self, layers: tuple[int, ...], draws: Array) -> None:
         self.layer_tcs_ = [self.tc_]
         self.layer_tcs_stderr_ = [self.tc_stderr_]
-        if len(layers) == 1:
-            self.upper_ = None
-            del self._draws
+        self.upper_ = None
+        if len(layers) == 1 or not (draws.std(0) > 1e-9).any():
             return
         rest: Any = layers[1:] if len(layers) > 2 else layers[1]
-        kinds = "categorical" if self._layer.discrete else "continuous"
-        upper = self._clone(n_hidden=rest, kinds=kinds, anchors=None, random_state=self._seed)
-        varies = (self._draws.std(0) > 1e-9).any()
-        self.upper_ = upper.fit(self._draws) if varies else None
-        del self._draws
-        if self.upper_ is not None:
-            self.layer_tcs_ += self.upper_.layer_tcs_
-            self.layer_tcs_stderr_ += self.upper_.layer_tcs_stderr_
-            self.tc_ = float(sum(self.layer_tcs_))
-            self.tc_stderr_ = float(np.sqrt(np.square(self.layer_tcs_stderr_).sum()))
-
-    def _clone(self, **changes: Any) -> CorEx:
-        parameters = self.get_params(deep=False) | changes
-        return CorEx(**parameters)
+        changes = {"n_hidden": rest, "kinds": "continuous", "anchors": None}
+        parameters = self.get_params(deep=False) | changes | {"random_state": self._seed}
+        self.upper_ = CorEx(**parameters).fit(draws)
+        self.layer_tcs_ += self.upper_.layer_tcs_
+        self.layer_tcs_stderr_ += self.upper_.layer_tcs_stderr_
+        self.corrections_["layers above"] = self.upper_.tc_
+        self.tc_ += self.upper_.tc_
+        self.tc_stderr_ = float(np.sqrt(np.square(self.layer_tcs_stderr_).sum()))
 
 
 def _mean(values: Array) -> tuple[float, float]:

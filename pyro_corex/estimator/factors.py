@@ -1,4 +1,4 @@
-"""Factor analysis and rotations: where the Gaussian programs start from.
+"""Factor analysis: where the Gaussian programs start from.
 
 For a linear-Gaussian program the bound of Eq. 10 is the likelihood of a factor model less what the
 factorised encoder loses, so that factor analysis is its maximum, in the basis in which the
@@ -7,15 +7,12 @@ posterior precision is diagonal.
 
 from __future__ import annotations
 
-from itertools import combinations
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.optimize import minimize
 
-Array = NDArray[Any]
+from pyro_corex.estimator.columns import Array
+from pyro_corex.estimator.rotation import simplicity, style_rotation
 
 FLOOR = 0.004
 """The least share of noise in the variance of a column."""
@@ -92,103 +89,11 @@ def with_style(
     return turned, more_psi, True
 
 
-def style_rotation(loadings: Array) -> Array:
-    """The rotation ``(m, m)`` whose last axis loads on all columns alike; varimax of the others."""
-    d, m = loadings.shape
-    axis = np.linalg.lstsq(loadings, np.ones(d), rcond=None)[0]
-    axis /= np.linalg.norm(axis)
-    rest = np.linalg.svd(np.eye(m) - np.outer(axis, axis))[0][:, : m - 1]
-    return np.column_stack([rest @ varimax(loadings @ rest), axis])
-
-
-def simplicity(loadings: Array) -> float:
-    """The share of the largest loading of each column, after varimax."""
-    square = (loadings @ varimax(loadings)) ** 2
-    return float(square.max(1).sum() / max(square.sum(), 1e-12))
-
-
 def _bic(corr: Array, n: int, loadings: Array, psi: Array) -> float:
     d, m = loadings.shape
     model = loadings @ loadings.T + np.diag(psi)
     fit = np.linalg.slogdet(model)[1] + np.trace(np.linalg.solve(model, corr))
     return float(n * fit + np.log(n) * (d * m - m * (m - 1) / 2))
-
-
-def constrained_factors(
-    corr: Array, loadings: Array, psi: Array, allowed: Array, weight: Array, n_iter: int = 300
-) -> tuple[Array, Array]:
-    """EM for a factor model in which some loadings are 0 and columns count with a weight.
-
-    :param corr: ``(d, d)``.
-    :param allowed: ``(d, m)``, 1 where a loading may differ from 0.
-    :param weight: ``(d,)``: how often the likelihood of a column counts.
-    """
-    w, psi = loadings * allowed, psi.copy()
-    eye = np.eye(w.shape[1])
-    gated = np.flatnonzero(~allowed.astype(bool).all(1))
-    for _ in range(n_iter):
-        scaled = w * (weight / psi)[:, None]
-        cov = np.linalg.inv(eye + w.T @ scaled)
-        back = cov @ scaled.T
-        zx = back @ corr
-        zz = cov + zx @ back.T
-        new = np.linalg.solve(zz, zx).T
-        for i in gated:
-            free = np.flatnonzero(allowed[i])
-            new[i] = 0.0
-            new[i, free] = np.linalg.solve(zz[np.ix_(free, free)], zx[free, i])
-        moved = np.abs(new - w).max()
-        w = new
-        psi = np.maximum(np.diag(corr) - 2 * (w * zx.T).sum(1) + ((w @ zz) * w).sum(1), FLOOR)
-        if moved < 1e-5:
-            break
-    return w, psi
-
-
-def varimax(loadings: Array, max_sweeps: int = 100) -> Array:
-    """The orthogonal rotation ``(m, m)`` to simple structure (Kaiser 1958), rows normalised.
-
-    Each plane is turned by its best angle in closed form, again and again, so that saddles, where
-    the gradient vanishes, are left.  Columns that carry next to nothing keep their small weight:
-    the norm of a row has a floor.
-    """
-    d, m = loadings.shape
-    norm = np.sqrt((loadings**2).sum(1))
-    turned = loadings / np.maximum(norm, 0.3 * max(norm.max(), 1e-12))[:, None]
-    rotation = np.eye(m)
-    for _ in range(max_sweeps):
-        largest = 0.0
-        for a, b in combinations(range(m), 2):
-            x, y = turned[:, a], turned[:, b]
-            u, v = x**2 - y**2, 2 * x * y
-            sine = 2 * (u @ v - u.sum() * v.sum() / d)
-            cosine = u @ u - v @ v - (u.sum() ** 2 - v.sum() ** 2) / d
-            angle = np.arctan2(sine, cosine) / 4
-            if abs(angle) > 1e-7 and np.hypot(sine, cosine) > 1e-12:
-                largest = max(largest, abs(angle))
-                c, s = np.cos(angle), np.sin(angle)
-                plane = np.array([[c, -s], [s, c]])
-                turned[:, [a, b]] = turned[:, [a, b]] @ plane
-                rotation[:, [a, b]] = rotation[:, [a, b]] @ plane
-        if largest < 1e-7:
-            break
-    return rotation
-
-
-def promax(loadings: Array, power: int = 4) -> tuple[Array, Array]:
-    """An oblique rotation of loadings that are varimax-rotated (Hendrickson and White 1964).
-
-    :returns: the pattern of loadings ``(d, m)`` and the correlations of the factors ``(m, m)``.
-    """
-    norm = np.sqrt((loadings**2).sum(1, keepdims=True)).clip(1e-12)
-    rows = loadings / norm
-    target = rows * np.abs(rows) ** (power - 1)
-    turn = np.linalg.lstsq(rows, target, rcond=None)[0]
-    if np.linalg.cond(turn) > 1e6:
-        return loadings, np.eye(loadings.shape[1])
-    turn = turn * np.sqrt(np.diag(np.linalg.inv(turn.T @ turn)))
-    inverse = np.linalg.inv(turn)
-    return loadings @ turn, inverse @ inverse.T
 
 
 def nearest_correlation(corr: Array, floor: float = 1e-3) -> Array:

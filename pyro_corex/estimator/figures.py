@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from pyro_corex.estimator.columns import Array
 from pyro_corex.figures.axes import make_axes
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from pyro_corex.estimator.corex import CorEx
 
-Array = NDArray[Any]
 _COLOUR = "#0072B2"
 _MOST_BOXES = 12
 

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from pyro_corex.estimator import results
-from pyro_corex.estimator.columns import Column
-from pyro_corex.estimator.reading import Words
+from pyro_corex.estimator.categorical import CategoricalLayer
+from pyro_corex.estimator.columns import Array, Coding, Column
+from pyro_corex.estimator.gaussian import GaussianLayer
+from pyro_corex.estimator.layer import Layer, predict, sample
+from pyro_corex.estimator.results import completed, row_terms
 from pyro_corex.estimator.summary import summarise
-
-Array = NDArray[Any]
-
-_CELLS = 1 << 21  # entries that are coded at once
+from pyro_corex.estimator.table import Words, column_names
 
 
 class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -30,28 +28,39 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     n_hidden_: int
     upper_: Any
     program_: Any
-    _layer: Any
+    _layer: Layer
     _words: Words
-    _active: Array
+    _coding: Coding
+    _seed: int
 
     def transform(self, X: Any) -> Array:
         """The latents of each row, ``(N, d)`` to ``(N, m)``: means, or most probable states."""
-        x = self._read(X)
-        return np.concatenate([self._encode(x[rows]) for rows in self._rows(len(x))])
+        return self._by_rows(X, lambda rows: self._layer.encode(rows))
 
     def posterior(self, X: Any) -> Array:
         """Of categorical latents the states' probabilities, ``(N, d)`` to ``(N, m, n_states)``.
 
         :raises ValueError: for Gaussian latents.
         """
-        x = self._read(X)
-        if not self._layer.discrete:
+        check_is_fitted(self)
+        if not isinstance(self._layer, CategoricalLayer):
             raise ValueError(
                 "posterior gives the probabilities of states, which Gaussian latents have not. "
                 "Use transform for their means, or latent='categorical'."
             )
-        parts = [self._layer.posterior(self._tensor(x[rows])) for rows in self._rows(len(x))]
-        return np.concatenate(parts)
+        return self._by_rows(X, self._layer.posterior)
+
+    def coded(self, X: Any) -> Tensor:
+        """The rows as the bound is evaluated on them, ``(N, d)`` to ``(N, d')``, in float64.
+
+        They have the columns that vary, coded as ``columns_`` say; gaps are filled with draws from
+        the model that follow ``random_state``, and values of continuous columns that repeat are
+        spread evenly half-way to their neighbours, by which TC(x) does not change.  On the table
+        that was fitted, of at most 20,000 rows, ``bound_`` is
+        ``pyro_corex.tc_bound(corex.program_, corex.coded(X))``.
+        """
+        x = self._read(X)
+        return completed(self._layer, self._coding.encode(x), self._seed)
 
     def score(self, X: Any, y: Any = None) -> float:
         """The bound on the TC that the first layer explains, in nats, on these rows, ``(N, d)``.
@@ -59,16 +68,16 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         The entropies are the cross-entropies under the marginals that were fitted, so that it is
         defined for a single row.  Missing entries are left out.
         """
-        return float(self._row_bounds(self._read(X)).mean())
+        return float(self._by_rows(X, lambda rows: row_terms(self._layer, rows).bound).mean())
 
     def score_samples(self, X: Any) -> Array:
         """A lower bound on ln p of each row's coded entries, in nats: ``(N, d)`` to ``(N,)``."""
-        x = self._read(X)
-        parts = []
-        for rows in self._rows(len(x)):
-            terms = self._layer.terms(self._tensor(x[rows]))
-            parts.append(terms.log_prob.sum(1) - terms.kl)
-        return np.concatenate(parts)
+
+        def bound(rows: Tensor) -> Array:
+            terms = row_terms(self._layer, rows)
+            return terms.reconstruction.sum(1) - terms.kl
+
+        return self._by_rows(X, bound)
 
     def surprise(self, X: Any) -> Array:
         """How surprising each row is, in nats: an upper bound on -ln p, ``(N, d)`` to ``(N,)``.
@@ -89,7 +98,8 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 f"Z must have the shape (N, {self.n_hidden_}), as transform gives it, but got "
                 f"{z.shape}"
             )
-        return self._to_user(self._complete(self._layer.predict(None, z), "best", None, len(z)))
+        point = [(torch.ones(1, 1, dtype=torch.float64), self._layer.latents(z))]
+        return self._to_user(self._coding.fill(predict(self._layer, point), "best", None))
 
     def impute(self, X: Any, how: str = "best", random_state: Any = 0) -> Any:
         """The table with its missing entries filled from the model, given the observed ones.
@@ -107,11 +117,11 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         x = self._read(X)
         rng = check_random_state(random_state)
         out = np.array(x, dtype=np.float64)
-        for rows in self._rows(len(x)):
+        for rows in self._coding.parts(x):
             missing = np.isnan(out[rows])
             if missing.any():
-                predicted = self._layer.predict(self._tensor(x[rows]))
-                filled = self._complete(predicted, how, rng, len(missing))
+                points = self._layer.points(self._coding.encode(x[rows]))
+                filled = self._coding.fill(predict(self._layer, points), how, rng)
                 out[rows] = np.where(missing, filled, out[rows])
         return self._to_user(out)
 
@@ -127,14 +137,8 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         latents = None
         if self.upper_ is not None:
             latents = self.upper_.sample(int(n_samples), rng)
-        generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
-        code = self._layer.sample(int(n_samples), generator, latents).numpy()
-        out = np.empty((int(n_samples), len(self.columns_)))
-        used = iter(range(code.shape[1]))
-        for i, column in enumerate(self.columns_):
-            source = code[:, next(used)] if self._active[i] else np.zeros(len(code))
-            out[:, i] = column.decode(source)
-        return self._to_user(out)
+        code = sample(self._layer, int(n_samples), int(rng.randint(2**31 - 1)), latents)
+        return self._to_user(self._coding.decode(code.numpy()))
 
     def get_covariance(self) -> Array:
         """The covariance of the columns, ``(d, d)``, for linear Gaussian programs.
@@ -142,18 +146,18 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         :raises ValueError: where columns are not all continuous, or ``hidden`` is not empty.
         """
         check_is_fitted(self)
-        kinds = {c.kind for c in self._used}
-        if self._layer.discrete or kinds != {"continuous"} or self.program_.hidden:
+        layer, used = self._layer, self._coding.used
+        kinds = {c.kind for c in used}
+        linear = isinstance(layer, GaussianLayer) and not layer.program.hidden
+        if not isinstance(layer, GaussianLayer) or not linear or kinds != {"continuous"}:
             raise ValueError(
                 "get_covariance is for linear programs with Gaussian latents and continuous "
                 f"columns, but this one has latent={self.latent!r}, hidden={self.hidden!r} and the "
                 f"kinds {sorted(kinds)}. sample(n) gives rows to compute it from."
             )
-        d = len(self.columns_)
-        scale = np.array([c.scale for c in self._used])
-        out = np.zeros((d, d))
-        out[np.ix_(self._active, self._active)] = self._layer.covariance() * np.outer(scale, scale)
-        return out
+        scale = np.array([c.scale for c in used])
+        own = layer.covariance() * np.outer(scale, scale)
+        return self._coding.widen(self._coding.widen(own).T)
 
     def summary(self, n_columns: int = 5) -> str:
         """A text to paste into a letter: how much is explained, and what each latent is about."""
@@ -166,49 +170,14 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def _n_features_out(self) -> int:
         return self.n_hidden_
 
-    @property
-    def _names(self) -> list[Any]:
-        names = getattr(self, "feature_names_in_", None)
-        return [f"x{i}" for i in range(self.n_features_in_)] if names is None else list(names)
-
-    @property
-    def _used(self) -> list[Column]:
-        return [c for c in self.columns_ if c.kind != "constant"]
-
     def _read(self, X: Any) -> Array:
         check_is_fitted(self)
         return self._words.read(self, X, reset=False)
 
-    def _rows(self, n: int) -> Iterator[slice]:
-        step = max(1, _CELLS // len(self.columns_))
-        return (slice(start, min(start + step, n)) for start in range(0, n, step))
-
-    def _code(self, x: Array) -> Array:
-        """The codes of the columns that vary."""
-        used = np.flatnonzero(self._active)
-        code = np.empty((len(x), len(used)))
-        for at, i in enumerate(used):
-            code[:, at] = self.columns_[i].encode(x[:, i].astype(np.float64))
-        return code
-
-    def _tensor(self, x: Array) -> Tensor:
-        return torch.as_tensor(self._code(x), dtype=torch.float64)
-
-    def _encode(self, x: Array) -> Array:
-        return self._layer.encode(self._tensor(x))
-
-    def _row_bounds(self, x: Array) -> Array:
-        parts = [
-            results.row_bounds(self._layer, self._used, self._tensor(x[rows]))
-            for rows in self._rows(len(x))
-        ]
-        return np.concatenate(parts)
-
-    def _complete(self, predicted: list[Array], how: str, rng: Any, n: int) -> Array:
-        """Predictions for the columns that vary, with the constant ones among them."""
-        rest = iter(predicted)
-        every = [next(rest) if on else np.zeros((n, 1)) for on in self._active]
-        return results.complete(self.columns_, every, how, rng)
+    def _by_rows(self, X: Any, function: Callable[[Tensor], Array]) -> Array:
+        """A function of coded rows, of all rows of a table."""
+        x = self._read(X)
+        return np.concatenate([function(code) for code in self._coding.batches(x)])
 
     def _to_user(self, x: Array) -> Any:
         labels = self._words.labels
@@ -216,10 +185,10 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             return x
         import pandas  # only where words were fitted, as a data frame or an array of objects
 
-        frame = pandas.DataFrame(x, columns=self._names)
+        frame = pandas.DataFrame(x, columns=column_names(self))
         for i, words in labels.items():
             codes = x[:, i]
-            frame[self._names[i]] = [
+            frame[column_names(self)[i]] = [
                 None if np.isnan(c) else words[int(np.clip(round(c), 0, len(words) - 1))]
                 for c in codes
             ]

@@ -1,199 +1,272 @@
-"""Gaussian latents: from coded data to a trained :class:`~pyro_corex.programs.TableVAE`."""
+"""Gaussian latents: a :class:`~pyro_corex.programs.TableVAE`, trained, and what it says."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.special import ndtri
-from scipy.stats import norm
 from torch import Tensor
 
-from pyro_corex.estimator.columns import Column
-from pyro_corex.estimator.factors import (
-    FLOOR,
-    constrained_factors,
-    factor_analysis,
-    promax,
-    style_rotation,
-    varimax,
-    with_style,
-)
-from pyro_corex.estimator.moments import Batches, Moments, moments
-from pyro_corex.estimator.steps import Options, expectation_maximisation, train
-from pyro_corex.programs.tables import TableSpec, TableVAE
-
-Array = NDArray[Any]
-
-_LOGIT = 1.702  # a logistic of this scale is as good as a normal of scale 1
+from pyro_corex.estimator.columns import Array, Column
+from pyro_corex.estimator.em import expectation_maximisation
+from pyro_corex.estimator.factors import FLOOR, factor_analysis, with_style
+from pyro_corex.estimator.initial import initialise, moments, place_anchors
+from pyro_corex.estimator.layer import Batches, Points, Training
+from pyro_corex.estimator.parameters import Options
+from pyro_corex.estimator.rotation import correlation_loadings, promax, reported_rotation
+from pyro_corex.programs.tables import TableSpec, TableVAE, normal_points
+from pyro_corex.training import fit
 
 
-@dataclass
-class Fitted:
-    """A trained program, and how its latents are reported."""
+class GaussianLayer:
+    """A trained program and the rotation of its latents: a :class:`.Layer`."""
 
-    program: TableVAE
-    rotation: Array
-    """Reported latents are the program's times this matrix, ``(m, m)``."""
-    style: bool = False
-    """Whether the last of them is a style of answering."""
-    history: list[dict[str, float]] = field(default_factory=list)
-    n_iter: int = 0
-    converged: bool = True
+    def __init__(
+        self,
+        program: TableVAE,
+        columns: Sequence[Column],
+        rotation: Array,
+        *,
+        style: bool = False,
+        training: Training | None = None,
+    ) -> None:
+        self.program = program.to(torch.float64).eval()
+        self.columns = list(columns)
+        self.rotation = rotation
+        """Reported latents are the program's times this matrix, ``(m, m)``."""
+        self.style = style
+        self.training = training or Training()
+
+    @property
+    def n_hidden(self) -> int:
+        """The number of latents, with that of a style of answering."""
+        return self.program.latent_dim
+
+    def reorder(self, order: Array) -> None:
+        """Puts the reported latents into another order."""
+        self.rotation = self.rotation[:, order]
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Array:
+        """The latents' means."""
+        return self.reported(self.program.encode(x).loc)
+
+    def reported(self, z: Tensor) -> Array:
+        """The program's latents as they are reported."""
+        return z.numpy() @ self.rotation[:, : self.n_hidden - self.style]
+
+    def latents(self, reported: Array) -> Tensor:
+        """The program's latents for reported ones."""
+        return torch.as_tensor(reported @ self.rotation[:, : reported.shape[1]].T)
+
+    def prior(self, n: int) -> Tensor:
+        """Draws ``(n, m)`` of the latents."""
+        chol = torch.linalg.cholesky(torch.linalg.inv(self.program.prior_precision))
+        return torch.randn(n, self.n_hidden, dtype=torch.float64) @ chol.T
+
+    def points(self, x: Tensor) -> Points:
+        """Quasi-random ones, equally likely."""
+        q, points = self.program.encode(x), normal_points(self.n_hidden, 16)
+        weight = torch.full((1, 1), 1 / len(points), dtype=torch.float64)
+        return ((weight, q.loc + q.scale * e) for e in points)
+
+    @torch.no_grad()
+    def latent_kl(self, x: Tensor, kl: Mapping[str, Array]) -> Array:
+        """In proportion to the KLs of the reported latents on their own."""
+        q = self.program.encode(x)
+        r = torch.as_tensor(self.rotation)
+        loc, variance = q.loc @ r, q.scale.square() @ r.square()
+        own = 0.5 * (loc.square() + variance - 1 - variance.log()).clamp(min=0).numpy()
+        total = own.sum(-1, keepdims=True)
+        return own + (kl["z"][:, None] - total) * own / np.maximum(total, 1e-12)
+
+    def shares(self, mis: Array) -> Array:
+        """In proportion to what each tells of the column."""
+        total = mis.sum(0)
+        return np.where(total > 1e-12, mis / np.maximum(total, 1e-12), 1 / len(mis))
+
+    def clusters(self, mis: Array) -> Array:
+        """The latent that tells most, among those that the column may load on."""
+        allowed = self.program.allowed.numpy().T[: len(mis)]
+        return np.where(allowed > 0, mis, -1.0).argmax(0)
+
+    def parameters_by_latent(self) -> Array:
+        """0 for networks, of which it is not known."""
+        m = self.n_hidden
+        if self.program.hidden:
+            return np.zeros(m)
+        per_column = sum(c.n_levels - 1 if c.kind == "categorical" else 1 for c in self.columns)
+        return np.full(m, max(0, per_column - (m - 1) / 2))
+
+    @torch.no_grad()
+    def covariance(self) -> Array:
+        """The covariance of coded continuous columns under the model, ``(d, d)``."""
+        w = self.program.loadings()
+        prior = torch.linalg.inv(self.program.prior_precision)
+        return (w @ prior @ w.T + (2 * self.program.log_scale).exp().diag()).numpy()
+
+    @torch.no_grad()
+    def mutual_information(self, x: Tensor, n_data: Array) -> tuple[Array, Array]:
+        """Of the model, whatever the rows: by quadrature over z_j and points of the others."""
+        program, m = self.program, self.n_hidden
+        at_nodes, at_weights = np.polynomial.hermite_e.hermegauss(15)
+        weights, nodes = torch.as_tensor(at_weights / at_weights.sum()), torch.as_tensor(at_nodes)
+        r = torch.as_tensor(self.rotation)
+        corr = r.T @ torch.linalg.inv(program.prior_precision) @ r  # of the reported latents
+        others = normal_points(m, 64) @ torch.linalg.cholesky(corr).T
+        value, spread = np.zeros((m, len(self.columns))), np.zeros((m, len(self.columns)))
+        for j in range(m):
+            given_0 = others - others[:, j : j + 1] * corr[:, j]
+            z = given_0 + nodes[:, None, None] * corr[:, j]
+            for _, columns, fn in program.column_distributions(z @ r.T):
+                for at, i in enumerate(columns):
+                    value[j, i], spread[j, i] = _information(self.columns[i], at, fn, weights)
+        return value, np.sqrt(np.maximum(spread, 0.5 / n_data) / n_data)
+
+    def make_oblique(self) -> None:
+        """Lets the reported latents be correlated (promax), for a layer above to explain.
+
+        The model of the columns is the same; each latent is N(0, 1) on its own, as the bound's
+        prior.
+        """
+        program = self.program
+        r = torch.as_tensor(self.rotation)
+        turned = correlation_loadings(program) @ self.rotation
+        m = self.n_hidden - self.style
+        pattern, among = promax(turned[:, :m])
+        solved, corr = np.eye(len(r)), np.eye(len(r))
+        solved[:m, :m] = np.linalg.lstsq(turned[:, :m], pattern, rcond=None)[0]
+        corr[:m, :m] = among
+        turn = r @ torch.as_tensor(solved)
+        with torch.no_grad():
+            program.weight.copy_(program.weight @ turn)
+            program.state_weight.copy_(program.state_weight @ turn)
+            program.prior_precision.copy_(torch.linalg.inv(torch.as_tensor(corr)))
+        self.rotation = np.eye(self.n_hidden)
+
+
+def _information(column: Column, at: int, fn: Any, weights: Tensor) -> tuple[float, float]:
+    """I(z_j : x_i) of a column, and the variance of its summand: nodes of z_j first."""
+    if column.kind == "continuous":  # shape (nodes, draws)
+        mean = fn.mean[..., at]
+        inner = mean.mean(1)
+        total = float(weights @ (mean.square().mean(1))) - float(weights @ inner) ** 2
+        noise = float(fn.stddev[..., at].square().mean())
+        between = float(weights @ inner.square()) - float(weights @ inner) ** 2
+        share = min(max(between / (total + noise), 0.0), 1 - 1e-9)
+        return -0.5 * float(np.log1p(-share)), share
+    if column.n_levels:
+        p = fn.probs[:, :, at, : column.n_levels].mean(1)
+    else:
+        grid = torch.arange(len(column.marginal), dtype=weights.dtype)
+        counts = torch.distributions.NegativeBinomial(
+            fn.total_count[..., at], logits=fn.logits[..., at], validate_args=False
+        )
+        p = counts.log_prob(grid[:, None, None]).exp().mean(2).T
+    p = (p / p.sum(1, keepdim=True)).clamp(min=1e-12)
+    ratio = p.log() - (weights @ p).log()
+    joint = weights[:, None] * p
+    information = float((joint * ratio).sum())
+    variance = float((joint * ratio.square()).sum()) - information**2
+    return max(information, 0.0), variance
+
+
+# ---------------------------------------------------------------------- fitting
 
 
 def fit_gaussian(
     columns: Sequence[Column],
     batches: Batches,
-    data: Any,
+    data: Tensor,
     transform: Callable[[Tensor], Tensor],
     options: Options,
-) -> Fitted:
+) -> GaussianLayer:
     """Starts from factor analysis and trains with the bound what that leaves open.
 
     :param data: what :func:`pyro_corex.fit` gets, whose batches ``transform`` codes.
     """
-    m = options.n_hidden
     found = moments(columns, batches)
-    floor = np.full(len(found.column), FLOOR)
-    for u, i in enumerate(found.column):
-        floor[u] = max(FLOOR, columns[i].resolution ** 2 / 12)
-    loadings, psi, n_iter = factor_analysis(found.corr, m, floor)
+    rounding = np.array([column.resolution**2 / 12 for column in columns])
+    floor = np.maximum(FLOOR, rounding[found.column])
+    loadings, psi, n_iter = factor_analysis(found.corr, options.n_hidden, floor)
     style = False
     asks = all(c.kind in ("binary", "ordinal") for c in columns)
     if asks and not options.anchors and not options.hidden:
         loadings, psi, style = with_style(found.corr, found.n, loadings, psi, floor)
-        m = loadings.shape[1]
     spec = TableSpec(tuple(c.program_kind for c in columns), tuple(c.n_levels for c in columns))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        program = TableVAE(spec, m, options.hidden).to(options.dtype)
+        program = TableVAE(spec, loadings.shape[1], options.hidden).to(options.dtype)
     if options.anchors:
-        loadings, psi = _anchored(found, loadings, psi, program, options)
-    _initialise(program, columns, found, loadings, psi)
+        loadings, psi = place_anchors(found, loadings, program, options)
+    initialise(program, columns, found, loadings, psi)
     linear_gaussian = set(spec.kinds) == {"continuous"} and not options.hidden
-    history: list[dict[str, float]] = []
-    converged = True
-    if linear_gaussian and (not found.complete or options.anchors):
-        history, converged = expectation_maximisation(program, batches, options)
-    elif not linear_gaussian:
-        history, converged = train(program, data, transform, options)
-    rotation = np.eye(m)
+    training = Training()
+    if not linear_gaussian:
+        training = train(program, data, transform, options)
+    elif not found.complete or options.anchors:
+        training = expectation_maximisation(program, batches, options)
+    training.n_iter += n_iter
+    rotation = np.eye(program.latent_dim)
     if not options.anchors:
         if linear_gaussian:
             _to_principal(program)
         rotation = reported_rotation(program, style)
-    return Fitted(program, rotation, style, history, n_iter + len(history), converged)
+    layer = GaussianLayer(program, columns, rotation, style=style, training=training)
+    if len(options.layers) > 1:
+        layer.make_oblique()
+    return layer
 
 
-def _anchored(
-    found: Moments, loadings: Array, psi: Array, program: TableVAE, options: Options
-) -> tuple[Array, Array]:
-    """Turns the factors so that each anchored latent points at its columns, and lets these columns
-    load on nothing else.
+def train(
+    program: TableVAE, data: Tensor, transform: Callable[[Tensor], Tensor], options: Options
+) -> Training:
+    """Trains with :func:`pyro_corex.fit`; the learning rate falls for the last third.
+
+    :raises FloatingPointError: where the loss becomes NaN or infinite.
     """
-    m = options.n_hidden
-    allowed = np.ones((len(program.spec.kinds), m))
-    weight = np.ones(len(program.spec.kinds))
-    for latent, strengths in options.anchors.items():
-        for i, strength in strengths.items():
-            if allowed[i].all():
-                allowed[i] = 0.0
-            allowed[i, latent] = 1.0
-            weight[i] = max(weight[i], strength)
-    axes = np.zeros((m, 0))
-    for strengths in options.anchors.values():
-        units = np.flatnonzero(np.isin(found.column, list(strengths)))
-        v = loadings[units]
-        _, s, vt = np.linalg.svd(v, full_matrices=False)
-        axis = vt[0] if s[0] > 1e-9 else np.eye(m)[0]
-        axis = axis - axes @ (axes.T @ axis)
-        size = float(np.linalg.norm(axis))
-        if size < 1e-6:
-            rest = np.linalg.svd(np.eye(m) - axes @ axes.T)[0][:, 0]
-            axis, size = rest, 1.0
-        axes = np.concatenate([axes, (axis / size)[:, None]], 1)
-    basis = np.linalg.qr(np.concatenate([axes, np.eye(m)], 1))[0][:, :m]
-    free = [j for j in range(m) if j not in options.anchors]
-    order = [*options.anchors, *free]
-    turned = loadings @ basis
-    k = axes.shape[1]
-    turned[:, k:] = turned[:, k:] @ varimax(turned[:, k:]) if k < m else turned[:, k:]
-    placed = np.empty_like(turned)
-    placed[:, order] = turned
-    w, psi = constrained_factors(
-        found.corr, placed, psi, allowed[found.column], weight[found.column]
-    )
-    program.allowed.copy_(torch.as_tensor(allowed))
-    program.column_weight.copy_(torch.as_tensor(weight))
-    return w, psi
+    n = len(data)
+    batch_size = min(options.batch_size if n < 100_000 else 4 * options.batch_size, n)
+    epochs = max(1, round(options.max_iter / math.ceil(n / batch_size)))
+    optimisers: list[torch.optim.Optimizer] = []
+    ended = 0
+
+    def optimiser(parameters: Any) -> torch.optim.Optimizer:
+        optimisers.append(torch.optim.Adam(parameters, lr=options.lr))
+        return optimisers[0]
+
+    def after(epoch: int, *_: Any) -> None:
+        nonlocal ended
+        ended = epoch
+        if epoch == epochs - epochs // 3:
+            optimisers[0].param_groups[0]["lr"] = options.lr / 5
+
+    try:
+        found = fit(
+            program, data, transform=transform, epochs=epochs, batch_size=batch_size,
+            optimizer=optimiser, seed=options.seed, device="cpu", callback=after, progress=False,
+        )  # fmt: skip
+    except ValueError as error:  # the data have been checked: it is the loss
+        raise FloatingPointError(
+            f"Training diverged in epoch {ended + 1}: {error}. Lower lr={options.lr}."
+        ) from error
+    elbos = [float(value) for value in found["elbo"]]
+    history = [{"elbo": value} for value in elbos]
+    return Training(history, len(history), has_converged(np.array(elbos), options.tol))
 
 
-@torch.no_grad()
-def _initialise(
-    program: TableVAE, columns: Sequence[Column], found: Moments, loadings: Array, psi: Array
-) -> None:
-    """Writes a factor model of normal scores into the program."""
-    slot = {column: row for row, column in enumerate(program.scalar)}
-    first = {int(c): u for u, c in reversed(list(enumerate(found.column)))}
-    place = dict.fromkeys(("continuous", "ordinal", "counts", "nominal"), 0)
-
-    def put(parameter: Tensor, index: Any, value: Any) -> None:
-        parameter[index] = torch.as_tensor(np.asarray(value), dtype=parameter.dtype)
-
-    for i, column in enumerate(columns):
-        kind, u = column.program_kind, first[i]
-        at = place[kind]
-        place[kind] += 1
-        w, noise = loadings[u], max(psi[u], FLOOR)
-        if kind == "continuous":
-            put(program.weight, slot[i], w)
-            put(program.log_scale, at, 0.5 * math.log(noise))
-        elif kind == "ordinal":
-            _initialise_ordinal(program, column, slot[i], at, w, max(noise, 0.02), put)
-        elif kind == "counts":
-            p = np.exp(column.marginal)
-            mean = (p * np.arange(len(p))).sum()
-            variance = (p * np.arange(len(p)) ** 2).sum() - mean**2
-            spread = math.log1p(max(variance - mean, 0.02 * mean) / mean**2)
-            common = 1 - noise
-            put(program.weight, slot[i], w * math.sqrt(spread))
-            put(program.bias, slot[i], math.log(mean) - 0.5 * common * spread)
-            size = 1 / max(math.expm1(noise * spread), 1e-3)
-            put(program.log_size, at, math.log(size))
-        else:
-            k = column.n_levels
-            p = np.exp(column.marginal)
-            slope = loadings[u : u + k] / np.sqrt(p * (1 - p))[:, None]
-            put(program.state_weight, (at, slice(k)), np.clip(slope - p @ slope, -4, 4))
-            put(program.state_bias, (at, slice(k)), column.marginal)
-
-
-def _initialise_ordinal(
-    program: TableVAE, column: Column, row: int, at: int, w: Array, noise: float, put: Any
-) -> None:
-    p = np.exp(column.marginal)
-    edges = ndtri(np.clip(np.concatenate([[0], np.cumsum(p)]), 1e-9, 1 - 1e-9))
-    unit = _LOGIT / math.sqrt(noise)
-    thresholds = edges[1:-1] * unit
-    score = -np.diff(norm.pdf(edges)) / p
-    within = 1 - np.diff(edges * norm.pdf(edges)) / p - score**2
-    common = np.clip(1 - noise, 1e-3, 0.98)
-    # the moments of the predictor given a level, as if one normal observation had given them
-    variance = common - common**2 * np.clip(1 - within, 0, 1)
-    precision = np.maximum(1 / variance - 1 / common, 1e-4)
-    y = common * score / variance / precision
-    k = len(p)
-    put(program.weight, row, w * unit)
-    put(program.first_threshold, at, thresholds[0])
-    put(program.log_gap, (at, slice(k - 2)), np.log(np.maximum(np.diff(thresholds), 1e-3)))
-    put(program.site_loc, (at, slice(k)), y * unit)
-    put(program.site_log_precision, (at, slice(k)), np.log(precision) - 2 * math.log(unit))
+def has_converged(elbos: Array, tol: float) -> bool:
+    """Whether the last third rises by less than 100 tolerances, or less than its noise."""
+    third = len(elbos) // 3
+    if third < 2:
+        return True
+    tail, at = elbos[-third:], np.arange(third)
+    line = np.polyfit(at, tail, 1)
+    noise = np.std(tail - np.polyval(line, at))
+    return bool(line[0] * third < max(100 * tol * abs(tail.mean()), 3 * noise))
 
 
 @torch.no_grad()
@@ -202,56 +275,3 @@ def _to_principal(program: TableVAE) -> None:
     scaled = program.weight * (-program.log_scale).exp()[:, None]
     _, _, vt = torch.linalg.svd(scaled, full_matrices=True)
     program.weight.copy_(program.weight @ vt.T)
-
-
-@torch.no_grad()
-def correlation_loadings(program: TableVAE) -> tuple[Array, Array]:
-    """Correlations of each score with the program's latents: (rows, m), and the row's column."""
-    w = program.loadings()
-    kinds = [program.spec.kinds[i] for i in program.scalar]
-    noise = w.new_full((len(w),), math.pi**2 / 3)
-    n = kinds.count("continuous")
-    noise[:n] = (2 * program.log_scale).exp()
-    counts = [row for row, kind in enumerate(kinds) if kind == "counts"]
-    if counts:
-        noise[counts] = (-program.bias[counts]).exp() + (-program.log_size).exp()
-    rows = w / (w.square().sum(1) + noise).sqrt()[:, None]
-    index = list(program.scalar)
-    v = program.state_loadings()
-    for at, column in enumerate(program.spec.columns("nominal")):
-        k = program.spec.n_levels[column]
-        p = (program.state_bias[at, :k]).softmax(-1)
-        u = (v[at, :k] - p @ v[at, :k]) * (p * (1 - p)).sqrt()[:, None]
-        rows = torch.cat([rows, u / (1 + u.square().sum(1)).sqrt()[:, None]])
-        index += [column] * k
-    return rows.numpy(), np.array(index)
-
-
-def reported_rotation(program: TableVAE, style: bool) -> Array:
-    """Varimax, with most loadings positive; a style of answering is last."""
-    rows, _ = correlation_loadings(program)
-    rotation = style_rotation(rows) if style else varimax(rows)
-    sign = np.sign((rows @ rotation).sum(0))
-    return rotation * np.where(sign == 0, 1.0, sign)
-
-
-@torch.no_grad()
-def make_oblique(fitted: Fitted) -> None:
-    """Lets the reported latents be correlated (promax), for a layer above to explain.
-
-    The model of the columns is the same; each latent is N(0, 1) on its own, as the bound's prior.
-    """
-    program = fitted.program
-    r = torch.as_tensor(fitted.rotation, dtype=program.weight.dtype)
-    rows, _ = correlation_loadings(program)
-    turned = rows @ fitted.rotation
-    m = turned.shape[1] - fitted.style
-    pattern, among = promax(turned[:, :m])
-    solved, corr = np.eye(len(r)), np.eye(len(r))
-    solved[:m, :m] = np.linalg.lstsq(turned[:, :m], pattern, rcond=None)[0]
-    corr[:m, :m] = among
-    turn = r @ torch.as_tensor(solved, dtype=r.dtype)
-    program.weight.copy_(program.weight @ turn)
-    program.state_weight.copy_(program.state_weight @ turn)
-    program.prior_precision.copy_(torch.linalg.inv(torch.as_tensor(corr, dtype=r.dtype)))
-    fitted.rotation = np.eye(program.latent_dim)

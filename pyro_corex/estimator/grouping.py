@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.cluster.hierarchy import cut_tree, ward
 
-Array = NDArray[Any]
+from pyro_corex.estimator.columns import Array
 
 _CHANCE = 1.0  # standard deviations by which a pair has to exceed none to count for something
 _ALONE = -1e4  # the value of a group of less than two columns, worse than any

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import torch
 
 
-class Parameters(NamedTuple):
-    """The parameters, checked."""
+@dataclass(frozen=True)
+class Options:
+    """The estimator's parameters, checked, as a layer is fitted with them."""
 
     layers: tuple[int, ...]
     """Latents in each layer; empty where their number is to be chosen."""
-    n_states: tuple[int, ...] | int
-    hidden: tuple[int, ...]
+    n_states: tuple[int, ...] | int = 2
+    hidden: tuple[int, ...] = ()
+    max_iter: int = 400
+    batch_size: int = 256
+    lr: float = 0.02
+    tol: float = 1e-4
+    seed: int = 0
+    anchors: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
+    """Latent -> column, counted among those that vary -> strength."""
+    dtype: torch.dtype = torch.float64
+
+    @property
+    def n_hidden(self) -> int:
+        """The number of latents of the first layer."""
+        return self.layers[0]
 
 
-def check_parameters(e: Any) -> Parameters:
+def check_parameters(e: Any) -> Options:
     """The estimator's parameters, checked.
 
     :raises ValueError: for values out of range.
@@ -44,27 +60,32 @@ def check_parameters(e: Any) -> Parameters:
             "hidden must be the sizes of hidden layers, e.g. (32,), or () for a linear program, "
             f"but got {e.hidden!r}"
         )
-    if hidden and e.latent == "categorical":
-        raise ValueError(
+    for wrong, message in (
+        (
+            hidden and e.latent == "categorical",
             f"hidden={e.hidden!r} is for Gaussian latents: discrete latents have a table for each "
-            "column, which is as general as can be. Leave hidden out."
-        )
-    if hidden and e.anchors:
-        raise ValueError(
+            "column, which is as general as can be. Leave hidden out.",
+        ),
+        (
+            hidden and e.anchors,
             "anchors need a linear program: what a network does cannot be kept to chosen latents. "
-            "Leave hidden out."
-        )
-    if len(layers) > 1 and e.latent == "categorical":
-        raise ValueError(
+            "Leave hidden out.",
+        ),
+        (
+            len(layers) > 1 and e.latent == "categorical",
             f"n_hidden={e.n_hidden!r} has several layers, which are for Gaussian latents. Give one "
-            "number, or latent='gaussian'."
-        )
-    if not layers and e.anchors:
-        raise ValueError(
+            "number, or latent='gaussian'.",
+        ),
+        (
+            not layers and e.anchors,
             "anchors name latents, so their number must be known: give n_hidden as a number "
-            "instead of 'auto'."
-        )
-    return Parameters(layers, _states(e.n_states, layers), tuple(hidden))
+            "instead of 'auto'.",
+        ),
+    ):
+        if wrong:
+            raise ValueError(message)
+    n_states = _states(e.n_states, layers)
+    return Options(layers, n_states, tuple(hidden), e.max_iter, e.batch_size, e.lr, e.tol)
 
 
 def _layers(n_hidden: Any) -> tuple[int, ...]:

@@ -1,58 +1,140 @@
-"""From a trained layer to the figures that the estimator shows, in nats."""
+"""From a fitted layer to the figures that the estimator shows, in nats.
+
+The terms of the bound are those of :class:`~pyro_corex.CorExELBO`, and the bound is that of
+:func:`~pyro_corex.tc_bound`.  Here it is corrected, and shared among latents.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_corex.estimator.columns import Column
-
-Array = NDArray[Any]
+from pyro_corex.estimator.columns import Array
+from pyro_corex.estimator.layer import Layer, draw
+from pyro_corex.evaluation import TCBound, tc_bound
+from pyro_corex.evaluation.bound import evaluating
+from pyro_corex.objective import CorExELBO
 
 MAX_ROWS = 20_000
 """Rows on which the bound is evaluated; of longer tables a random subset."""
-_DRAWS = 10  # of what is missing, at most
+_DRAWS = 20  # of what is missing, at most
+_CELLS = 1 << 22  # entries, times the values of a latent, that are evaluated at once
+_ALL_CELLS = 1 << 24  # and that all draws of what is missing may take
+_GAP = 1e-6  # half the least width of a cell over which equal values are spread
+
+
+@dataclass
+class RowTerms:
+    """The terms of the bound for each row, in nats."""
+
+    reconstruction: Array
+    """E ln q(x_i|z), ``(N, d)``, 0 where missing."""
+    kl: Array
+    """``(N,)``: that of all latents together."""
+    latent_kl: Array
+    """``(N, m)``: shares of the reported latents; they add up to ``kl``."""
+    marginal: Array
+    """Log p(x_i) on its own, as the columns are described, ``(N, d)``, 0 where missing."""
+
+    @property
+    def relevance(self) -> Array:
+        """How much more is known of each entry than on its own, ``(N, d)``."""
+        return self.reconstruction - self.marginal
+
+    @property
+    def bound(self) -> Array:
+        """What each row adds to the bound on TC(x): ``(N,)``."""
+        return self.relevance.sum(1) - self.kl
+
+
+def row_terms(layer: Layer, x: Tensor) -> RowTerms:
+    """The terms of coded rows; a row's own do not depend on the others."""
+    program, elbo = layer.program, CorExELBO(max_plate_nesting=2, strict_enumeration_warning=False)
+    parts: list[RowTerms] = []
+    with evaluating(program, 0):
+        for rows in x.split(_batch_size(layer)):
+            evidence = elbo.terms(program.model, program.guide, rows).evidence
+            reconstruction = np.zeros(rows.shape)
+            for site, columns in program.site_columns.items():
+                reconstruction[:, columns] = evidence.matrix("reconstruction", site).numpy()
+            kl = {
+                site: term.numpy()
+                for (kind, site), term in evidence.per_datum.items()
+                if kind == "kl"
+            }
+            own = [c.log_marginal(rows[:, i].numpy()) for i, c in enumerate(layer.columns)]
+            parts.append(
+                RowTerms(
+                    reconstruction,
+                    sum(kl.values(), np.zeros(len(rows))),
+                    layer.latent_kl(rows, kl),
+                    np.nan_to_num(np.stack(own, 1), nan=0.0),
+                )
+            )
+    names = vars(parts[0])
+    return RowTerms(**{name: np.concatenate([vars(p)[name] for p in parts]) for name in names})
+
+
+def _batch_size(layer: Layer) -> int:
+    return max(1, _CELLS // (layer.program.n_points * len(layer.columns)))
+
+
+# ---------------------------------------------------------------------- the bound of a table
 
 
 @dataclass
 class Results:
     """What the bound says of a table."""
 
-    tc: float
+    bound: TCBound
+    """Eq. 10 by :func:`~pyro_corex.tc_bound`, on completed rows, as it is."""
+    corrections: dict[str, float]
+    """What is added to it: see :class:`~pyro_corex.CorEx`."""
     tc_stderr: float
     tcs: Array
     tcs_stderr: Array
     mis: Array
     mis_stderr: Array
     tc_observed: float
-    """The bound for the observed entries alone; that of complete rows is ``tc``."""
-    optimism: float
-    """What was taken off ``tc`` because the program was trained on these rows."""
+    """The bound for the observed entries alone."""
     draws: Array
     """Latents drawn for the rows looked at."""
 
 
-def marginals(columns: Sequence[Column], code: Array) -> Array:
-    """Log p(x_i) of each entry in nats, ``(N, d)``, 0 where missing."""
-    parts = [column.log_marginal(code[:, i]) for i, column in enumerate(columns)]
-    return np.nan_to_num(np.stack(parts, 1), nan=0.0)
+def completed(layer: Layer, x: Tensor, seed: int) -> Tensor:
+    """Coded rows with their gaps filled, as the bound is evaluated on them.
+
+    Where a column is measured by a density, values that repeat would have no finite entropy.  They
+    are spread evenly half-way to their neighbours, by which TC(x) does not change.
+    """
+    filled, _ = draw(layer, x, seed)
+    rng = np.random.default_rng(seed)
+    for i, column in enumerate(layer.columns):
+        if column.kind == "continuous":
+            filled[:, i] = torch.as_tensor(spread_ties(filled[:, i].numpy(), rng))
+    return filled
 
 
-def row_bounds(layer: Any, columns: Sequence[Column], code: Tensor) -> Array:
-    """What each row adds to the bound on TC(x), in nats: ``(N,)``."""
-    terms = layer.terms(code)
-    return (terms.log_prob - marginals(columns, code.numpy())).sum(1) - terms.kl
+def spread_ties(x: Array, rng: np.random.Generator) -> Array:
+    """Values ``(N,)``, of which those that repeat are drawn from cells between their neighbours.
+
+    What noise in disjoint cells adds to the entropy of a column it adds to that of all of them, so
+    that their difference, TC(x), stays.
+    """
+    values, place, counts = np.unique(x, return_inverse=True, return_counts=True)
+    if len(values) == len(x):
+        return x
+    half = np.diff(values) / 2 if len(values) > 1 else np.array([0.5])
+    below, above = np.concatenate([half[:1], half]), np.concatenate([half, half[-1:]])
+    below, above = (np.maximum(side[: len(values)], _GAP)[place] for side in (below, above))
+    spread = x - below + (below + above) * rng.random(len(x))
+    return np.where(counts[place] > 1, spread, x)
 
 
-def evaluate(
-    layer: Any, columns: Sequence[Column], code: Tensor, n_data: int, seed: int
-) -> Results:
+def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
     r"""The bound of Eq. 10 on a table, and how it is shared among latents and columns.
 
     Missing entries are filled with draws from the model given the observed ones, several times
@@ -62,38 +144,39 @@ def evaluate(
     The relevance of column i, :math:`H(x_i) + \langle\ln q(x_i|z)\rangle`, is shared among the
     latents in proportion to ``mis``, so that the shares of the latents add up to the whole.
 
-    :param code: coded rows, at most ``MAX_ROWS``.
+    :param x: coded rows, at most ``MAX_ROWS``.
     :param n_data: the number of rows that the layer was trained on.
     """
-    generator = torch.Generator().manual_seed(seed)
-    missing = code.isnan()
-    n, m = len(code), layer.n_hidden
-    n_draws = int(np.clip(MAX_ROWS // n, 1, _DRAWS)) if missing.any() else 1
+    missing = x.isnan()
+    n, m = len(x), layer.n_hidden
+    cells = x.numel() * layer.program.n_points
+    n_draws = int(np.clip(_ALL_CELLS // cells, 1, _DRAWS)) if missing.any() else 1
     counts = (~missing).double().mean(0).clamp(min=1e-12).numpy() * n_data
-    observed = row_bounds(layer, columns, code)
-    fills = [layer.draw(code, generator) for _ in range(n_draws)]
-    mis, mis_stderr = layer.mutual_information(counts)  # of the last
+    mis, mis_stderr = layer.mutual_information(x, counts)
     share = layer.shares(mis)
-    mean, square, whole = np.zeros(m), np.zeros(m), 0.0
-    for filled, _ in fills:
-        terms = layer.terms(filled)
-        relevance = terms.log_prob - marginals(columns, filled.numpy())
-        per_latent = relevance @ share.T - terms.latent_kl  # rows, latents
-        mean += per_latent.mean(0) / n_draws
-        square += per_latent.var(0, ddof=1) / n_draws
-        whole += per_latent.sum(1).var(ddof=1) / n_draws
     known = informative_rows(~missing.numpy(), share) * n_data / n
     optimism = layer.parameters_by_latent() / (2 * known)
-    tcs = mean - optimism
+    bound = tc_bound(layer.program, completed(layer, x, seed), batch_size=_batch_size(layer))
+    fills = [draw(layer, x, seed + k) for k in range(n_draws)]
+    terms = row_terms(layer, torch.cat([x, *(filled for filled, _ in fills)]))
+    per_latent = terms.relevance @ share.T - terms.latent_kl
+    observed, *values = terms.bound.reshape(-1, n)
+    drawn = per_latent[n:].reshape(n_draws, n, m)
+    means = np.mean(values, axis=1)
+    whole = np.var(values, axis=1, ddof=1).mean()
     return Results(
-        tc=float(tcs.sum()),
-        tc_stderr=float(np.sqrt(whole / known.mean())) if m else 0.0,
-        tcs=tcs,
-        tcs_stderr=np.sqrt(square / known),
+        bound=bound,
+        corrections={
+            "marginals": float(means[0]) - bound.estimate,
+            "completion": float(means.mean() - means[0]),
+            "optimism": -float(optimism.sum()),
+        },
+        tc_stderr=float(np.sqrt(whole / known.mean())),
+        tcs=drawn.mean((0, 1)) - optimism,
+        tcs_stderr=np.sqrt(drawn.var(1, ddof=1).mean(0) / known),
         mis=mis,
         mis_stderr=mis_stderr,
-        tc_observed=float(observed.mean()) - optimism.sum() * float((~missing).double().mean()),
-        optimism=float(optimism.sum()),
+        tc_observed=float(observed.mean() - optimism.sum() * (~missing).double().mean()),
         draws=fills[-1][1],
     )
 
@@ -113,46 +196,3 @@ def informative_rows(seen: Array, share: Array) -> Array:
         total = weight.sum()
         out[j] = own[several].sum(0) @ weight[weight > 0] / total if total else len(seen)
     return np.maximum(out, 1.0)
-
-
-def proportional(mis: Array) -> Array:
-    """Shares of the latents in each column's relevance: ``(m, d)``, summing to 1 over latents."""
-    total = mis.sum(0)
-    return np.where(total > 1e-12, mis / np.maximum(total, 1e-12), 1 / len(mis))
-
-
-def complete(
-    columns: Sequence[Column], predictions: Sequence[Array], how: str, rng: np.random.RandomState
-) -> Array:
-    """Data from what the model expects of each column: ``(N, d)``."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(9)
-    weights = weights / weights.sum()
-    parts = []
-    for column, p in zip(columns, predictions, strict=True):
-        if column.kind == "constant":
-            parts.append(np.full(len(p), column.values[0]))
-        elif column.n_levels:
-            parts.append(_level(column, p, how, rng))
-        elif how == "draw":
-            code = p[:, 0] + p[:, 1] * rng.standard_normal(len(p))
-            if column.kind == "counts":
-                code = np.maximum(np.round(code), 0)
-            parts.append(column.decode(code))
-        elif column.knots is not None:  # the mean of the data is not the code's
-            code = p[:, :1] + p[:, 1:] * nodes
-            parts.append(column.decode(code) @ weights)
-        else:
-            parts.append(column.decode(p[:, 0]))
-    return np.stack(parts, 1)
-
-
-def _level(column: Column, p: Array, how: str, rng: np.random.RandomState) -> Array:
-    p = p / p.sum(1, keepdims=True)
-    if how == "mean" and column.kind != "categorical" and column.labels is None:
-        return p @ column.values
-    if how == "draw":
-        below = p.cumsum(1) < rng.random_sample((len(p), 1))
-        return column.decode(below.sum(1).astype(float))
-    if column.kind == "ordinal":  # the median
-        return column.decode((p.cumsum(1) < 0.5).sum(1).astype(float))
-    return column.decode(p.argmax(1).astype(float))

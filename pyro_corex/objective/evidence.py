@@ -8,10 +8,10 @@ when somebody asks.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from pyro_corex.objective.sites import Factored, Site, is_delta
 from pyro_corex.objective.term import Term, layout
 
 Key = tuple[str, str]  # the kind of a term and its site
+K = TypeVar("K")
 
 _NOT_A_LIKELIHOOD = (
     "cross-entropy on grey values is the log-likelihood of nothing, so no bound on TC(x) could be "
@@ -44,8 +45,7 @@ class Inputs:
     """Why the likelihood is not a proper one of these data, if so."""
 
 
-@dataclass(frozen=True)
-class Below:
+class Below(NamedTuple):
     """One continuous layer of a stack that has another one above it."""
 
     values: Tensor
@@ -117,27 +117,22 @@ class Evidence:
         first = parts[0]
         if len(parts) == 1:
             return first
-        return Evidence(
+        problems = {name: [part.inputs[name].problem for part in parts] for name in first.inputs}
+        values = [{name: of.values for name, of in part.inputs.items()} for part in parts]
+        return replace(
+            first,
             inputs={
-                name: Inputs(
-                    torch.cat([part.inputs[name].values for part in parts]),
-                    first.inputs[name].kind,
-                    next((p.inputs[name].problem for p in parts if p.inputs[name].problem), ""),
-                )
-                for name in first.inputs
+                name: Inputs(whole, first.inputs[name].kind, next(filter(None, problems[name]), ""))
+                for name, whole in by_key(values, torch.cat).items()
             },
-            per_datum={
-                key: torch.cat([part.per_datum[key] for part in parts]) for key in first.per_datum
-            },
-            layers=first.layers,
+            per_datum=by_key([part.per_datum for part in parts], torch.cat),
             below={
                 name: Below(
-                    torch.cat([part.below[name].values for part in parts]),
-                    torch.cat([part.below[name].log_prob for part in parts]),
+                    *map(torch.cat, zip(*(part.below[name] for part in parts), strict=True))
                 )
                 for name in first.below
             },
-            no_layers=first.no_layers,
+            sources=(),
         )
 
     @staticmethod
@@ -146,21 +141,26 @@ class Evidence:
         first = particles[0]
         if len(particles) == 1:
             return first
+
+        def mean(values: list[Tensor]) -> Tensor:
+            return torch.stack(values).mean(0)
+
         return replace(
             first,
-            per_datum={
-                key: torch.stack([p.per_datum[key] for p in particles]).mean(0)
-                for key in first.per_datum
-            },
+            per_datum=by_key([p.per_datum for p in particles], mean),
             below={
-                name: Below(
-                    below.values,
-                    torch.stack([p.below[name].log_prob for p in particles]).mean(0),
-                )
+                name: Below(below.values, mean([p.below[name].log_prob for p in particles]))
                 for name, below in first.below.items()
             },
             sources=tuple(source for particle in particles for source in particle.sources),
         )
+
+
+def by_key(
+    parts: Sequence[Mapping[K, Tensor]], together: Callable[[list[Tensor]], Tensor]
+) -> dict[K, Tensor]:
+    """The values of several mappings with the same keys, put together key by key."""
+    return {key: together([part[key] for part in parts]) for key in parts[0]}
 
 
 class _Observed(NamedTuple):

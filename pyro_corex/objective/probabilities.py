@@ -75,26 +75,33 @@ def probability_table(option: str, name: str, guide: Mapping[str, Site], step: S
             "discrete site. (For continuous latents see kl, an upper bound on I(z:x), and "
             "AggregatePosterior.)"
         )
+    probs, events = found
+    data = data_dim(option, name, site, step) - events
+    keep = [d - events for axis, d in step.axes(name).items() if axis not in step.data_axes]
+    return Table(probs, data, (*sorted(keep), *range(-events, 0)))
+
+
+def data_dim(option: str, name: str, site: Site, step: Step) -> int:
+    """The batch dimension of the data, of a guide site of which a batch is a sample.
+
+    :raises ValueError: where it is masked, not over one data axis, or given an enumerated site.
+    """
     if site["mask"] is not None and site["mask"] is not True:
         raise ValueError(f"{option} names {name!r}, but the site is masked. Take the mask off.")
-    axes = step.axes(name)
-    dims = [dim for axis, dim in axes.items() if axis in step.data_axes]
     batch = tuple(site["fn"].batch_shape)
+    dims = [dim for axis, dim in step.axes(name).items() if axis in step.data_axes]
     if len(dims) != 1:
         raise ValueError(
             f"{option} names {name!r}, which needs exactly one data axis in its batch shape "
             f"{batch}, but there are {len(dims)}. Draw it in the data's plate, or name that plate "
             "with data_plates."
         )
-    lead = batch[: max(0, len(batch) - int(min(step.max_plate_nesting, 99)))]
-    if any(size > 1 for size in lead):
+    if any(size > 1 for size in batch[: max(0, len(batch) - int(min(step.max_plate_nesting, 99)))]):
         raise ValueError(
             f"{option} names {name!r}, which is drawn given an enumerated site, so that there are "
-            "several distributions for each datum. Name the site that it is drawn from."
+            "several distributions for each datum. Name the site that it is drawn from, or another."
         )
-    probs, events = found
-    keep = [dim - events for axis, dim in axes.items() if axis not in step.data_axes]
-    return Table(probs, dims[0] - events, (*sorted(keep), *range(-events, 0)))
+    return dims[0]
 
 
 def exact_noise(site: Site) -> bool:

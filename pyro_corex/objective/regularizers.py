@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pyro_corex.information import minibatch_total_correlation, pairwise_total_correlation
 from pyro_corex.objective import sites
-from pyro_corex.objective.probabilities import entropy, exact_noise, probability_table
+from pyro_corex.objective.probabilities import data_dim, entropy, exact_noise, probability_table
 from pyro_corex.objective.sites import PARTICLE_PLATE, Site
 from pyro_corex.objective.step import Regularizer, Step, Weight, check_weight
 
@@ -82,7 +82,7 @@ class TotalCorrelation:
                 "them, relax them, or set tc_weight=0."
             )
         names = self._penalised(step)
-        data = {name: _data_dim(name, step) for name in names}
+        data = {name: self._data_dim(name, step) for name in names}
         num_data = int(step.num_data) if self.num_data is None else self.num_data
         if len(names) == 1 and _is_normal_matrix(guide[names[0]], data[names[0]]):
             z, fn = guide[names[0]]["value"], guide[names[0]]["fn"]
@@ -134,38 +134,21 @@ class TotalCorrelation:
         below = {parent for name in latents for parent in parents.get(name, ())}
         return [name for name in latents if name not in below]
 
+    @staticmethod
+    def _data_dim(name: str, step: Step) -> int:
+        site = step.guide_sites[name]
+        if sites.needs_weight(site):
+            raise ValueError(
+                f"TC(z) of site {name!r} is asked for, but it is enumerated, and its values are "
+                "not draws. Name continuous latents with tc_sites, or set tc_weight=0. (A single "
+                "discrete latent has TC(z) = 0.)"
+            )
+        return data_dim("TotalCorrelation", name, site, step)
+
     def __repr__(self) -> str:
         sites = "" if self.sites is None else f", sites={list(self.sites)}"
         num_data = "" if self.num_data is None else f", num_data={self.num_data}"
         return f"TotalCorrelation({self.weight!r}{sites}{num_data})"
-
-
-def _data_dim(name: str, step: Step) -> int:
-    """The batch dimension of the data, of a site that qualifies for an estimate of TC(z)."""
-    site = step.guide_sites[name]
-    fn: Any = site["fn"]
-    if sites.needs_weight(site):
-        raise ValueError(
-            f"TC(z) of site {name!r} is asked for, but it is enumerated, and its values are not "
-            "draws. Name continuous latents with tc_sites, or set tc_weight=0. (A single discrete "
-            "latent has TC(z) = 0.)"
-        )
-    if site["mask"] is not None and site["mask"] is not True:
-        raise ValueError(f"TC(z) of site {name!r} is asked for, but the site is masked.")
-    dims = [dim for axis, dim in step.axes(name).items() if axis in step.data_axes]
-    if len(dims) != 1:
-        raise ValueError(
-            f"TC(z) of site {name!r} needs exactly one data axis in its batch shape "
-            f"{tuple(fn.batch_shape)}, but there are {len(dims)}. Name the data's plate with "
-            "data_plates, or other latents with tc_sites."
-        )
-    lead = fn.batch_shape[: max(0, len(fn.batch_shape) - int(min(step.max_plate_nesting, 99)))]
-    if any(size > 1 for size in lead):
-        raise ValueError(
-            f"TC(z) of site {name!r} is asked for, but it is drawn given an enumerated site, so "
-            "that there are several draws for each datum. Name other latents with tc_sites."
-        )
-    return dims[0]
 
 
 def _is_normal_matrix(site: Site, data: int) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_corex.information import Estimate, entropy_estimate
 from pyro_corex.objective.contributions import Contributions, Key, Sum
-from pyro_corex.objective.evidence import Evidence, Inputs, Recorded
+from pyro_corex.objective.evidence import Evidence, Inputs, Recorded, by_key
 
 
 @dataclass(frozen=True, repr=False)
@@ -209,22 +209,18 @@ class CorExTerms:
         sizes = [
             float(e.size) if e.size else p.num_data for e, p in zip(evidence, parts, strict=True)
         ]
-        shares = [size / sum(sizes) for size in sizes]
+        shares = torch.tensor(sizes, dtype=torch.double) / sum(sizes)
 
-        def mean(values: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-            pairs = list(zip(values, shares, strict=True))
-            return {
-                name: torch.stack([value[name] * share for value, share in pairs]).sum(0)
-                for name in values[0]
-            }
+        def mean(values: list[Tensor]) -> Tensor:
+            return torch.tensordot(shares.to(values[0]), torch.stack(values), 1)
 
         return replace(
             parts[0],
-            reconstruction=mean([part.reconstruction for part in parts]),
-            kl=mean([part.kl for part in parts]),
-            kl_weight=mean([part.kl_weight for part in parts]),
+            reconstruction=by_key([part.reconstruction for part in parts], mean),
+            kl=by_key([part.kl for part in parts], mean),
+            kl_weight=by_key([part.kl_weight for part in parts], mean),
             num_data=sum(sizes),
-            regularizers=mean([part.regularizers for part in parts]),
+            regularizers=by_key([part.regularizers for part in parts], mean),
             _source=Evidence.join(evidence),
         )
 

@@ -17,15 +17,18 @@ Every column but the nominal ones sees the latents through one number, its predi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions import constraints
+from scipy.stats import qmc
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn import functional
@@ -36,6 +39,7 @@ from pyro_corex.programs.plates import data_plate, latent_plate
 
 KINDS = ("continuous", "ordinal", "nominal", "counts")
 _FAR = 40.0  # a logit as good as infinite
+_N_POINTS = 32  # at which what is no quadratic form is averaged
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,30 @@ class OrderedLogit(dist.TorchDistribution):
         return (self.probs * levels.to(self.edges.dtype)).sum(-1)
 
 
+def normal_points(m: int, n: int) -> Tensor:
+    r"""Quasi-random points ``(K, m)`` over which a mean is nearly that under N(0, 1).
+
+    They come in pairs :math:`\pm e` with :math:`\frac1K \sum_k e_k e_k^T = 1`, so that the mean of
+    a polynomial of degree 3 is exact; ``K`` is ``n``, or what that takes, a power of 2.
+    """
+    log_half = math.ceil(math.log2(max(n // 2, m)))
+    half = qmc.MultivariateNormalQMC(np.zeros(m), seed=0).random(2**log_half)
+    chol = np.linalg.cholesky(half.T @ half / len(half))
+    half = half @ np.linalg.inv(chol).T
+    return torch.as_tensor(np.concatenate([half, -half]))
+
+
+class _NormalAtPoints(dist.Normal):
+    """A normal that is drawn at given standard normal values."""
+
+    def __init__(self, q: dist.Normal, points: Tensor) -> None:
+        super().__init__(q.loc, q.scale, validate_args=False)
+        self.points = points
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        return self.loc + self.scale * self.points
+
+
 class TableVAE(CorExProgram):
     r"""Gaussian latents, and a likelihood of its own for each column (Eq. 10).
 
@@ -136,7 +164,10 @@ class TableVAE(CorExProgram):
     noise, and nothing is lost where :math:`\Lambda` is diagonal.  For levels both are learned.
 
     Sites: ``"z"`` in the plate ``"latents"``, and one of the names of the kinds for each kind that
-    occurs, in a plate of its columns.
+    occurs, in a plate of its columns.  In evaluation mode also ``"point"``: which of so many
+    equally likely values z takes, to be summed over exactly, so that the terms of the bound have no
+    noise, and a row's do not depend on the other rows.  The likelihood of continuous columns is
+    exact for a linear program, where z is summed over like that.
 
     :param spec: the kinds of the columns.
     :param latent_dim: the number of latents, m.
@@ -178,6 +209,8 @@ class TableVAE(CorExProgram):
         self.register_buffer("column_weight", torch.ones(len(spec.kinds)))
         self.register_buffer("prior_precision", torch.eye(m))
         self.hidden = tuple(hidden)
+        quadratic = not self.hidden and len(self._by_kind["continuous"]) == len(spec.kinds)
+        self._points = normal_points(m, 2 if quadratic else _N_POINTS)
         self.decoder_net = self.encoder_net = None
         if self.hidden:
             self.decoder_net = mlp([m, *self.hidden, n])
@@ -239,6 +272,7 @@ class TableVAE(CorExProgram):
         observed = ~x.isnan()
         complete = bool(observed.all())
         with data_plate(len(x)):
+            self._point(x)
             with latent_plate("latents", self.latent_dim):
                 zero = x.new_zeros(self.latent_dim)
                 z = pyro.sample("z", dist.Normal(zero, zero + 1.0, validate_args=False))
@@ -266,9 +300,21 @@ class TableVAE(CorExProgram):
         self._check_table(x)
         self._register((self,))
         with data_plate(len(x)):
-            q = self.encode(x)
+            point, q = self._point(x), self.encode(x)
+            if point is not None:
+                q = _NormalAtPoints(q, self._points.to(self.weight)[point[..., 0]])
             with latent_plate("latents", self.latent_dim):
                 return pyro.sample("z", q)
+
+    def _point(self, x: Tensor) -> Tensor | None:
+        """Which of the points is taken; ``None`` where they are not summed over."""
+        if self.training:
+            return None
+        logits = x.new_zeros(len(x), 1, self.n_points)
+        uniform = dist.Categorical(logits=logits, validate_args=False)
+        point: Tensor = pyro.sample("point", uniform, infer={"enumerate": "parallel"})
+        enumerated = point.dim() > 2 and point.shape[-2] == 1  # in a dimension left of the data's
+        return point if enumerated else None
 
     def evidence(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the entries say: the precision matrices, ``(B, m, m)`` or ``(m, m)``, and the
@@ -334,27 +380,15 @@ class TableVAE(CorExProgram):
             loc, scale = loc + scale * shift, scale * log_ratio.clamp(-5.0, 3.0).exp()
         return dist.Normal(loc, scale, validate_args=False)
 
-    # ------------------------------------------------------------------ rows
+    @property
+    def n_points(self) -> int:
+        """How many values of z are summed over."""
+        return len(self._points)
 
-    def log_prob_columns(self, x: Tensor, z: Tensor) -> Tensor:
-        """Ln q(x_i|z) in nats, 0 where missing: shape ``(..., B, d)`` for z ``(..., B, m)``."""
-        out = z.new_zeros(*z.shape[:-1], x.shape[1])
-        filled = x.nan_to_num()
-        for _, columns, fn in self.column_distributions(z):
-            out[..., columns] = fn.log_prob(filled[:, columns].expand(*z.shape[:-1], -1))
-        return out.masked_fill(x.isnan(), 0.0)
-
-    def kl(self, q: dist.Normal) -> Tensor:
-        """KL of each latent from N(0, 1) in nats, of the shape of ``q.loc``."""
-        return 0.5 * (q.loc**2 + q.scale**2 - 1) - q.scale.log()
-
-    def decode(self, z: Tensor) -> list[tuple[str, list[int], Distribution]]:
-        """q(x|z), by kind: see :meth:`column_distributions`."""
-        if z.shape[-1:] != (self.latent_dim,):
-            raise ValueError(
-                f"z must have the shape (n, {self.latent_dim}), but got {tuple(z.shape)}"
-            )
-        return list(self.column_distributions(z))
+    @property
+    def site_columns(self) -> dict[str, list[int]]:
+        """Observed site -> its columns."""
+        return {kind: columns for kind, columns in self._by_kind.items() if columns}
 
     def _check_table(self, x: Tensor) -> None:
         self.spec.check(x)

@@ -16,6 +16,10 @@ from pyro_corex.objective import CorExELBO
 from pyro_corex.training import checkpoint
 from pyro_corex.training.runners import Runner
 
+_OF_THE_MOMENT = re.compile(r" at 0x[0-9a-f]+|, now [^)]+")
+"""What a ``repr`` may say that is no part of what was asked for: a place in memory, where a
+schedule stands."""
+
 MakeOptimiser = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -161,7 +165,7 @@ class Learner:
             "clip_norm": self.how.clip_norm,
             "precision": self.runner.precision,
             "the number of processes": self.runner.world,
-            "the objective": re.sub(" at 0x[0-9a-f]+", "", repr(self.elbo)),
+            "the objective": _OF_THE_MOMENT.sub("", repr(self.elbo)),
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -59,3 +59,43 @@ def same_groups(found: Any, true: Any) -> bool:
     """Whether two labellings are one up to names."""
     pairs = set(zip(np.asarray(found).tolist(), np.asarray(true).tolist(), strict=True))
     return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+
+
+def matched(labels: Array, hidden: Array) -> float:
+    """The share of rows whose state is right, with states renamed one to one."""
+    from scipy.optimize import linear_sum_assignment
+
+    k = int(max(labels.max(), hidden.max())) + 1
+    table = np.zeros((k, k))
+    np.add.at(table, (labels.astype(int), hidden.astype(int)), 1)
+    return table[linear_sum_assignment(-table)].sum() / len(labels)
+
+
+def with_gaps(n, groups, size, states, erasure, missing, seed):
+    """Erased copies with gaps; their states; and where an entry shows its state."""
+    x, hidden = erased_copies(n, groups, size, states, erasure, seed)
+    x[np.random.default_rng(seed + 1).random(x.shape) < missing] = np.nan
+    return x, hidden, (x < states).reshape(n, groups, size).any(2)
+
+
+def mixed_table(n: int, seed: int) -> tuple[Array, dict[int, str]]:
+    """Columns of all kinds with two causes, a constant and gaps; and kinds that have to be told."""
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((n, 2)).repeat(5, 1) + 0.6 * rng.standard_normal((n, 10))
+    x = np.column_stack(
+        [
+            z[:, 0],
+            z[:, 1].round(1),  # continuous, with values that repeat
+            np.exp(2 * z[:, 2]),  # heavy tails
+            z[:, 3] > 0,
+            np.digitize(z[:, 4], [-1, 0, 1]),
+            rng.poisson(np.exp(2 + 0.5 * z[:, 5])),
+            np.digitize(z[:, 6], [-0.5, 0.5]),  # told to be categorical
+            np.maximum(z[:, 7], 0),  # half of it 0
+            z[:, 8],
+            z[:, 9] > 0,
+            np.ones(n),
+        ]
+    ).astype(float)
+    x[:, :10][rng.random((n, 10)) < 0.1] = np.nan
+    return x, {1: "continuous", 6: "categorical", 7: "continuous"}

@@ -292,7 +292,7 @@ def test_a_site_that_does_not_factorise_is_refused():
 def test_a_masked_site_is_refused():
     model, guide, args = plate_vae()
     mask = torch.arange(N)[:, None] > 0
-    refuses("site 'z' is asked for, but the site is masked", poutine.mask(model, mask),
+    refuses("TotalCorrelation names 'z', but the site is masked", poutine.mask(model, mask),
             poutine.mask(guide, mask), *args)  # fmt: skip
 
 
@@ -311,7 +311,7 @@ def test_a_site_drawn_given_an_enumerated_one_is_refused():
             if not latent:
                 pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
 
-    refuses("site 'z' is asked for, but it is drawn given an enumerated site",
+    refuses("TotalCorrelation names 'z', which is drawn given an enumerated site",
             lambda x: program(x, False), lambda x: program(x, True), reals(N, D),
             max_plate_nesting=1)  # fmt: skip
 

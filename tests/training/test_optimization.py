@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import pyro_corex as pc
+from pyro_corex.objective.regularizers import TotalCorrelation
 from tests.training.programs import OPTIONS, copies, fit, run, stack, vae, vector
 
 
@@ -106,9 +107,6 @@ class Energy:
     def __call__(self, step):
         return step.draw("z").square().mean(0)
 
-    def __repr__(self):
-        return "Energy()"
-
 
 class Critic(torch.nn.Module):
     """A number for each datum, which learns to be large; the program learns to make it small."""
@@ -165,7 +163,7 @@ def test_the_parameters_of_a_regularizer_are_trained(devices):
 def test_regularizers_go_on(tmp_path):
     def train(epochs, **options):
         critic, warmup = Critic(), pc.Warmup(0.0, 1.0, steps=30)
-        elbo = pc.CorExELBO(regularizers=[critic, Energy(warmup)])
+        elbo = pc.CorExELBO(regularizers=[critic, TotalCorrelation(warmup)])
         module = vae()
         fit(module, copies(), **{**OPTIONS, "epochs": epochs}, elbo=elbo, **options)
         return vector(module), vector(critic), critic.calls, warmup.taken
@@ -178,7 +176,7 @@ def test_regularizers_go_on(tmp_path):
     assert resumed[3] == expected[3] == 24
     other = Critic()
     other.net = torch.nn.Linear(2, 1, bias=False)
-    elbo = pc.CorExELBO(regularizers=[other, Energy(pc.Warmup(0.0, 1.0, steps=30))])
+    elbo = pc.CorExELBO(regularizers=[other, TotalCorrelation(pc.Warmup(0.0, 1.0, steps=30))])
     with pytest.raises(pc.CheckpointError, match="of another run: the objective was"):
         run(file, resume=True, epochs=3, elbo=elbo)
     assert pc.load(file, vae(seed=1)) is not None

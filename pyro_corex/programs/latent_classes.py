@@ -77,6 +77,23 @@ class LatentClasses(CorExProgram):
         """Log of the states' probabilities: ``(m, max n_states)``."""
         return (self.class_logits + self._no_state).log_softmax(-1)
 
+    @property
+    def n_points(self) -> int:
+        """How many values of a latent are summed over."""
+        return max(self.n_states)
+
+    @property
+    def site_columns(self) -> dict[str, list[int]]:
+        """Observed site -> its columns."""
+        latents = range(len(self.n_states))
+        return {f"{kind}_{j}": columns for j in latents for kind, columns in self.members(j)}
+
+    def column_distributions(self, z: Tensor) -> Iterator[tuple[str, list[int], Distribution]]:
+        """Kind, columns and q(x|z), of batch shape ``(..., number of columns)``; z ``(..., m)``."""
+        for j in range(len(self.n_states)):
+            for kind, columns in self.members(j):
+                yield kind, columns, self.column_distribution(kind, columns, z[..., j : j + 1])
+
     def column_distribution(self, kind: str, columns: list[int], state: Tensor) -> Distribution:
         """q(x|state) for columns of one kind; ``state`` broadcasts against them."""
         index = torch.as_tensor(columns, device=state.device)
@@ -97,8 +114,8 @@ class LatentClasses(CorExProgram):
         complete = not bool(x.isnan().any())
         prior = self.prior()
         with data_plate(len(x)):
-            for j, n in enumerate(self.n_states):
-                fn = dist.Categorical(logits=prior[j, :n], validate_args=False)
+            for j in pyro.markov(range(len(self.n_states)), history=0):
+                fn = dist.Categorical(logits=prior[j, : self.n_states[j]], validate_args=False)
                 state = pyro.sample(f"z_{j}", fn.expand([len(x), 1]))
                 for kind, columns in self.members(j):
                     own = self.column_distribution(kind, columns, state)
@@ -116,8 +133,10 @@ class LatentClasses(CorExProgram):
         self._register((self,))
         posterior = self.log_posterior(x)
         with data_plate(len(x)):
-            for j, n in enumerate(self.n_states):
-                fn = dist.Categorical(logits=posterior[:, j : j + 1, :n], validate_args=False)
+            for j in pyro.markov(range(len(self.n_states)), history=0):
+                fn = dist.Categorical(
+                    logits=posterior[:, j : j + 1, : self.n_states[j]], validate_args=False
+                )
                 pyro.sample(f"z_{j}", fn, infer={"enumerate": "parallel"})
 
     def log_joint(self, x: Tensor) -> Tensor:
@@ -145,14 +164,3 @@ class LatentClasses(CorExProgram):
     def encode(self, x: Tensor) -> dist.Categorical:
         """q(z|x): a categorical of batch shape ``(B, m)``."""
         return dist.Categorical(logits=self.log_posterior(x), validate_args=False)
-
-    def expected_log_prob(self, x: Tensor, posterior: Tensor) -> Tensor:
-        """E ln q(x_i|z) in nats, 0 where missing: ``(B, d)``."""
-        out = x.new_zeros(x.shape)
-        states = torch.arange(max(self.n_states), device=x.device)[:, None, None]
-        for j in range(len(self.n_states)):
-            for kind, columns in self.members(j):
-                log_p = self._by_state(kind, columns, x[:, columns], states)
-                weight = posterior[:, j].T[..., None]
-                out[:, columns] = (weight * log_p).masked_fill(weight == 0, 0.0).sum(0)
-        return out

@@ -1,4 +1,4 @@
-"""What scikit-learn and pandas expect of an estimator."""
+"""The estimator: what scikit-learn expects, layers, how many latents, and what it refuses."""
 
 import pickle
 import warnings
@@ -6,7 +6,9 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -15,7 +17,11 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import pyro_corex
 from pyro_corex import CorEx
-from tests.estimator.tables import erased_copies, factor_table
+from tests.estimator.tables import (
+    erased_copies,
+    factor_table,
+    same_groups,
+)
 
 X, _ = factor_table(300, 2, 3, 0.5, seed=0)
 
@@ -52,7 +58,6 @@ def test_a_seed_makes_fits_equal():
 
 
 def test_fitting_leaves_global_random_states_alone():
-    import torch
 
     answers = np.digitize(X, [-1, 0, 1]).astype(float)
     np.random.seed(1)
@@ -94,63 +99,56 @@ def test_names_of_features_in_and_out():
         corex.transform(frame[list("bacdef")])
 
 
-def test_a_frame_of_mixed_columns_is_read_by_kind():
-    rng = np.random.default_rng(0)
-    z = rng.standard_normal(400)
-
-    def noisy(scale=0.6):
-        return z + scale * rng.standard_normal(400)
-
-    frame = pd.DataFrame(
-        {
-            "flag": noisy() > 0,
-            "level": np.digitize(noisy(), [-1, 0, 1]),
-            "word": np.array(["low", "mid", "high"])[np.digitize(noisy(), [-0.5, 0.5])],
-            "grade": pd.Categorical.from_codes(
-                np.digitize(noisy(), [-0.5, 0.5]), ["C", "B", "A"], ordered=True
-            ),
-            "visits": rng.poisson(np.exp(2.5 + 0.7 * noisy(0.1))),
-            "size": noisy(),
-            "income": np.exp(2 * noisy()),
-            "same": 1.0,
-        }
-    )
-    frame["flag"] = frame["flag"].astype(float)
-    frame.loc[::10, "word"] = None
-    frame.loc[::7, "size"] = np.nan
-    corex = CorEx(1, random_state=0, max_iter=100).fit(frame)
-    kinds = {column.name: column.kind for column in corex.columns_}
-    assert kinds == {
-        "flag": "binary", "level": "ordinal", "word": "categorical", "grade": "ordinal",
-        "visits": "counts", "size": "continuous", "income": "continuous", "same": "constant",
-    }  # fmt: skip
-    assert corex.columns_[6].knots is not None  # heavy tails are taken by ranks
-    assert corex.columns_[5].knots is None
-    assert corex.clusters_.tolist() == [0] * 7 + [-1]
-    assert abs(np.corrcoef(corex.transform(frame)[:, 0], z)[0, 1]) > 0.85
-    assert np.all(corex.mis_[0, :7] > 0.1)
-    assert corex.mis_[0, 7] == 0
-    filled = corex.impute(frame)
-    assert isinstance(filled, pd.DataFrame)
-    assert not filled.isna().any().any()
-    assert set(filled["word"]) == {"low", "mid", "high"}
-    rows = corex.sample(50, random_state=0)
-    assert set(rows["word"]) <= {"low", "mid", "high"}
-    assert set(rows["grade"]) <= {"A", "B", "C"}
-    assert (rows["same"] == 1).all()
-    assert (rows["visits"] == rows["visits"].round()).all()
-
-
-def test_kinds_can_be_told():
-    answers, _ = erased_copies(200, 2, 3, 3, 0.2, seed=0)
-    assert {c.kind for c in CorEx(1, max_iter=5).fit(answers).columns_} == {"ordinal"}
-    told = CorEx(1, kinds={0: "categorical", -1: "counts"}, max_iter=5).fit(answers)
-    assert [c.kind for c in told.columns_] == ["categorical", *["ordinal"] * 4, "counts"]
-    assert {c.kind for c in CorEx(1, kinds="continuous").fit(answers).columns_} == {"continuous"}
-
-
 def test_the_public_name():
     assert pyro_corex.CorEx is CorEx
     assert "CorEx" in pyro_corex.__all__
     with pytest.raises(AttributeError, match="no attribute 'CorEks'"):
         _ = pyro_corex.CorEks
+
+
+def test_a_second_layer_explains_the_dependence_among_the_latents_of_the_first():
+    rng = np.random.default_rng(0)
+    top = rng.standard_normal((4000, 1))
+    middle = 0.8 * top + 0.6 * rng.standard_normal((4000, 4))
+    x = middle.repeat(4, 1) + 0.5 * rng.standard_normal((4000, 16))
+    corex = CorEx((4, 1), random_state=0).fit(x)
+    assert same_groups(corex.clusters_, np.arange(16) // 4)
+    assert corex.upper_.clusters_.tolist() == [0] * 4
+    assert len(corex.layer_tcs_) == 2
+    corr = np.full((4, 4), 0.64) + 0.36 * np.eye(4)
+    above = -0.5 * np.linalg.slogdet(corr)[1]
+    assert 0.4 * above < corex.layer_tcs_[1] < 1.15 * above
+    assert corex.tc_ == pytest.approx(sum(corex.layer_tcs_))
+    cov = np.kron(corr, np.ones((4, 4))) + 0.25 * np.eye(16)
+    truth = 0.5 * (np.log(np.diag(cov)).sum() - np.linalg.slogdet(cov)[1])
+    assert 0.85 * truth < corex.tc_ < 1.02 * truth
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_auto_finds_the_number_of_latents(groups):
+    x, _ = factor_table(800, groups, 4, 0.6, seed=0)
+    corex = CorEx("auto", random_state=0).fit(x)
+    assert corex.n_hidden_ == groups
+    assert [trial["n_hidden"] for trial in corex.trials_][:2] == [1, 2]
+    assert corex.transform(x).shape == (800, groups)
+
+
+def test_auto_finds_the_number_of_causes():
+    x, _ = erased_copies(1000, 3, 4, 2, 0.3, seed=0)
+    assert CorEx("auto", latent="categorical", random_state=0).fit(x).n_hidden_ == 3
+
+
+def test_an_anchor_on_a_constant_column():
+    with pytest.raises(ValueError, match=r"anchors names column 'x6', which is constant"):
+        CorEx(2, anchors={0: [6]}).fit(np.column_stack([X, np.ones(len(X))]))
+
+
+def test_auto_needs_rows_to_hold_out():
+    with pytest.raises(ValueError, match=r"needs at least 20, but got 10"):
+        CorEx("auto").fit(X[:10])
+
+
+def test_training_that_has_not_ended():
+    holes = np.where(np.random.default_rng(0).random(X.shape) < 0.3, np.nan, X)
+    with pytest.warns(ConvergenceWarning, match=r"has not converged in .* Increase max_iter=3"):
+        CorEx(2, random_state=0, max_iter=3, tol=0.0).fit(holes)

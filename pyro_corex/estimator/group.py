@@ -1,0 +1,238 @@
+"""A latent class model of a group of columns, by EM.
+
+A step of EM is a step of coordinate ascent on the bound of Eq. 10, in which the encoder is the
+exact posterior; its fixed points are where the gradient of the bound vanishes.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.cluster.vq import kmeans2
+from scipy.special import softmax
+from scipy.stats import nbinom, norm
+
+from pyro_corex.estimator.columns import Array, Column
+
+ZERO = 0.004
+"""Probabilities below are at the border, and not free."""
+_STARTS = 6
+_SPARE = 0.25  # of each cell of a table: of two explanations, the one with more zeros
+_PRIOR = 0.1  # observations added to each table, with the column's own frequencies
+
+
+class Design:
+    """Coded rows as matrices: indicators of levels, and numbers."""
+
+    def __init__(self, columns: Sequence[Column], code: Array, n_bins: int = 4) -> None:
+        self.columns = list(columns)
+        self.code = code
+        self.n, self.d = code.shape
+        self.seen = ~np.isnan(code)
+        self.width = np.array([c.n_levels or n_bins for c in columns])
+        self.starts = np.concatenate([[0], np.cumsum(self.width)])
+        self.onehot = np.zeros((self.n, self.starts[-1]))
+        for i, column in enumerate(columns):
+            level = code[:, i]
+            if not column.n_levels:  # numbers count by their quartiles while groups are sought
+                cuts = np.nanquantile(level, np.arange(1, n_bins) / n_bins)
+                level = np.where(self.seen[:, i], np.searchsorted(cuts, level), np.nan)
+            rows = np.flatnonzero(self.seen[:, i])
+            self.onehot[rows, self.starts[i] + level[rows].astype(int)] = 1.0
+        share = self.onehot.sum(0) + 1e-12
+        total = np.add.reduceat(share, self.starts[:-1])
+        self.marginal = share / np.repeat(total, self.width)
+
+    def cells(self, i: int) -> slice:
+        """Where the levels of a column are among all."""
+        return slice(self.starts[i], self.starts[i + 1])
+
+
+class Group:
+    """A latent class model of some columns: EM in closed form."""
+
+    def __init__(
+        self, design: Design, columns: Sequence[int], n_states: int, weight: Array
+    ) -> None:
+        self.design = design
+        self.columns = list(columns)
+        self.n_states = n_states
+        self.weight = weight[self.columns]
+        self.levels = [i for i in self.columns if design.columns[i].n_levels]
+        self.numbers = [i for i in self.columns if not design.columns[i].n_levels]
+        spans = [np.arange(*design.cells(i).indices(10**9)) for i in self.levels]
+        self.cells = np.concatenate(spans) if spans else np.zeros(0, int)
+        self.of = np.repeat(np.arange(len(self.levels)), [len(s) for s in spans])
+        at = [self.columns.index(i) for i in self.levels]
+        self.cell_weight = self.weight[at][self.of] if at else np.zeros(0)
+        self.onehot = design.onehot[:, self.cells]
+
+    def maximise(self, q: Array) -> None:
+        """The parameters that are best for the states' probabilities ``(N, S)``."""
+        design = self.design
+        self.log_pi = np.log((q.sum(0) + _PRIOR / self.n_states) / (len(q) + _PRIOR))
+        counts = np.maximum(self.onehot.T @ q - _SPARE, 0.0)
+        counts += _PRIOR * design.marginal[self.cells, None]
+        total = np.zeros((len(self.levels), self.n_states))
+        np.add.at(total, self.of, counts)
+        self.log_table = np.log(np.maximum(counts / total[self.of], 1e-12))
+        self.loc = np.zeros((len(self.numbers), self.n_states))
+        self.scale = np.ones((len(self.numbers), self.n_states))
+        self.size = np.ones(len(self.numbers))
+        for a, i in enumerate(self.numbers):
+            rows = design.seen[:, i]
+            x, w = design.code[rows, i], q[rows] + 1e-9
+            sums = w.sum(0)
+            whole, spread = x.mean(), x.var()
+            mean = (w.T @ x + _PRIOR * whole) / (sums + _PRIOR)
+            square = ((x[:, None] - mean) ** 2 * w).sum(0)
+            if design.columns[i].kind == "counts":
+                mean = np.maximum(mean, 1e-3)
+                excess = (square - sums * mean).sum() / (sums * mean**2).sum()
+                self.size[a] = 1 / np.clip(excess, 1e-3, 1e3)
+                self.loc[a] = np.log(mean)
+            else:
+                self.loc[a] = mean
+                floor = 1e-3 * spread
+                self.scale[a] = np.sqrt(
+                    np.maximum((square + _PRIOR * spread) / (sums + _PRIOR), floor)
+                )
+
+    def n_parameters(self, above: float = 0.0) -> float:
+        """Parameters of the dependence among the columns; of probabilities only those above."""
+        if len(self.columns) < 2:
+            return 0.0
+        width = self.design.width[self.levels]
+        s, n_numbers = self.n_states, len(self.numbers)
+        free = (np.exp(self.log_table) > above).sum() - s * len(width) - (width - 1).sum()
+        free += s - 1 + 2 * (s - 1) * n_numbers
+        cells = np.inf if n_numbers else float(np.prod(width.astype(float)))
+        return float(np.clip(free, 0, cells - 1 - (width - 1).sum()))
+
+    def log_joint(self, rows: Any = slice(None), weighted: bool = True) -> Array:
+        """Joint ln p(x, state) of the group's columns: ``(N, S)``."""
+        weight = self.cell_weight[:, None] if weighted else 1.0
+        out = self.onehot[rows] @ (self.log_table * weight) + self.log_pi
+        for a, i in enumerate(self.numbers):
+            w = self.weight[self.columns.index(i)] if weighted else 1.0
+            out = out + w * self.number_log_prob(a, i, rows)
+        return out
+
+    def number_log_prob(self, a: int, i: int, rows: Any = slice(None)) -> Array:
+        """Log-probability ln p(x_i|state) of one of the numbers, 0 where missing."""
+        x = np.nan_to_num(self.design.code[rows, i])[:, None]
+        if self.design.columns[i].kind == "counts":
+            size = self.size[a]
+            value = nbinom.logpmf(x, size, size / (size + np.exp(self.loc[a])))
+        else:
+            value = norm.logpdf(x, self.loc[a], self.scale[a])
+        return np.where(self.design.seen[rows, i][:, None], value, 0.0)
+
+    def without(self, i: int) -> Array:
+        """The states' probabilities given all columns of the group but one."""
+        joint = self.log_joint()
+        if i in self.levels:
+            own = self.of == self.levels.index(i)
+            table = self.log_table[own] * self.cell_weight[own][:, None]
+            joint = joint - self.onehot[:, own] @ table
+        else:
+            w = self.weight[self.columns.index(i)]
+            joint = joint - w * self.number_log_prob(self.numbers.index(i), i)
+        return softmax(joint, axis=1)
+
+    def evidence(self) -> float:
+        """Mean of ln p of the group's columns, without weights, in nats."""
+        if not self.columns:
+            return 0.0
+        return float(np.logaddexp.reduce(self.log_joint(weighted=False), 1).mean())
+
+    def run(self, q: Array, n_iter: int, tol: float) -> tuple[Array, float, int, bool]:
+        """EM from the states' probabilities: these, the log-likelihood a row, the iterations."""
+        last, value = -math.inf, -math.inf
+        for k in range(n_iter):
+            self.maximise(q)
+            joint = self.log_joint()
+            total = np.logaddexp.reduce(joint, 1, keepdims=True)
+            value = float(total.mean())
+            q = np.exp(joint - total)
+            if abs(value - last) < tol:
+                return q, value, k + 1, True
+            last = value
+        return q, value, n_iter, False
+
+
+def _starts(group: Group, rng: np.random.RandomState) -> Iterator[Array]:
+    """States' probabilities to start from: by levels, by principal components, and at random."""
+    s, n = group.n_states, group.design.n
+    yield from _by_levels(group, rng)
+    for label in _by_components(group, rng):
+        yield 0.3 / s + 0.7 * np.eye(s)[label]
+    for _ in range(_STARTS // 2 if len(group.columns) > 3 else 2 * _STARTS):
+        yield rng.dirichlet(np.full(s, 0.5), n)
+
+
+def _by_levels(group: Group, rng: np.random.RandomState) -> Iterator[Array]:
+    """A level of a column speaks for one of the states; all do, or all but one.
+
+    That one may tell nothing of the state, such as that an entry was erased.
+    """
+    design, s = group.design, group.n_states
+    busy = sorted(group.levels, key=lambda i: -design.seen[:, i].mean())
+    for i in busy[: _STARTS // 2]:
+        level = np.nan_to_num(design.code[:, i], nan=-1).astype(int)
+        mute = [-1, *range(design.width[i])] if design.width[i] > s else [-1]
+        for silent in mute:
+            telling = [k for k in range(max(design.width[i], s)) if k != silent]
+            guess = np.zeros(max(design.width[i], s), dtype=int)
+            guess[telling] = rng.permutation(len(telling)) % s
+            q = np.full((design.n, s), 1 / s)
+            rows = (level >= 0) & (level != silent)
+            q[rows] = 0.3 / s
+            q[rows, guess[level[rows]]] += 0.7
+            yield q
+
+
+def _by_components(group: Group, rng: np.random.RandomState) -> Iterator[Array]:
+    """Clusters in the plane of the first principal components, and ranks along the first."""
+    design, s = group.design, group.n_states
+    numbers = design.code[:, group.numbers]
+    centred = np.nan_to_num(numbers - np.nanmean(numbers, 0)) / (np.nanstd(numbers, 0) + 1e-12)
+    matrix = np.concatenate([group.onehot - design.marginal[group.cells], centred], 1)
+    _, vectors = np.linalg.eigh(matrix.T @ matrix)
+    projected = matrix @ vectors[:, -min(s, matrix.shape[1]) :]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # clusters that lose all of their rows
+        yield kmeans2(projected, s, 10, minit="points", seed=rng)[1]
+    yield np.argsort(np.argsort(projected[:, -1])) * s // design.n
+
+
+class Fitted(NamedTuple):
+    """A group, its states' probabilities, the steps of EM taken, and whether that converged."""
+
+    group: Group
+    q: Array
+    n_iter: int = 0
+    converged: bool = True
+
+
+def fit_group(
+    design: Design, columns: Sequence[int], n_states: int, weight: Array, n_iter: int, tol: float,
+    rng: np.random.RandomState,
+) -> Fitted:  # fmt: skip
+    """The best of several starts after Akaike (1973), run to the end."""
+    group = Group(design, columns, n_states, weight)
+    if len(columns) < 2:
+        q = np.zeros((design.n, n_states))
+        q[:, 0] = 1.0
+        group.maximise(q)
+        return Fitted(group, q)
+    found = []
+    for q in _starts(group, rng):
+        q, value, _, _ = group.run(q, 12, 1e-4)
+        found.append((value - group.n_parameters(ZERO) / design.n, q))
+    q, _, taken, converged = group.run(max(found, key=lambda each: each[0])[1], n_iter, tol)
+    return Fitted(group, q, taken, converged)

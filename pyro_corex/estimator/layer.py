@@ -1,0 +1,158 @@
+"""What a fitted layer is: a protocol, and what every layer does in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_corex.estimator.columns import Array, Column
+from pyro_corex.programs.latent_classes import LatentClasses
+from pyro_corex.programs.tables import TableVAE
+
+Batches = Callable[[], Iterator[Tensor]]
+"""Coded rows, batch by batch, from the beginning each time."""
+Points = Iterable[tuple[Tensor, Tensor]]
+"""Latents ``(N or 1, m)`` and their weights, which broadcast against ``(N, d)`` and sum to 1."""
+
+
+@dataclass
+class Training:
+    """How a layer was trained."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    """One record an iteration: "elbo", in nats per row."""
+    n_iter: int = 0
+    converged: bool = True
+
+
+class Layer(Protocol):
+    """A trained program for the columns of a table, and how its latents are reported.
+
+    Its tables are coded (see :class:`.Coding`): float64 tensors ``(N, d)``, NaN where an entry is
+    missing.  What is reported of the latents, m of them, is in an order of its own, and may be
+    turned; where there is a style of answering, it is the last of the m and no latent to the user.
+    """
+
+    training: Training
+    style: bool
+    """Whether the last latent is a style of answering."""
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """The columns that vary."""
+
+    @property
+    def program(self) -> TableVAE | LatentClasses:
+        """The Pyro program, in evaluation mode: what it sums over has no noise."""
+
+    @property
+    def n_hidden(self) -> int:
+        """The number of latents, m, with that of a style of answering."""
+
+    def reorder(self, order: Array) -> None:
+        """Puts the reported latents into another order."""
+
+    def encode(self, x: Tensor) -> Array:
+        """The reported latents of each row without a style: means, or most probable states."""
+
+    def reported(self, z: Tensor) -> Array:
+        """The program's latents as they are reported, without a style."""
+
+    def latents(self, reported: Array) -> Tensor:
+        """The program's latents for reported ones, with or without a style: ``(N, m)``."""
+
+    def prior(self, n: int) -> Tensor:
+        """Draws ``(n, m)`` of the program's latents."""
+
+    def points(self, x: Tensor) -> Points:
+        """Latents over which a mean is one over q(z|x)."""
+
+    def latent_kl(self, x: Tensor, kl: Mapping[str, Array]) -> Array:
+        """How the KL of each row is shared among the reported latents: ``(N, m)``, in nats.
+
+        :param kl: that of each latent site, ``(N,)``.
+        """
+
+    def mutual_information(self, x: Tensor, n_data: Array) -> tuple[Array, Array]:
+        """I(z_j : x_i) in nats and standard errors, ``(m, d)`` each.
+
+        :param n_data: how many entries of each column were observed.
+        """
+
+    def shares(self, mis: Array) -> Array:
+        """Shares of the latents in each column's relevance, ``(m, d)``, 1 in sum over latents."""
+
+    def clusters(self, mis: Array) -> Array:
+        """The latent of each column, ``(d,)``; ``mis`` is without a style."""
+
+    def parameters_by_latent(self) -> Array:
+        """Free parameters of the dependence among the columns: ``(m,)``."""
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's random state follows ``seed`` for a while."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@torch.no_grad()
+def draw(layer: Layer, x: Tensor, seed: int) -> tuple[Tensor, Array]:
+    """Fills missing entries with draws from the model; and the reported latents drawn."""
+    with seeded(seed):
+        z = layer.program.encode(x).sample()
+        filled = torch.where(x.isnan(), _draw_columns(layer, z), x)
+    return filled, layer.reported(z)
+
+
+@torch.no_grad()
+def sample(layer: Layer, n: int, seed: int, latents: Array | None = None) -> Tensor:
+    """Rows from the model, coded, ``(n, d)``: from the prior or for reported latents."""
+    with seeded(seed):
+        if latents is None:
+            return _draw_columns(layer, layer.prior(n))
+        if layer.style:
+            latents = np.column_stack([latents, torch.randn(n, dtype=torch.float64).numpy()])
+        return _draw_columns(layer, layer.latents(latents))
+
+
+def _draw_columns(layer: Layer, z: Tensor) -> Tensor:
+    out = torch.empty(len(z), len(layer.columns), dtype=torch.float64)
+    for _, columns, fn in layer.program.column_distributions(z):
+        out[:, columns] = fn.sample().to(out.dtype)
+    return out
+
+
+@torch.no_grad()
+def predict(layer: Layer, points: Points) -> list[Array]:
+    """What the model expects of each column.
+
+    :returns: for each column, probabilities of its levels ``(N, K)``, or means and standard
+        deviations of its code ``(N, 2)``.
+    """
+    totals: list[Any] = [0.0] * len(layer.columns)
+    for weight, z in points:
+        for _, columns, fn in layer.program.column_distributions(z):
+            if layer.columns[columns[0]].n_levels:
+                value = fn.probs  # type: ignore[attr-defined]
+            else:
+                value = torch.stack([fn.mean, fn.variance + fn.mean**2], -1)
+            for at, i in enumerate(columns):
+                own = weight[:, i % weight.shape[1], None]
+                totals[i] = totals[i] + own * value[:, at]
+    out = []
+    for column, total in zip(layer.columns, totals, strict=True):
+        p = total.numpy()
+        if column.n_levels:
+            out.append(p[:, : column.n_levels])
+        else:
+            variance = np.maximum(p[:, 1] - p[:, 0] ** 2, 1e-12)
+            out.append(np.stack([p[:, 0], np.sqrt(variance)], 1))
+    return out

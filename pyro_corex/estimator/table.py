@@ -1,0 +1,354 @@
+"""Reading tables into numbers with NaN, and describing their columns."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+from sklearn.preprocessing import OrdinalEncoder
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from pyro_corex.estimator.columns import Array, Column
+
+USER_KINDS = ("binary", "categorical", "ordinal", "counts", "continuous")
+_MAX_LEVELS = 20  # integers with more distinct values are not levels
+_MAX_STATES = 100
+_LOOK = 50_000  # rows from which kinds and quantiles are found
+_KNOTS = 1_000
+
+
+class Words:
+    """The names of the states of columns that are not numbers, in the order of their codes."""
+
+    def __init__(self) -> None:
+        self.labels: dict[int, list[Any]] = {}
+        self.ordered: dict[int, bool] = {}
+
+    def read(self, estimator: Any, x: Any, *, reset: bool) -> Array:
+        """A table as numbers, ``(N, d)``; on ``reset`` it becomes the estimator's.
+
+        :raises ValueError: as scikit-learn's validation does, and for columns that are words in
+            one table and numbers in the other.
+        """
+        least: dict[str, Any] = {"reset": reset, "ensure_min_samples": 2 if reset else 1}
+        if reset:
+            self.labels, self.ordered = {}, {}
+        if not _has_words(x):
+            if self.labels and not reset:
+                name = column_names(estimator)[next(iter(self.labels))]
+                raise ValueError(
+                    f"Column {name!r} held words in fit, but this table holds only numbers. Give a "
+                    "table with the columns that were fitted."
+                )
+            dtypes = [np.float64, np.float32]
+            return validate_data(estimator, x, dtype=dtypes, ensure_all_finite="allow-nan", **least)
+        table = validate_data(estimator, x, dtype=object, ensure_all_finite=False, **least)
+        out = np.empty(table.shape)
+        for i, name in enumerate(column_names(estimator)):
+            dtype = list(x.dtypes)[i] if hasattr(x, "dtypes") else None
+            out[:, i] = self._column(i, name, table[:, i], dtype, reset)
+        if np.isinf(out).any():
+            raise ValueError("Input X contains infinity. Missing values are NaN or None.")
+        return out
+
+    def _column(self, i: int, name: Any, raw: Array, dtype: Any, reset: bool) -> Array:
+        categories = getattr(dtype, "categories", None)
+        seen = ~np.array([_is_missing(value) for value in raw])
+        words = categories is not None or any(isinstance(value, str) for value in raw[seen])
+        if not words:
+            if i in self.labels and not reset:
+                raise ValueError(
+                    f"Column {name!r} held words in fit, but here it holds numbers. Give it in the "
+                    "same form."
+                )
+            out = np.full(len(raw), np.nan)
+            out[seen] = raw[seen].astype(float)
+            return out
+        if reset:
+            self.ordered[i] = bool(getattr(dtype, "ordered", False))
+            found = {str(value) for value in raw[seen]}
+            names = sorted(found) if categories is None else categories
+            self.labels[i] = [label for label in names if str(label) in found]
+        elif i not in self.labels:
+            example = next(value for value in raw[seen] if isinstance(value, str))
+            raise ValueError(
+                f"Column {name!r} held numbers in fit, but here it holds words, such as "
+                f"{example!r}. Give it in the same form."
+            )
+        code = np.full(len(raw), np.nan)
+        code[seen] = self._encode(self.labels[i], raw[seen])
+        if (code < 0).any():
+            warnings.warn(
+                f"Column {name!r} holds states that it had not in fit, such as "
+                f"{raw[code < 0][0]!r}: they count as missing.",
+                stacklevel=4,
+            )
+            code[code < 0] = np.nan
+        return code
+
+    @staticmethod
+    def _encode(labels: list[Any], words: Array) -> Array:
+        """The place of each word among the labels, -1 of those that are not."""
+        if not labels or not len(words):
+            return np.full(len(words), -1.0)
+        known = np.array([str(label) for label in labels], dtype=object)
+        encoder = OrdinalEncoder(
+            categories=[known], handle_unknown="use_encoded_value", unknown_value=-1
+        )
+        encoder.fit(known[:, None])
+        return encoder.transform(np.array([str(w) for w in words], dtype=object)[:, None])[:, 0]
+
+
+def _has_words(x: Any) -> bool:
+    if hasattr(x, "dtypes") and hasattr(x, "columns"):
+        names = [str(dtype).lower() for dtype in x.dtypes]
+        return any(re.search("object|category|str|enum", name) for name in names)
+    if not isinstance(x, np.ndarray) or x.ndim != 2:
+        return False
+    return x.dtype.kind in "US" or (
+        x.dtype == object and any(isinstance(value, str) for value in x.ravel())
+    )
+
+
+def _is_missing(value: Any) -> bool:
+    if value is None or str(value) in ("<NA>", "NaT"):
+        return True
+    return isinstance(value, float) and np.isnan(value)
+
+
+def column_names(estimator: Any) -> list[Any]:
+    """The names of a data frame's columns, or x0, x1, ..."""
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is None:
+        return [f"x{i}" for i in range(estimator.n_features_in_)]
+    return list(names)
+
+
+def as_tensor(x: Array) -> Tensor:
+    """A tensor that shares the array's memory, also where that is read-only."""
+    if not x.flags.c_contiguous and any(s < 0 for s in x.strides):
+        x = np.ascontiguousarray(x)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(x)
+
+
+def read_kinds(kinds: Any, names: Sequence[Any]) -> dict[int, str]:
+    """The kinds that a user told, by column index.
+
+    :raises ValueError: for kinds, columns or numbers of columns that there are not.
+    :raises TypeError: for another type.
+    """
+    if kinds is None or (isinstance(kinds, str) and kinds == "auto"):
+        return {}
+    if isinstance(kinds, str):
+        told = dict.fromkeys(range(len(names)), kinds)
+    elif isinstance(kinds, Mapping):
+        told = {find_column(key, names, "kinds"): kind for key, kind in kinds.items()}
+    elif isinstance(kinds, (list, tuple, np.ndarray)):
+        if len(kinds) != len(names):
+            raise ValueError(
+                f"kinds has {len(kinds)} entries, but the table has {len(names)} columns. Give one "
+                "for each, or a mapping from some columns to their kinds."
+            )
+        told = {i: kind for i, kind in enumerate(kinds) if kind not in (None, "auto")}
+    else:
+        raise TypeError(
+            "kinds must be 'auto', one kind, a list with one for each column or a mapping from "
+            f"columns to kinds, but got {type(kinds).__name__}"
+        )
+    for i, kind in told.items():
+        if kind not in USER_KINDS:
+            raise ValueError(
+                f"The kind of column {names[i]!r} must be one of {', '.join(USER_KINDS)}, but got "
+                f"{kind!r}"
+            )
+    return told
+
+
+def find_column(key: Any, names: Sequence[Any], option: str) -> int:
+    """The index of a column that is given by name or index."""
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        if key in names:
+            return list(names).index(key)
+        if not -len(names) <= key < len(names):
+            raise ValueError(
+                f"{option} names column {key}, but the table has {len(names)} columns, 0 to "
+                f"{len(names) - 1}"
+            )
+        return int(key) % len(names)
+    if key in names:
+        return list(names).index(key)
+    shown = ", ".join(repr(str(name)) for name in list(names)[:8])
+    raise ValueError(
+        f"{option} names column {key!r}, but the table has {shown}"
+        f"{', ...' if len(names) > 8 else ''}"
+    )
+
+
+def read_anchors(
+    anchors: Any, names: Sequence[Any], n_hidden: int, strength: float
+) -> dict[int, dict[int, float]]:
+    """Latent -> column index -> strength.
+
+    :raises ValueError: for latents or columns that there are not, strengths below 1, and a column
+        that is anchored twice.
+    :raises TypeError: for what is no mapping.
+    """
+    if anchors is None:
+        return {}
+    if not isinstance(anchors, Mapping):
+        raise TypeError(
+            "anchors must map latents to columns, e.g. {0: ['col_a', 'col_b']}, but got "
+            f"{type(anchors).__name__}"
+        )
+    found: dict[int, dict[int, float]] = {}
+    owner: dict[int, int] = {}
+    for latent, columns in anchors.items():
+        if not isinstance(latent, (int, np.integer)) or not 0 <= latent < n_hidden:
+            raise ValueError(
+                f"anchors names latent {latent!r}, but there are {n_hidden}, 0 to {n_hidden - 1}"
+            )
+        if isinstance(columns, (str, int, np.integer)):
+            columns = [columns]
+        entries = columns if isinstance(columns, Mapping) else dict.fromkeys(columns, strength)
+        if not entries:
+            raise ValueError(f"anchors names no column for latent {latent}")
+        for key, value in entries.items():
+            i = find_column(key, names, "anchors")
+            _check_anchor(key, value)
+            if owner.setdefault(i, int(latent)) != latent or i in found.get(int(latent), {}):
+                raise ValueError(
+                    f"Column {names[i]!r} is anchored to latents {owner[i]} and {latent}: a column "
+                    "has one anchor."
+                )
+            found.setdefault(int(latent), {})[i] = float(value)
+    return found
+
+
+def _check_anchor(key: Any, strength: Any) -> None:
+    if not isinstance(strength, (int, float, np.number)) or not 1 <= strength < np.inf:
+        raise ValueError(
+            f"The strength of an anchor must be a number >= 1, but column {key!r} has "
+            f"{strength!r}. It says how often the column's likelihood counts; 1 only holds "
+            "the column in its latent."
+        )
+
+
+def describe(
+    x: Array,
+    names: Sequence[str],
+    kinds: Mapping[int, str],
+    words: Words,
+    rng: np.random.RandomState,
+) -> list[Column]:
+    """The columns of a table of numbers, NaN where a value is missing.
+
+    :param kinds: the kinds that were told, by column.
+    """
+    n = len(x)
+    some = np.arange(n) if n <= _LOOK else np.sort(rng.choice(n, _LOOK, replace=False))
+    return [
+        _describe(name, x[:, i], some, kinds.get(i), words.labels.get(i), words.ordered.get(i))
+        for i, name in enumerate(names)
+    ]
+
+
+def _describe(
+    name: str,
+    whole: Array,
+    some: Array,
+    told: str | None,
+    labels: list[Any] | None,
+    ordered: bool | None,
+) -> Column:
+    look = whole[some].astype(np.float64)
+    look = look[~np.isnan(look)]
+    if not len(look):
+        look = whole[~np.isnan(whole)].astype(np.float64)
+    if not len(look):
+        raise ValueError(
+            f"Column {name!r} has no observed value: all of its {len(whole)} entries are missing. "
+            "Drop it."
+        )
+    kind = told or ("ordinal" if ordered else "categorical" if labels else _detect(look))
+    if kind in ("binary", "categorical", "ordinal") or len(np.unique(look[:1000])) == 1:
+        seen = np.unique(whole[~np.isnan(whole)]).astype(np.float64)
+        if len(seen) == 1:
+            return Column(name, "constant", seen, labels=labels)
+        if kind in ("binary", "categorical", "ordinal"):
+            kind = "binary" if len(seen) == 2 and kind != "binary" else kind
+            return _levels(name, kind, look, seen, labels)
+    if kind == "counts":
+        if np.any((look < 0) | (look != np.round(look))):
+            bad = look[(look < 0) | (look != np.round(look))][0]
+            raise ValueError(
+                f"Column {name!r} is told to hold counts, but has the value {bad:g}: counts are "
+                "0, 1, 2, ... Name another kind, such as 'continuous'."
+            )
+        frequency = np.bincount(look.astype(int)) + 0.5 / (1 + look.max())
+        return Column(name, kind, marginal=np.log(frequency / frequency.sum()))
+    return _continuous(name, look)
+
+
+def _levels(name: str, kind: str, look: Array, seen: Array, labels: list[Any] | None) -> Column:
+    if kind == "binary" and len(seen) > 2:
+        raise ValueError(
+            f"Column {name!r} is told to be binary, but has {len(seen)} distinct values: "
+            f"{', '.join(f'{v:g}' for v in seen[:5])}{', ...' if len(seen) > 5 else ''}. Use "
+            "'ordinal' or 'categorical'."
+        )
+    if len(seen) > _MAX_STATES:
+        mend = "Drop it if it is an identifier" if labels else "Use 'continuous' or 'counts'"
+        raise ValueError(
+            f"Column {name!r} has {len(seen)} distinct values, and at most {_MAX_STATES} can be "
+            f"levels or states. {mend}, or merge rare ones."
+        )
+    frequency = np.array([(look == value).sum() for value in seen]) + 0.5 / len(seen)
+    return Column(name, kind, seen, labels=labels, marginal=np.log(frequency / frequency.sum()))
+
+
+def _detect(look: Array) -> str:
+    distinct = len(np.unique(look))
+    if distinct == 2:
+        return "binary"
+    if np.all(look == np.round(look)):
+        if distinct <= _MAX_LEVELS and len(look) >= 5 * distinct:
+            return "ordinal"
+        if look.min() >= 0 and look.mean() <= 30 and distinct > 2 and len(look) >= 50:
+            return "counts"
+    return "continuous"
+
+
+def _continuous(name: str, look: Array) -> Column:
+    """Standardised; by ranks where the tails are heavier, or the shape more skewed, than noise."""
+    loc, scale = float(look.mean()), float(look.std())
+    n = len(look)
+    if n < 3 or not scale > 1e-12 * max(1.0, abs(loc)):
+        return Column(name, "continuous", loc=loc, scale=scale if scale > 0 else 1.0)
+    code = (look - loc) / scale
+    skew, kurtosis = (code**3).mean(), (code**4).mean() - 3
+    values, counts = np.unique(look, return_counts=True)
+    normal = n / 6 * (skew**2 + kurtosis**2 / 4) < 12.0  # Jarque-Bera, p = 0.0025
+    repeats = len(values) < 0.9 * n
+    if normal or n < 20:
+        gap = np.diff(values).min() / scale if repeats and len(values) > 1 else 0.0
+        return Column(name, "continuous", loc=loc, scale=scale, resolution=float(gap))
+    middle = (np.cumsum(counts) - 0.5 * counts) / n
+    scores = ndtri(middle)
+    mean = (counts * scores).sum() / n
+    sd = np.sqrt((counts * (scores - mean) ** 2).sum() / n)
+    scores = (scores - mean) / sd
+    gap = np.diff(scores).min() if repeats else 0.0
+    if len(values) > _KNOTS:
+        pick = np.unique(np.linspace(0, len(values) - 1, _KNOTS).astype(int))
+        values, scores = values[pick], scores[pick]
+    return Column(
+        name, "continuous", loc=loc, scale=scale, knots=(values, scores), resolution=float(gap)
+    )

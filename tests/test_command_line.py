@@ -1,0 +1,89 @@
+"""The command line."""
+
+import csv
+import re
+
+import matplotlib as mpl
+import pytest
+from matplotlib import pyplot
+
+from pyro_corex.__main__ import main
+from tests.estimator.tables import (
+    factor_table,
+)
+
+mpl.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    pyplot.close("all")
+
+
+def write(path, header, rows):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_fit_from_the_command_line(tmp_path, capsys):
+    x, _ = factor_table(200, 2, 3, 0.5, seed=0)
+    rows = [[i, *row, "yes" if row[0] > 0 else "no"] for i, row in enumerate(x.round(3))]
+    rows[0][1], rows[1][7] = "NA", ""
+    write(tmp_path / "t.csv", ["id", *"abcdef", "word"], rows)
+    out = tmp_path / "out"
+    command = ["fit", str(tmp_path / "t.csv"), "--n-hidden", "2", "--drop", "id"]
+    assert main([*command, "--output", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert (out / "summary.txt").read_text(encoding="utf-8").strip() in printed
+    columns = read(out / "columns.csv")
+    assert columns[0] == ["column", "kind", "latent", "latent_0", "latent_1"]
+    assert [row[0] for row in columns[1:]] == [*"abcdef", "word"]
+    assert columns[7][1] in ("binary", "categorical")
+    groups = [row[2] for row in columns[1:]]
+    assert groups[0] == groups[1] == groups[2] == groups[6]
+    assert groups[3] == groups[4] == groups[5] != groups[0]
+    assert len(read(out / "latents.csv")) == 201
+    assert len(read(out / "totals.csv")) == 3
+    for name in ("information", "hierarchy", "latent_0", "latent_1"):
+        assert (out / f"{name}.png").stat().st_size > 1000
+
+
+def test_layers_and_states_from_the_command_line(tmp_path):
+    x, _ = factor_table(100, 2, 3, 0.5, seed=0)
+    write(tmp_path / "t.csv", "abcdef", x.round(3))
+    for options, latents in (
+        (["--n-hidden", "2,1"], 2),
+        (["--n-hidden", "2", "--latent", "categorical", "--n-states", "3"], 2),
+    ):
+        out = tmp_path / options[-1]
+        assert main(["fit", str(tmp_path / "t.csv"), *options, "--output", str(out)]) == 0
+        assert len(read(out / "latents.csv")[0]) == latents
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("a,b\n1,2\n", [], "has 2 lines: a line of names and two rows are needed"),
+        ("a,b\n1,2\n3\n4,5\n", [], "Row 3 of .* has 1 entries, but there are 2 names"),
+        ("a,b\n1,2\n3,4\n", ["--drop", "c"], r"--drop names \['c'\], but the columns are"),
+        ("a,b\n1,2\n1,2\n", [], "All 2 columns are constant"),
+        ("a,b\n1,2\n3,4\n", ["--n-hidden", "two"], "--n-hidden must be a number"),
+        (None, [], "there is no file"),
+    ],
+)
+def test_what_the_command_line_refuses(tmp_path, capsys, text, options, message):
+    if text is not None:
+        (tmp_path / "t.csv").write_text(text)
+    assert main(["fit", str(tmp_path / "t.csv"), *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+
+    assert re.search(message, error)
