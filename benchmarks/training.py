@@ -274,8 +274,8 @@ def epochs(rounds: int, pythae: bool) -> None:
             "  indexing, fused Adam": by_hand(new(), loss, x, indexed, fused_adam),
             "fit": by_fit(new(), x),
             "fit, Adam as by hand": by_fit(new(), x, optimizer=adam),
-            "fit, networks compiled": by_fit(new(), x, compile_networks=True),
-            "fit, bf16-mixed": by_fit(new(), x, precision="bf16-mixed"),
+            "fit, networks compiled": by_fit(new(), x, devices=pc.Devices(compile_networks=True)),
+            "fit, bf16-mixed": by_fit(new(), x, devices=pc.Devices(precision="bf16-mixed")),
             f"{objective.__name__}, SVI": by_svi(new(), objective(), x, True),
             f"{objective.__name__}, SVI, no validation": by_svi(new(), objective(), x, False),
         }

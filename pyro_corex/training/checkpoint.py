@@ -260,6 +260,21 @@ def compare(module: nn.Module, content: Mapping[str, Any], path: str | Path) -> 
         )
 
 
+def compare_runs(saved: Mapping[str, Any], given: Mapping[str, Any], path: str | Path) -> None:
+    """Raises ``CheckpointError`` where a run is not the one that a file is of."""
+    different = [
+        f"{name} was {saved.get(name)!r} and is {given.get(name)!r}"
+        for name in {**saved, **given}
+        if saved.get(name) != given.get(name)
+    ]
+    if different:
+        raise CheckpointError(
+            f"{path} is of another run: {'; '.join(different)}. To go on with that run, call fit "
+            "as it was called (epochs may be more); to start another from its parameters, "
+            "load(path, module) and give another checkpoint=..."
+        )
+
+
 def _describe(module: nn.Module) -> dict[str, Any]:
     parts = {
         name: f"{type(part).__name__}({part.extra_repr() if name else ''})"

@@ -24,6 +24,7 @@ from pyro_corex.objective import CorExTerms
 from pyro_corex.training import checkpoint
 from pyro_corex.training.history import History
 from pyro_corex.training.interrupts import Stopped, passed_on
+from pyro_corex.training.optimization import all_schedules
 from pyro_corex.training.precision import in_lower_precision
 from pyro_corex.training.runners import Devices, Runner
 
@@ -94,7 +95,9 @@ class FabricRunner(Runner):
             work = partial(_work, runner=self, loop=loop, path=path)
             self.fabric.launch(partial(work, forked=start_method != "spawn"))
             result = checkpoint.read(path)
-        loop.bring_back(result["trained"])
+        for part, state in zip(_trained(loop), result["trained"], strict=True):
+            part.load_state_dict(state)
+        loop.module.eval()
         if "error" in result:
             kind, message = result["error"]
             raise _ERRORS.get(kind, ValueError)(message)
@@ -174,4 +177,12 @@ def _work(fabric: Fabric, runner: FabricRunner, loop: Any, path: Path, forked: b
     except (ValueError, TypeError) as error:  # all processes have agreed on it
         result["error"] = [type(error).__name__, str(error)]
     if runner.rank == 0:
-        checkpoint.write(path, {**result, "trained": loop.trained()})
+        result["trained"] = [part.state_dict() for part in _trained(loop)]
+        checkpoint.write(path, result)
+
+
+def _trained(loop: Any) -> list[Any]:
+    """All that a run changes and that has a state, to be brought back from another process."""
+    schedules = [part for _, part in checkpoint.schedules(loop.module)]
+    schedules += filter(checkpoint.is_schedule, all_schedules(loop.elbo, loop.optimization))
+    return [loop.module, loop.elbo.regularizer_modules, *schedules]

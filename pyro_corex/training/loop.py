@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from pyro_corex.training.checkpoint import Checkpoint, CheckpointError
 from pyro_corex.training.data import InMemory, Loaded, make_batches
 from pyro_corex.training.history import History
 from pyro_corex.training.interrupts import Interrupts, Stopped, noted
-from pyro_corex.training.optimization import Learner, Optimization, all_schedules
+from pyro_corex.training.optimization import Learner, Optimization
 from pyro_corex.training.record import Record
 from pyro_corex.training.runners import Runner
 
@@ -57,29 +57,12 @@ class Loop:
     callbacks: Sequence[Any]
     progress: bool
 
-    epoch: int = field(default=1, init=False)
-    batch: int = field(default=0, init=False)
-    """Batches of this epoch that are done."""
-    waited: int = field(default=0, init=False)
-    """Epochs since the best one."""
-    best: dict[str, Any] | None = field(default=None, init=False)
-    record: Record = field(default_factory=Record, init=False)
-    history: History = field(default_factory=History, init=False)
-    epoch_random: dict[str, Any] | None = field(default=None, init=False)
-    """The random states at the beginning of this epoch."""
-    resume_random: dict[str, Any] | None = field(default=None, init=False)
-    """Those to go on with after the batches that are done were passed over."""
-    saved_at: tuple[int, int] | None = field(default=None, init=False)
-    """Epoch and batch of the last checkpoint."""
-    stepped: bool = field(default=False, init=False)
-
     def run(self, runner: Runner) -> History:
         """Trains until the last epoch, or until ``patience`` or a signal ends it.
 
         The module is left in evaluation mode.
         """
-        self.runner = runner
-        num_data = self.elbo.num_data
+        self.runner, num_data = runner, self.elbo.num_data
         with (
             random_state.seeded(self.seed, runner.device, runner.rank),
             runner.computing(self.module),
@@ -97,6 +80,15 @@ class Loop:
 
     def _start(self) -> None:
         runner = self.runner
+        self.epoch, self.batch = 1, 0  # batches of this epoch that are done
+        self.record, self.history = Record(), History()
+        self.best: dict[str, Any] | None = None
+        self.waited = 0  # epochs since the best one
+        self.epoch_random: dict[str, Any] | None = None  # at the beginning of this epoch
+        self.resume_random: dict[str, Any] | None = None  # after the batches that are done
+        self.saved_at: tuple[int, int] | None = None  # epoch and batch of the last checkpoint
+        self.stepped = False  # in this process
+        self.at_once = runner.world == 1 and runner.device.type == "cpu"
         self.learner = Learner(self.module, self.elbo, self.optimization, self.lr, runner)
         self.prepare = prepare(self.module, self.transform)
         read = partial(make_batches, batch_size=self.batch_size, module=self.module)
@@ -106,7 +98,13 @@ class Loop:
             self.held_out = read(self.validation, shuffle=False, name="The validation data")
         if self.elbo.num_data is None:
             self.elbo.num_data = self.batches.num_data
-        self.at_once = runner.world == 1 and runner.device.type == "cpu"
+        self.told = {  # what makes this run this one, as data
+            "the format": _FORMAT,
+            "seed": self.seed,
+            "the number of data": self.batches.num_data,
+            "batch_size": None if isinstance(self.data, DataLoader) else self.batch_size,
+            **self.learner.described(),
+        }
         if self.checkpoint is not None:
             if runner.rank == 0:
                 files.remove_leftovers(self._path)
@@ -135,6 +133,7 @@ class Loop:
 
     def _epoch(self, interrupts: Interrupts) -> dict[str, float]:
         start, number = time.perf_counter(), self.epoch
+        self.learner.parts.train()  # a callback may have changed that
         with pyro.validation_enabled(False):
             for batch in self._batches():
                 self._step(batch)
@@ -145,7 +144,7 @@ class Loop:
             averages = self._averages(self.record)
             losses = torch.stack(self.runner.gather(self.record.losses())).sum(0)
             self.history.losses += losses.tolist()
-            if self.stepped:  # in this process: all steps of the epoch may be from before it
+            if self.stepped:  # else all steps of the epoch are from before this process
                 self.history.terms = self.elbo.last_terms.without_data()
             if self.held_out is not None:
                 found = self._evaluate(self.held_out)
@@ -159,10 +158,11 @@ class Loop:
             self._note_best(objective)
         self.epoch, self.batch, self.record = number + 1, 0, Record()
         self.epoch_random = self.resume_random = None
-        every = self.checkpoint.every if self.checkpoint else None
-        last = number == self.epochs or self.history.stopped_early
-        if self.checkpoint and (last or (every and number % every == 0)):
-            self.save()
+        if self.checkpoint is not None:
+            every = self.checkpoint.every
+            last = number == self.epochs or self.history.stopped_early
+            if last or (every and number % every == 0):
+                self.save()
         self._stop_if_asked(interrupts, agree=True)
         return averages
 
@@ -178,23 +178,14 @@ class Loop:
 
     def _batches(self) -> Iterator[Batch]:
         """The batches of this epoch that are not done yet."""
-        device, generators = self.runner.device, self.batches.generators()
-        if self.epoch_random is not None:
-            random_state.restore(self.epoch_random, device, generators)
-        else:
-            self.epoch_random = random_state.capture(device, generators)
-        batches = self._guarded(lambda: self.batches.epoch(self.epoch, self.batch))
-        next(batches)  # passes over those that are done
-        if self.resume_random is not None:
-            random_state.restore(self.resume_random, device, generators)
-            self.resume_random = None
-        return batches  # type: ignore[return-value]
-
-    def _guarded(self, make: Callable[[], Iterable[Batch]]) -> Iterator[Batch | None]:
-        """The batches, with errors that say where they happened; ``None`` comes first."""
+        if self.epoch_random is None:
+            self.epoch_random = self._captured()
+        self._restore(self.epoch_random)
         try:
-            batches = make()
-            yield None
+            batches = self.batches.epoch(self.epoch, self.batch)  # passes over those
+            if self.resume_random is not None:
+                self._restore(self.resume_random)
+                self.resume_random = None
             yield from batches
         except Exception as error:
             raise RuntimeError(
@@ -277,7 +268,6 @@ class Loop:
                 loss = self.elbo.differentiable_loss(model, guide, *batch.args, **batch.kwargs)
                 record.add(loss, self.elbo)
             found = record.read()
-        self.learner.parts.train()
         if not len(record):
             raise ValueError("The validation data are empty: there is no batch to evaluate on")
         if found:
@@ -333,7 +323,7 @@ class Loop:
     def state_dict(self) -> dict[str, Any]:
         """Where the run stands, as data; all processes have to ask for it together."""
         own = {
-            "random": random_state.capture(self.runner.device, self.batches.generators()),
+            "random": self._captured(),
             "epoch_random": self.epoch_random if self.batch else None,
             "record": self.record.state_dict(),
         }
@@ -341,7 +331,7 @@ class Loop:
         history["losses"] = torch.tensor(history["losses"], dtype=torch.float64)
         return {
             "kind": "checkpoint",
-            "told": self._told(),
+            "told": self.told,
             **self.learner.state_dict(),
             "processes": self.runner.gather(own),
             "best": self.best,
@@ -360,7 +350,7 @@ class Loop:
                 "with load(path, module), and start a run with another checkpoint=..."
             )
         files.compare(self.module, state, self._path)
-        self._compare(state["told"])
+        files.compare_runs(state["told"], self.told, self._path)
         self.learner.load_state_dict(state, self._path)
         own = state["processes"][self.runner.rank]
         self.resume_random, self.epoch_random = own["random"], own["epoch_random"]
@@ -372,47 +362,11 @@ class Loop:
             setattr(self.history, name, value.tolist() if isinstance(value, Tensor) else value)
         self.saved_at = (self.epoch, self.batch)
         if self.epoch_random is None:  # between two epochs
-            generators = self.batches.generators()
-            random_state.restore(own["random"], self.runner.device, generators)
+            self._restore(self.resume_random)
             self.resume_random = None
 
-    def _told(self) -> dict[str, Any]:
-        """What makes this run this one, as data."""
-        return {
-            "the format": _FORMAT,
-            "seed": self.seed,
-            "the number of data": self.batches.num_data,
-            "batch_size": None if isinstance(self.data, DataLoader) else self.batch_size,
-            **self.learner.described(),
-        }
+    def _captured(self) -> dict[str, Any]:
+        return random_state.capture(self.runner.device, self.batches.generators())
 
-    def _compare(self, saved: dict[str, Any]) -> None:
-        given = self._told()
-        different = [
-            f"{name} was {saved.get(name)!r} and is {given.get(name)!r}"
-            for name in {**saved, **given}
-            if saved.get(name) != given.get(name)
-        ]
-        if different:
-            raise CheckpointError(
-                f"{self._path} is of another run: {'; '.join(different)}. To go on with that run, "
-                "call fit as it was called (epochs may be more); to start another from its "
-                "parameters, load(path, module) and give another checkpoint=..."
-            )
-
-    # ------------------------------------------------------------------ other processes
-
-    def trained(self) -> list[Any]:
-        """The state of all that training changes, to be brought back from another process."""
-        return [part.state_dict() for part in self._changing()]
-
-    def bring_back(self, states: list[Any]) -> None:
-        """Puts :meth:`trained` of another process here."""
-        for part, state in zip(self._changing(), states, strict=True):
-            part.load_state_dict(state)
-        self.module.eval()
-
-    def _changing(self) -> list[Any]:
-        given = all_schedules(self.elbo, self.optimization)
-        own = [part for _, part in files.schedules(self.module)]
-        return [self.module, self.elbo.regularizer_modules, *own, *filter(files.is_schedule, given)]
+    def _restore(self, state: Any) -> None:
+        random_state.restore(state, self.runner.device, self.batches.generators())

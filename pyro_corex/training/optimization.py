@@ -59,7 +59,7 @@ class Optimization:
         if self.clip_norm is not None:
             check_positive("clip_norm", self.clip_norm)
 
-    def make(self, parameters: list[nn.Parameter], lr: float, fused: bool) -> Any:
+    def make(self, parameters: list[nn.Parameter], lr: float, fused: bool | None) -> Any:
         """The optimiser."""
         if self.optimizer is None:
             try:
@@ -101,9 +101,10 @@ class Learner:
         self, module: nn.Module, elbo: CorExELBO, how: Optimization, lr: float, runner: Runner
     ) -> None:
         self.elbo, self.how, self.runner = elbo, how, runner
-        self.parts = Loss(module, elbo, runner.world).to(runner.device).train()
+        self.parts = Loss(module, elbo, runner.world).to(runner.device)
         # a fused optimiser would undo how the gradients of 16-mixed are scaled
-        self.bare = how.make(list(self.parts.parameters()), lr, runner.precision != "16-mixed")
+        fused = None if runner.precision == "16-mixed" else True
+        self.bare = how.make(list(self.parts.parameters()), lr, fused)
         self.lr_schedule = None
         if how.lr_schedule is not None:
             self.lr_schedule = how.lr_schedule(self.bare)

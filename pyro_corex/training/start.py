@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from pyro_corex.batches import check_count
 from pyro_corex.information.mixture import fit_mixture, merge_states
 from pyro_corex.programs import StackedCorEx
 
@@ -77,8 +78,21 @@ def start_top(
     default = stack.n_classes * (1 if transform is None else 2)
     given = default if n_components is None else n_components
     numbers = list(given) if isinstance(given, Sequence) else [given]
-    _check(x, n_components=numbers, n_starts=n_starts, copies=copies, max_data=max_data,
-           steps=steps, batch_size=batch_size)  # fmt: skip
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"x must be a tensor of shape (N, ...), but got {type(x).__name__}. Convert it with "
+            "torch.as_tensor."
+        )
+    if not len(x) or not bool(x.isfinite().all()):
+        what = "is empty" if not len(x) else "holds NaN or infinite values"
+        raise ValueError(f"x of shape {tuple(x.shape)} {what}: there is nothing to start from")
+    counts = {"n_starts": n_starts, "copies": copies, "max_data": max_data, "steps": steps}
+    for name, value in {**counts, "batch_size": batch_size}.items():
+        check_count(name, value)
+    if not numbers:
+        raise ValueError(f"n_components must be an integer >= 1, but got {numbers}")
+    for number in numbers:
+        check_count("n_components", number)
     device = next(stack.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -108,21 +122,6 @@ def start_top(
         found.reverse()
         _copy_into_top(stack, loc, scale, found[0].responsibilities, steps, batch_size, lr)
     return found
-
-
-def _check(x: Any, **numbers: Any) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            f"x must be a tensor of shape (N, ...), but got {type(x).__name__}. Convert it with "
-            "torch.as_tensor."
-        )
-    if not len(x) or not bool(x.isfinite().all()):
-        what = "is empty" if not len(x) else "holds NaN or infinite values"
-        raise ValueError(f"x of shape {tuple(x.shape)} {what}: there is nothing to start from")
-    for name, value in numbers.items():
-        values = value if isinstance(value, list) else [value]
-        if not values or not all(isinstance(v, int) and v >= 1 for v in values):
-            raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
 
 
 def _start(draws: Tensor, some: Tensor, components: int, classes: int, seed: int) -> Start:

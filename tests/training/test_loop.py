@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+import pyro_corex as pc
+from pyro_corex.objective.regularizers import TotalCorrelation
 from pyro_corex.training import checkpoint
 from tests.training.programs import OPTIONS, At, Empty, copies, fit, nan, run, vae, vector
 
@@ -165,3 +167,43 @@ def test_how_often_checkpoints_are_written(tmp_path, monkeypatch):
     assert places(every=2) == [(3, 0), (4, 0)]
     assert places(every=None) == [(4, 0)]
     assert places(every=None, every_steps=5) == [(2, 1), (3, 2), (4, 0)]
+
+
+def test_a_callback_may_leave_the_module_in_evaluation_mode():
+    modes = []
+
+    def callback(epoch, module, record):
+        module.eval()
+
+    def transform(x):
+        modes.append(module.training)
+        return x
+
+    module = vae()
+    history = fit(module, copies(), callback=callback, transform=transform, **OPTIONS)
+    assert history.steps == len(modes) == 16
+    assert all(modes)
+    assert not module.training
+
+
+def test_a_weight_that_a_callback_moves_does_not_make_it_another_run(tmp_path):
+    def train(epochs, **options):
+        penalty = TotalCorrelation(1.0)
+        module, elbo = vae(), pc.CorExELBO(regularizers=[penalty])
+
+        def callback(epoch, *_):
+            penalty.weight = 1.0 / (1 + epoch)
+
+        callback(0)
+        fit(
+            module,
+            copies(),
+            **{**OPTIONS, "epochs": epochs},
+            elbo=elbo,
+            callback=callback,
+            **options,
+        )
+        return vector(module)
+
+    train(2, checkpoint=tmp_path / "run")
+    assert train(3, checkpoint=tmp_path / "run", resume=True).isfinite().all()
