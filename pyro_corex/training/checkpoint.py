@@ -189,8 +189,6 @@ def read(path: Path) -> dict[str, Any]:
         raw = path.read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file {path}") from None
-    except IsADirectoryError:
-        raise CheckpointError(f"{path} is a folder, not a file that pyro_corex wrote") from None
     if raw[: len(_MAGIC)] != _MAGIC[: len(raw)] or not raw:
         raise CheckpointError(
             f"{path} is not a file that pyro_corex wrote with save or fit. (A state_dict that "

@@ -8,6 +8,7 @@ where another stopped sees what that one would have seen.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -27,6 +28,7 @@ from torch.utils.data import (
 from pyro_corex.batches import Batch, Data, in_memory, placed
 
 
+@dataclass(eq=False)
 class Order(Sampler[list[int]]):
     """Which data make up the batches of an epoch, for one of several processes.
 
@@ -35,21 +37,15 @@ class Order(Sampler[list[int]]):
     incomplete batch all take the same number; up to ``world - 1`` data are left over.
     """
 
-    at = (1, 0)
+    num_data: int
+    batch_size: int
+    seed: int = 0
+    shuffle: bool = True
+    rank: int = 0
+    world: int = 1
+    drop_last: bool = False
+    at: tuple[int, int] = (1, 0)
     """The epoch that a loader is to read, and the batches of it that it passes over."""
-
-    def __init__(
-        self,
-        num_data: int,
-        batch_size: int,
-        seed: int = 0,
-        shuffle: bool = True,
-        rank: int = 0,
-        world: int = 1,
-        drop_last: bool = False,
-    ) -> None:
-        self.num_data, self.batch_size, self.drop_last = num_data, batch_size, drop_last
-        self.seed, self.shuffle, self.rank, self.world = seed, shuffle, rank, world
 
     def batches(self, epoch: int, device: torch.device | str = "cpu") -> list[Tensor]:
         """The indices of each batch, which go to the device together."""

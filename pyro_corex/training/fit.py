@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from pyro_corex.training.checkpoint import Checkpoint
 from pyro_corex.training.history import History
 from pyro_corex.training.loop import Loop
 from pyro_corex.training.optimization import MakeOptimiser, Optimization, check_positive, several
-from pyro_corex.training.runners import Devices, make_runner
+from pyro_corex.training.runners import Devices, Runner
 
 
 def fit(
@@ -118,7 +119,7 @@ def fit(
         checkpoint = checkpoint.looked_up()
     if transform is None and (whole := in_memory(data)) is not None:
         _check_support(module, whole)
-    runner = make_runner(device, devices if isinstance(devices, Devices) else Devices(devices))
+    runner = _runner(device, devices if isinstance(devices, Devices) else Devices(devices))
     return runner.launch(
         Loop(
             module=module,
@@ -154,3 +155,38 @@ def _check_support(module: nn.Module, whole: Batch) -> None:
     likelihood = getattr(module, "likelihood", None)
     if isinstance(likelihood, Likelihood) and getattr(module, "takes_x_alone", False):
         likelihood.check(for_program(whole, module).args[0])
+
+
+def _runner(device: str | torch.device, how: Devices) -> Runner:
+    """The runner for these devices; Lightning Fabric is imported where it is needed."""
+    chosen = _pick(device)
+    if how.precision == "16-mixed" and chosen.type != "cuda":
+        raise ValueError(
+            f'precision="16-mixed" is for CUDA, but the device is {str(chosen)!r}: take '
+            '"bf16-mixed"'
+        )
+    available = torch.cuda.device_count() if chosen.type == "cuda" else how.number
+    if how.number > available:
+        raise ValueError(f"devices={how.number}, but this machine has {available} CUDA device(s)")
+    if chosen.type not in ("cpu", "cuda") and how.number > 1:
+        raise ValueError(
+            f"devices={how.number} is for the CPU and CUDA, but not for {chosen.type!r}"
+        )
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if (how.number, how.strategy, how.precision) == (1, "auto", "32-true") and not launched:
+        return Runner(chosen, how.compile_networks)
+    from pyro_corex.training.fabric import FabricRunner
+
+    return FabricRunner(chosen, how)
+
+
+def _pick(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f'device must be "auto", or a device of torch such as "cpu" or "cuda:0", but got '
+            f"{device!r}"
+        ) from error

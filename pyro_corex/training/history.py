@@ -12,8 +12,8 @@ class History:
     """What a training run was like, epoch by epoch: what :func:`fit` returns."""
 
     epochs: list[dict[str, float]] = field(default_factory=list)
-    """For each epoch: "objective", "elbo", "kl_<site>" and each regularizer by its name, in nats per
-    datum, and "seconds"; with validation data "val_elbo" and so on."""
+    """For each epoch: "objective", "elbo", "kl_<site>" and each regularizer by its name, in nats
+    per datum, and "seconds"; with validation data "val_elbo" and so on."""
 
     terms: CorExTerms | None = None
     """The terms of the last training step."""

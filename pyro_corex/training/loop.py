@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -287,7 +288,7 @@ class Loop:
         if best is None or objective > history.epochs[best - 1]["val_objective"]:
             history.best_epoch, self.waited = self.epoch, 0
             if self.patience is not None:
-                self.best = self.learner.parameters_copied()
+                self.best = copy.deepcopy(self.learner.parts.state_dict())
         else:
             self.waited += 1
             history.stopped_early = self.patience is not None and self.waited >= self.patience

@@ -48,13 +48,10 @@ class Optimization:
     """The largest norm of the gradient."""
 
     def __post_init__(self) -> None:
-        for name, what, more in (
-            ("optimizer", self.optimizer, ""),
-            ("lr_schedule", self.lr_schedule, " of the optimiser that gives a scheduler"),
-        ):
-            if what is not None and not callable(what):
+        for name, of in (("optimizer", "the parameters"), ("lr_schedule", "the optimiser")):
+            if (what := getattr(self, name)) is not None and not callable(what):
                 got = type(what).__name__
-                raise TypeError(f"{name} must be a function{more}, but got {got}")
+                raise TypeError(f"{name} must be a function of {of}, but got {got}")
         _check_steps("kl_schedule", several(self.kl_schedule), "e.g. Warmup(0.0, 1.0, steps=1000)")
         if self.clip_norm is not None:
             check_positive("clip_norm", self.clip_norm)
@@ -137,10 +134,6 @@ class Learner:
         """Tells a plateau schedule, if there is one."""
         if self.lr_schedule is not None and self._plateau:
             self.lr_schedule.step(-objective)
-
-    def parameters_copied(self) -> dict[str, Tensor]:
-        """All parameters and buffers, to be put back with ``parts.load_state_dict``."""
-        return {name: value.detach().clone() for name, value in self.parts.state_dict().items()}
 
     def not_finite(self) -> str:
         """The name of a parameter that is not finite, or nothing."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -92,38 +91,3 @@ class Runner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts :meth:`state_dict` back."""
-
-
-def make_runner(device: str | torch.device, how: Devices) -> Runner:
-    """The runner for these devices; Lightning Fabric is imported where it is needed."""
-    chosen = _pick(device)
-    if how.precision == "16-mixed" and chosen.type != "cuda":
-        raise ValueError(
-            f'precision="16-mixed" is for CUDA, but the device is {str(chosen)!r}: take '
-            '"bf16-mixed"'
-        )
-    available = torch.cuda.device_count() if chosen.type == "cuda" else how.number
-    if how.number > available:
-        raise ValueError(f"devices={how.number}, but this machine has {available} CUDA device(s)")
-    if chosen.type not in ("cpu", "cuda") and how.number > 1:
-        raise ValueError(
-            f"devices={how.number} is for the CPU and CUDA, but not for {chosen.type!r}"
-        )
-    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if (how.number, how.strategy, how.precision) == (1, "auto", "32-true") and not launched:
-        return Runner(chosen, how.compile_networks)
-    from pyro_corex.training.fabric import FabricRunner
-
-    return FabricRunner(chosen, how)
-
-
-def _pick(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(
-            f'device must be "auto", or a device of torch such as "cpu" or "cuda:0", but got '
-            f"{device!r}"
-        ) from error

@@ -113,7 +113,7 @@ def start_top(
                 f"No latent of layer {stack.n_layers - 1} tells anything about x, so there is "
                 "nothing to start the top from. Train the layers below first, and for longer."
             )
-        draws = torch.stack([_draw(*moments)[:, active] for moments in below])
+        draws = torch.stack([torch.normal(*moments)[:, active] for moments in below])
         some = torch.randperm(len(x), device=device)[:max_data]
         wanted = [(n, 1000 * seed + i) for n in numbers for i in range(n_starts)]
         shown = tqdm(wanted, desc="mixtures", disable=not progress)
@@ -148,10 +148,6 @@ def _moments(stack: StackedCorEx, x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([q.mean for q in parts]), torch.cat([q.stddev for q in parts])
 
 
-def _draw(loc: Tensor, scale: Tensor) -> Tensor:
-    return loc + scale * torch.randn_like(loc)
-
-
 def _copy_into_top(
     stack: StackedCorEx,
     loc: Tensor,
@@ -168,7 +164,7 @@ def _copy_into_top(
     classes = torch.arange(stack.dims[-1], device=loc.device)
     for _ in range(steps):
         rows = torch.randint(len(loc), (batch_size,), device=loc.device)
-        z, r = _draw(loc[rows], scale[rows]), resp[rows]
+        z, r = torch.normal(loc[rows], scale[rows]), resp[rows]
         up: Any = stack._up(stack.n_layers, z)
         prior: Any = stack.prior()
         down = stack.given_top(classes).log_prob(z.unsqueeze(1)).sum(-1)

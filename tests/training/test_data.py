@@ -148,7 +148,7 @@ def test_ready_made_programs_take_x_alone(devices):
     with pytest.raises(TypeError, match=r"takes x alone, but the batches have the names"):
         pc.fit(vae(), grey, **options)
     pc.fit(vae(), grey, transform=lambda **batch: torch.bernoulli(batch["image"]), **options)
-    with pytest.raises(ValueError, match="Bernoulli is a likelihood for binary data"):
+    with pytest.raises(ValueError, match="BernoulliLikelihood is a likelihood for binary"):
         pc.fit(vae(), (0.8 * x, y), **options)
 
 

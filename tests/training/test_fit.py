@@ -155,12 +155,12 @@ def test_bad_options(options, match):
     ("options", "match"),
     [
         ({"transform": "bernoulli"}, "transform must be a function, but got str"),
-        ({"optimizer": 3}, "optimizer must be a function, but got int"),
+        ({"optimizer": 3}, "optimizer must be a function of the parameters, but got int"),
         (
             {"callback": [print, "print"]},
             "callback must be a function or a logger .* got str",
         ),
-        ({"lr_schedule": 0.9}, "lr_schedule must be a function of the optimiser .* but got float"),
+        ({"lr_schedule": 0.9}, "lr_schedule must be a function of the optimiser, but got float"),
         ({"lr_schedule": lambda _: None}, "must be one of torch.optim.lr_scheduler, .* NoneType"),
         ({"kl_schedule": 0.5}, r"kl_schedule must be e.g. Warmup\(.*\), but got float"),
     ],

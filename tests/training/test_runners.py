@@ -9,9 +9,11 @@ import torch
 
 import pyro_corex as pc
 from pyro_corex.training.fabric import FabricRunner
-from pyro_corex.training.runners import Devices, Runner, make_runner
+from pyro_corex.training.runners import Devices, Runner
 from tests.training.programs import OPTIONS, copies, vae, vector, without_time
 
+fitting = sys.modules["pyro_corex.training.fit"]  # the package has the function of this name
+make_runner = fitting._runner
 ROOT = Path(pc.__file__).parents[1]
 
 PROBE = """
@@ -58,8 +60,7 @@ def test_both_train_alike(monkeypatch):
     options = {**OPTIONS, "optimizer": pc.Optimization(clip_norm=1.0), "validation": copies(50)}
     one = pc.fit(plain, copies(), device="cpu", **options)
     runner = FabricRunner(torch.device("cpu"), Devices())
-    module = sys.modules["pyro_corex.training.fit"]  # the package has the function of this name
-    monkeypatch.setattr(module, "make_runner", lambda *_: runner)
+    monkeypatch.setattr(fitting, "_runner", lambda *_: runner)
     two = pc.fit(fabric, copies(), device="cpu", **options)
     assert torch.equal(vector(plain), vector(fabric))
     assert without_time(one) == without_time(two)
