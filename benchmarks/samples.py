@@ -25,11 +25,11 @@ from typing import Any
 
 import torch
 from anchors import BATCH, COMPONENTS, Rows, Setting, spread, train
+from sample_quality import sample_quality, train_features
 from torch import Tensor
 
 import pyro_corex as pc
 from pyro_corex.datasets import ImageFiles, PrincipalComponents, mnist, synthetic_faces
-from pyro_corex.evaluation import sample_quality, train_features
 from pyro_corex.programs import NormalLikelihood, conv_decoder, conv_encoder
 
 SEEDS, STEPS = range(10, 13), 800

@@ -11,18 +11,12 @@ from pyro_corex.evaluation.disentanglement import (
     matched_information,
     mutual_information_gap,
 )
-from pyro_corex.evaluation.sample_quality import (
-    SampleQuality,
-    frechet_distance,
-    sample_quality,
-    train_features,
-)
+from pyro_corex.evaluation.frechet import frechet_distance
 
 __all__ = [
     "DCI",
     "Depth",
     "Matching",
-    "SampleQuality",
     "TCBound",
     "Trial",
     "choose_depth",
@@ -32,7 +26,5 @@ __all__ = [
     "frechet_distance",
     "matched_information",
     "mutual_information_gap",
-    "sample_quality",
     "tc_bound",
-    "train_features",
 ]

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.sample_quality import sample_quality, train_features
 from pyro_corex.datasets import synthetic_faces
-from pyro_corex.evaluation import frechet_distance, sample_quality, train_features
+from pyro_corex.evaluation import frechet_distance
 
 
 def normal(n, seed, loc=0.0, scale=1.0, width=3):

@@ -198,7 +198,7 @@ def test_from_data_takes_tensors_and_loaders(generator):
     torch.testing.assert_close(post.mean, want.mean(0))
     torch.testing.assert_close(post.variance, (0.1 + want**2).square().mean(0) + want.var(0, False))
     loader = DataLoader(TensorDataset(x, torch.arange(2_500)), batch_size=300)
-    with pytest.raises(TypeError, match=r"encode\(x\) does not take them.*transform=lambda x, \*"):
+    with pytest.raises(TypeError, match=r"encode\(x\) does not take it.*transform=lambda x, \*"):
         AggregatePosterior.from_data(module, loader)
     for data, select in (
         (loader, lambda x, *_: x),
@@ -287,7 +287,7 @@ def test_from_data_refuses_other_data():
         AggregatePosterior.from_data(Encoder(), torch.zeros(3, 4), batch_size=0)
     with pytest.raises(ValueError, match=r"batch_size must be an integer .*, but got 'big'"):
         AggregatePosterior.from_data(Encoder(), torch.zeros(3, 4), batch_size="big")
-    with pytest.raises(TypeError, match=r"encode\(x\) does not take them.*transform=lambda \*\*"):
+    with pytest.raises(TypeError, match=r"encode\(x\) does not take it.*transform=lambda \*\*"):
         AggregatePosterior.from_data(Encoder(), [{"z": torch.zeros(3, 4)}])
     with pytest.raises(TypeError, match="a tuple or a mapping of tensors, but got tuple"):
         AggregatePosterior.from_data(Encoder(), [()])
