@@ -108,9 +108,7 @@ def place_anchors(
         program.column_weight[own] = torch.as_tensor(list(strengths.values())).to(program.weight)
         axes.append(np.linalg.svd(loadings[np.isin(found.column, own)])[2][0])
     k = len(axes)
-    basis = np.linalg.qr(np.column_stack([*axes, np.eye(m)]))[
-        0
-    ]  # and what is left
+    basis = np.linalg.qr(np.column_stack([*axes, np.eye(m)]))[0]  # and what is left
     turned = loadings @ basis
     if k < m:
         turned[:, k:] = turned[:, k:] @ varimax(turned[:, k:])
