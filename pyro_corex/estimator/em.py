@@ -20,7 +20,7 @@ class _Moments(NamedTuple):
     gram: Tensor
     cross: Tensor
     square: Tensor
-    count: Tensor
+    seen: Tensor
 
 
 @torch.no_grad()
@@ -83,7 +83,7 @@ def _maximise(program: TableVAE, found: _Moments) -> None:
         solved[i] = 0.0
         solved[i, free] = torch.linalg.solve(gram[i][free][:, free], cross[i, free])
     fitted = torch.einsum("da,dab,db->d", solved, gram, solved)
-    rest = (found.square - 2 * (solved * cross).sum(1) + fitted) / found.count.clamp(min=1)
+    rest = (found.square - 2 * (solved * cross).sum(1) + fitted) / found.seen.clamp(min=1)
     program.weight.copy_(solved[:, :m])
     program.bias.copy_(solved[:, m])
     program.log_scale.copy_(0.5 * rest.clamp(min=FLOOR).log())
