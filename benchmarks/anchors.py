@@ -38,7 +38,7 @@ from pyro_corex.evaluation import (
 from pyro_corex.programs import (
     Flat,
     LinearStart,
-    Normal,
+    NormalLikelihood,
     mlp_decoder,
     mlp_encoder,
 )
@@ -139,14 +139,15 @@ def train(
         mlp_decoder([latents, *[HIDDEN] * 4, d], activation=nn.GELU),
         latents,
         anchors={},
-        likelihood=Normal(scale),
+        likelihood=NormalLikelihood(scale),
         prior=Flat(latents, range(setting.flat)) if setting.flat else "standard_normal",
     )
-    elbo = pc.CorExELBO(tc_weight=setting.tc)
+    penalty = pc.regularizers.TotalCorrelation(setting.tc)
+    elbo = pc.CorExELBO(regularizers=[penalty] if setting.tc else [])
 
     def set_weights(done: float) -> None:
         vae.set_anchors(*setting.weights(done))
-        elbo.tc_weight = setting.tc * setting.times(done)
+        penalty.weight = setting.tc * setting.times(done)
 
     set_weights(0.0)
     steps = epochs * -(-len(x) // BATCH)
@@ -158,8 +159,10 @@ def train(
         seed=seed,
         elbo=elbo,
         callback=lambda epoch, *_: set_weights(epoch / epochs),
-        lr_schedule=lambda adam: torch.optim.lr_scheduler.OneCycleLR(
-            adam, 2e-3, total_steps=steps, pct_start=0.05
+        optimizer=pc.Optimization(
+            lr_schedule=lambda adam: torch.optim.lr_scheduler.OneCycleLR(
+                adam, 2e-3, total_steps=steps, pct_start=0.05
+            )
         ),
         progress=False,
     )

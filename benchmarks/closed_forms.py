@@ -21,7 +21,7 @@ import torch
 
 import pyro_corex as pc
 from pyro_corex.datasets import linear_gaussian, noisy_coins
-from pyro_corex.programs import LearnedNormal, mlp_decoder, mlp_encoder
+from pyro_corex.programs import LearnedNormalLikelihood, mlp_decoder, mlp_encoder
 
 N_TRAIN, N_TEST, BATCH = 20_000, 50_000, 256
 
@@ -54,7 +54,9 @@ def gaussian(seed: int, d: int, m: int, noise: float, groups: bool) -> dict[str,
     train = linear_gaussian(N_TRAIN, d, m, **options)
     test = linear_gaussian(N_TEST, d, m, **options, sample_seed=10_000 + seed)
     torch.manual_seed(seed)
-    vae = pc.CorExVAE(mlp_encoder([d, m]), mlp_decoder([m, d]), m, likelihood=LearnedNormal(d))
+    vae = pc.CorExVAE(
+        mlp_encoder([d, m]), mlp_decoder([m, d]), m, likelihood=LearnedNormalLikelihood(d)
+    )
     start = time.perf_counter()
     fit(vae, train.x, [(10, 1e-2), (10, 2e-3), (10, 3e-4)])
     result = evaluate(vae, test.x, train.total_correlation)

@@ -20,7 +20,7 @@ import torch
 
 import pyro_corex as pc
 from pyro_corex.datasets import layered
-from pyro_corex.programs import GroupedDecoder, LearnedNormal, mlp, mlp_encoder
+from pyro_corex.programs import GroupedDecoder, LearnedNormalLikelihood, mlp, mlp_encoder
 
 SIZES = (54, 18, 6, 2, 1)
 
@@ -41,7 +41,7 @@ def run(depth: int, seed: int) -> dict[str, Any]:
         make_layer,
         data.x,
         max_depth=4,
-        likelihood=LearnedNormal(54),
+        likelihood=LearnedNormalLikelihood(54),
         epochs=10,
         lr=1e-2,
         batch_size=256,

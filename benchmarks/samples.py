@@ -30,7 +30,7 @@ from torch import Tensor
 import pyro_corex as pc
 from pyro_corex.datasets import ImageFiles, PrincipalComponents, mnist, synthetic_faces
 from pyro_corex.evaluation import sample_quality, train_features
-from pyro_corex.programs import Normal, conv_decoder, conv_encoder
+from pyro_corex.programs import NormalLikelihood, conv_decoder, conv_encoder
 
 SEEDS, STEPS = range(10, 13), 800
 
@@ -123,7 +123,7 @@ def anchors(rows: Rows, photographs: Path | None, conv: bool, quick: bool) -> No
                     conv_decoder(latents, shape, channels),
                     latents,
                     anchors=setting.weights(0.0)[0],
-                    likelihood=Normal(scale),
+                    likelihood=NormalLikelihood(scale),
                 )
                 pc.fit(vae, x, epochs=epochs, batch_size=64, seed=10, progress=False)
             else:

@@ -48,7 +48,7 @@ from pyro_corex.figures import (
 from pyro_corex.programs import (
     Flat,
     LinearStart,
-    Normal,
+    NormalLikelihood,
     conv_decoder,
     conv_encoder,
     mlp_decoder,
@@ -158,10 +158,11 @@ def train(args: argparse.Namespace, faces: Faces, anchored: bool) -> tuple[pc.An
         *networks,
         m,
         anchors={},
-        likelihood=Normal(args.scale),
+        likelihood=NormalLikelihood(args.scale),
         prior="standard_normal" if args.paper or not anchored else Flat(m, anchors),
     )
-    elbo = pc.CorExELBO()
+    penalty = pc.regularizers.TotalCorrelation(args.tc_weight)
+    elbo = pc.CorExELBO(regularizers=[penalty] if anchored and args.tc_weight else [])
 
     def set_weights(done: float) -> None:
         """When a share of training is done: all fall together until 4/5 of it is."""
@@ -170,7 +171,7 @@ def train(args: argparse.Namespace, faces: Faces, anchored: bool) -> tuple[pc.An
             vae.set_anchors(
                 dict.fromkeys(anchors, args.anchor_weight * times), args.free_weight * times
             )
-            elbo.tc_weight = args.tc_weight * times
+            penalty.weight = args.tc_weight * times
 
     set_weights(0.0)
     steps = args.epochs * -(-len(faces.x) // args.batch_size)
@@ -183,8 +184,10 @@ def train(args: argparse.Namespace, faces: Faces, anchored: bool) -> tuple[pc.An
         device=args.device,
         elbo=elbo,
         callback=lambda epoch, *_: set_weights(epoch / args.epochs),
-        lr_schedule=lambda adam: torch.optim.lr_scheduler.OneCycleLR(
-            adam, 2e-3, total_steps=steps, pct_start=0.05
+        optimizer=pc.Optimization(
+            lr_schedule=lambda adam: torch.optim.lr_scheduler.OneCycleLR(
+                adam, 2e-3, total_steps=steps, pct_start=0.05
+            )
         ),
     )
     vae.cpu()

@@ -116,8 +116,8 @@ def train(module: nn.Module, x: Tensor, epochs: int, seed: int, args: Any, **opt
     steps = epochs * -(-len(x) // args.batch_size)
     pc.fit(
         module, x, epochs=epochs, seed=seed, batch_size=args.batch_size, device=args.device,
-        lr_schedule=lambda optimiser: CosineAnnealingLR(optimiser, steps, 5e-5),
-        transform=torch.bernoulli, precision=args.precision, **options,
+        optimizer=pc.Optimization(lr_schedule=lambda adam: CosineAnnealingLR(adam, steps, 5e-5)),
+        devices=pc.Devices(precision=args.precision), transform=torch.bernoulli, **options,
     )  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def run(variant: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         row["seconds"] += stage(
             at("first"), stack,
             lambda path: train(first, data.x, args.first_epochs, seed, args,
-                               checkpoint=path, resume="auto"),
+                               checkpoint=pc.Checkpoint(path, resume="auto")),
         )  # fmt: skip
         row["z1_alone"] = measure_first(first, test, seed)
     if level >= 2:
@@ -178,7 +178,7 @@ def run(variant: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     row["seconds"] += stage(
         at(variant), stack,
         lambda path: train(stack, data.x, joint, seed, args, elbo=elbo,
-                           checkpoint=path, resume="auto"),
+                           checkpoint=pc.Checkpoint(path, resume="auto")),
     )  # fmt: skip
     row |= (
         score(stack, test)

@@ -16,7 +16,17 @@ from pyro_corex.programs import (
     anchor,
     latent_plate,
 )
-from pyro_corex.training import CheckpointError, History, fit, load, save, start_top
+from pyro_corex.training import (
+    Checkpoint,
+    CheckpointError,
+    Devices,
+    History,
+    Optimization,
+    fit,
+    load,
+    save,
+    start_top,
+)
 
 if TYPE_CHECKING:
     from pyro_corex.estimator import CorEx
@@ -26,14 +36,17 @@ __version__ = "0.1.0"
 __all__ = [
     "AggregatePosterior",
     "AnchorVAE",
+    "Checkpoint",
     "CheckpointError",
     "CorEx",
     "CorExELBO",
     "CorExTerms",
     "CorExVAE",
+    "Devices",
     "History",
     "Invariance",
     "Layer",
+    "Optimization",
     "StackedCorEx",
     "TCBound",
     "Warmup",

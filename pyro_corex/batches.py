@@ -17,16 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-Data = (
-    Tensor
-    | np.ndarray[Any, Any]
-    | tuple[Any, ...]
-    | Mapping[str, Any]
-    | Dataset[Any]
-    | Iterable[Any]
-)
-"""A tensor or an array ``(N, ...)``, a tuple or a mapping of them, a ``Dataset``, or an iterable of
-batches such as a ``DataLoader``."""
+Transform = Callable[..., Any]
+"""From what the programs would be given of a batch to what they are given instead."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +34,23 @@ class Batch:
 
         :raises TypeError: where it is none of these, or holds no tensor.
         """
+        if isinstance(found, Tensor):
+            return cls((found,))
         if isinstance(found, Batch):
             return found
         if isinstance(found, Mapping):
             batch = cls((), {str(name): _tensor(value) for name, value in found.items()})
         elif isinstance(found, (tuple, list)):
-            batch = cls(tuple(_tensor(value) for value in found))
+            batch = cls(tuple(map(_tensor, found)))
         else:
             batch = cls((_tensor(found),))
         if not batch.tensors():
+            held = " and ".join(sorted({_kind(value) for value in batch.args})) or "nothing"
+            several = f"{_kind(found)} of " if isinstance(found, (Mapping, tuple, list)) else ""
             raise TypeError(
-                "A batch must be a tensor, or a tuple or a mapping of tensors, but is "
-                f"{_kind(found)}."
+                "A batch must be a tensor, or a tuple or a mapping of tensors, but got "
+                + several
+                + held
             )
         return batch
 
@@ -73,23 +70,24 @@ class Batch:
         def each(value: Any) -> Any:
             return function(value) if isinstance(value, Tensor) else value
 
-        return Batch(
-            tuple(each(value) for value in self.args),
-            {name: each(value) for name, value in self.kwargs.items()},
-        )
+        return Batch(tuple(map(each, self.args)), {n: each(v) for n, v in self.kwargs.items()})
 
     def to(self, device: torch.device | None, dtype: torch.dtype | None) -> Batch:
         """The batch on a device, as a program with parameters of ``dtype`` takes it.
 
         Of a batch that is one tensor, any dtype becomes ``dtype``.  Of several things, those that
         are floating do; integers and booleans, such as labels and masks, stay what they are.
+        Without a ``dtype`` floating tensors keep theirs, and one tensor of another kind becomes
+        floating.
         """
         alone = len(self.args) + len(self.kwargs) == 1
 
         def move(value: Tensor) -> Tensor:
-            if dtype is not None and (alone or value.is_floating_point()):
-                return value.to(device, dtype, non_blocking=True)
-            return value.to(device, non_blocking=True)
+            wanted = value.dtype
+            if alone or value.is_floating_point():
+                kept = wanted if value.is_floating_point() else torch.get_default_dtype()
+                wanted = dtype or kept
+            return value.to(device or value.device, wanted, non_blocking=True)
 
         return self.map(move)
 
@@ -103,6 +101,45 @@ class Batch:
         return f"Batch({', '.join(shown)})"
 
 
+Data = (
+    Tensor
+    | np.ndarray[Any, Any]
+    | tuple[Any, ...]
+    | Mapping[str, Any]
+    | Dataset[Any]
+    | Iterable[Any]
+    | Batch
+)
+"""A tensor or an array ``(N, ...)``, a tuple or a mapping of them, a ``Dataset``, or an iterable of
+batches such as a ``DataLoader``; or all data as one batch."""
+
+
+# ---------------------------------------------------------------------- programs
+
+
+def programs_of(module: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The model and the guide of a program.
+
+    :raises TypeError: for a module that lacks one of them.
+    """
+    model, guide = getattr(module, "model", None), getattr(module, "guide", None)
+    if not callable(model) or not callable(guide):
+        raise TypeError(
+            f"{type(module).__name__} must have the methods .model(x) and .guide(x), as CorExVAE "
+            "has. For two functions, types.SimpleNamespace(model=model, guide=guide) will do."
+        )
+    return model, guide
+
+
+def place_of(module: Any) -> tuple[torch.device | None, torch.dtype | None]:
+    """The device and the dtype of a program's parameters; of one without, ``None`` for each."""
+    if isinstance(module, torch.nn.Module):
+        for parameter in module.parameters():
+            if parameter.is_floating_point():
+                return parameter.device, parameter.dtype
+    return None, None
+
+
 def for_program(batch: Batch, module: Any, method: str = "model") -> Batch:
     """What ``getattr(module, method)`` is given of a batch.
 
@@ -111,31 +148,70 @@ def for_program(batch: Batch, module: Any, method: str = "model") -> Batch:
 
     :raises TypeError: where it does not, saying how to select.
     """
-    if getattr(module, "takes_x_alone", False):
-        if not batch.kwargs:
-            return Batch(batch.args[:1])
-        if "x" in batch.kwargs or len(batch.kwargs) == 1:
-            return Batch((batch.kwargs.get("x", next(iter(batch.kwargs.values()))),))
-        raise TypeError(
-            f"{type(module).__name__} takes x alone, but the batches have the names "
-            f"{sorted(batch.kwargs)}, none of which is 'x'. Select one: "
-            "transform=lambda **batch: batch['...']."
-        )
-    program = getattr(module, method)
-    try:
-        signature = inspect.signature(program)
-    except (TypeError, ValueError):  # a callable that does not tell
+    return prepare(module, methods=[method])(batch)
+
+
+def prepare(
+    module: Any, transform: Transform | None = None, methods: Iterable[str] = ("model", "guide")
+) -> Callable[[Batch], Batch]:
+    """The function from a batch to what the programs are given of it.
+
+    Ready-made programs get x alone, ``transform`` is applied, and the programs have to take what
+    that gives; they are asked once for batches of one kind.
+    """
+    known: set[tuple[Any, ...]] = set()
+
+    def take(function: Callable[..., Any], name: str, batch: Batch) -> None:
+        kind = (name, len(batch.args), *batch.kwargs)
+        if kind not in known:
+            _check_taken(batch, function, name)
+            known.add(kind)
+
+    def prepared(batch: Batch) -> Batch:
+        batch = _x_alone(batch, module)
+        if transform is not None:
+            take(transform, "transform", batch)
+            batch = _x_alone(Batch.of(batch.call(transform)), module)
+        if getattr(module, "takes_x_alone", False) and len(batch.kwargs) > 1:
+            raise TypeError(
+                f"{type(module).__name__} takes x alone, but the batches have the names "
+                f"{sorted(batch.kwargs)}, none of which is 'x'. Select one with "
+                "transform=lambda **batch: batch['...']."
+            )
+        for method in methods:
+            take(getattr(module, method), method, batch)
         return batch
+
+    return prepared
+
+
+def _x_alone(batch: Batch, module: Any) -> Batch:
+    """For a ready-made program x, where it is known which that is; else the batch."""
+    if not getattr(module, "takes_x_alone", False):
+        return batch
+    if len(batch.kwargs) == 1 or "x" in batch.kwargs:
+        return Batch((batch.kwargs.get("x", next(iter(batch.kwargs.values()))),))
+    return Batch(batch.args[:1]) if len(batch.args) > 1 else batch
+
+
+def _check_taken(batch: Batch, function: Callable[..., Any], name: str) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a callable that does not tell
+        return
     try:
         signature.bind(*batch.args, **batch.kwargs)
     except TypeError as error:
-        got = ", ".join([_kind(v) for v in batch.args] + [f"{n}=..." for n in batch.kwargs])
+        how = "lambda x, *rest: x"
+        if batch.kwargs:
+            how = f"lambda **batch: batch[{next(iter(batch.kwargs))!r}]"
         raise TypeError(
-            f"Each batch holds {len(batch.args) + len(batch.kwargs)} things ({got}), but "
-            f"{method}{signature} does not take them: {error}. Either let model and guide take "
-            f"all of a batch, or select with transform={_selection(batch)}."
+            f"Each batch is {batch!r}, but {name}{signature} does not take it: {error}. Either let "
+            f"model and guide take all of a batch, or select with transform={how}"
         ) from None
-    return batch
+
+
+# ---------------------------------------------------------------------- reading
 
 
 def read_batches(data: Data, batch_size: int, module: Any = None) -> Iterator[Batch]:
@@ -144,21 +220,15 @@ def read_batches(data: Data, batch_size: int, module: Any = None) -> Iterator[Ba
     :param data: see :data:`Data`.
     :param batch_size: of tensors, arrays and data sets; an iterable of batches has its own.
     :param module: the program that takes the batches: they go to the device and the dtype of its
-        parameters.
+        parameters, and ready-made programs get x alone.
     :raises ValueError: for a scalar, tensors of different lengths, and ``batch_size`` below 1.
     :raises TypeError: for data, or a batch, of another kind.
     """
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise ValueError(f"batch_size must be an integer >= 1, but got {batch_size!r}")
-    device, dtype = place_of(module)
+    check_count("batch_size", batch_size)
     whole = in_memory(data)
     batches: Iterable[Any]
     if whole is not None:
-        starts = range(0, len(whole), batch_size)
-        batches = (
-            whole.map(lambda value, at=at: value[at : at + batch_size])  # type: ignore[misc]
-            for at in starts
-        )
+        batches = _slices(whole, batch_size)
     elif isinstance(data, Dataset):
         batches = DataLoader(data, batch_size=batch_size)
     elif isinstance(data, Iterable):
@@ -169,7 +239,12 @@ def read_batches(data: Data, batch_size: int, module: Any = None) -> Iterator[Ba
             f"of batches, but got {type(data).__name__}"
         )
     for batch in batches:
-        yield Batch.of(batch).to(device, dtype)
+        yield Batch.of(batch) if module is None else placed(Batch.of(batch), module)
+
+
+def placed(batch: Batch, module: Any) -> Batch:
+    """A batch on the device and in the dtype of a program; for a ready-made one, x alone."""
+    return _x_alone(batch, module).to(*place_of(module))
 
 
 def in_memory(data: Any) -> Batch | None:
@@ -177,33 +252,33 @@ def in_memory(data: Any) -> Batch | None:
 
     :raises ValueError: for a scalar, and for tensors of different lengths.
     """
-    if isinstance(data, (Dataset, DataLoader)):
+    held = data if isinstance(data, tuple) and data else [data]
+    if not isinstance(data, (Mapping, Batch)) and not all(
+        isinstance(value, (Tensor, np.ndarray)) for value in held
+    ):
         return None
-    several = isinstance(data, (tuple, Mapping))
-    if not several and not isinstance(data, (Tensor, np.ndarray, Batch)):
-        return None
-    if isinstance(data, tuple) and not all(isinstance(v, (Tensor, np.ndarray)) for v in data):
-        return None  # batches
     whole = Batch.of(data)
-    lengths = {len(value) if value.dim() else 0 for value in whole.tensors()}
     if any(not value.dim() for value in whole.tensors()):
-        raise ValueError("data must have shape (N, ...), one row per datum, but hold a scalar.")
+        raise ValueError("data must have shape (N, ...), one row per datum, but hold a scalar")
+    lengths = {len(value) for value in whole.tensors()}
     if len(lengths) > 1:
         raise ValueError(
             f"The data hold tensors of different lengths, {sorted(lengths)}; their first axis is "
-            f"the data: {whole!r}."
+            f"the data: {whole!r}"
         )
     return whole
 
 
-def place_of(module: Any) -> tuple[torch.device | None, torch.dtype | None]:
-    """The device and the dtype of a program's parameters; of one without, torch's default dtype."""
-    if not isinstance(module, torch.nn.Module):
-        return None, None if module is None else torch.get_default_dtype()
-    parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
-    if parameter is None:
-        return None, torch.get_default_dtype()
-    return parameter.device, parameter.dtype
+def check_count(name: str, value: Any) -> None:
+    """Raises ``ValueError`` for what is no integer of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
+
+
+def _slices(whole: Batch, batch_size: int) -> Iterator[Batch]:
+    for start in range(0, len(whole), batch_size):
+        rows = slice(start, start + batch_size)
+        yield whole.map(lambda value, rows=rows: value[rows])  # type: ignore[misc]
 
 
 def _tensor(value: Any) -> Any:
@@ -214,9 +289,3 @@ def _kind(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor {tuple(value.shape)}"
     return type(value).__name__
-
-
-def _selection(batch: Batch) -> str:
-    if batch.kwargs:
-        return f"lambda **batch: batch[{next(iter(batch.kwargs))!r}]"
-    return "lambda x, *rest: x"

@@ -15,7 +15,7 @@ SHAPE = re.compile(
     rf"\({LENGTH},(?:\s*{LENGTH}(?:,\s*{LENGTH})*)?\)"
     r"|\bscalar\b|\b0-dim\b|\belementwise\b|\bthe (?:same )?shape\b|\.shape\b"
 )
-TENSOR = re.compile(r"\b(Tensor|Data|ArrayLike|NDArray|ndarray|Distribution|Estimate)\b")
+TENSOR = re.compile(r"\b(Tensor|Data|ArrayLike|NDArray|ndarray|Distribution|Estimate(?!\[float))\b")
 TABLES = ("X", "data")  # names of what has a first axis of data, whatever its type
 FUNCTION = re.compile(r"\bCallable\[")
 QUANTITY = re.compile(
@@ -142,24 +142,22 @@ def items(name: str, value: Any) -> Iterator[Item]:
 
 
 def entry(doc: str, parameter: str) -> str:
-    """What a docstring says of one parameter: of ``:param x:``, or below ``Args:``."""
+    """What a docstring says of one parameter."""
     found = re.search(
-        rf"^(?P<indent> *)(?::param )?{parameter}:(?P<text> .*(?:\n(?P=indent) +.*)*)",
-        doc,
-        re.MULTILINE,
+        rf"^(?P<indent> *):param {parameter}:(?P<text> .*(?:\n(?P=indent) +.*)*)", doc, re.MULTILINE
     )
     return found["text"] if found else ""
 
 
 def returned(doc: str) -> str:
-    found = re.search(r"^(?::returns:|Returns:)(.*(?:\n +.*)*)", doc, re.MULTILINE)
+    found = re.search(r"^:returns:(.*(?:\n +.*)*)", doc, re.MULTILINE)
     return found[1] if found else ""
 
 
 def in_prose(doc: str) -> str:
     """A docstring without its entries and examples."""
     doc = re.sub(r"^ *>>>.*(\n.+)*", "", doc, flags=re.MULTILINE)
-    return re.split(r"^(?::\w+[ :]|Args:|Returns:|Raises:)", doc, maxsplit=1, flags=re.MULTILINE)[0]
+    return re.split(r"^:\w+[ :]", doc, maxsplit=1, flags=re.MULTILINE)[0]
 
 
 # ---------------------------------------------------------------------- rules

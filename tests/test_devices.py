@@ -22,10 +22,10 @@ from torch.utils._pytree import tree_leaves
 
 from pyro_corex import AnchorVAE, CorExELBO, CorExVAE, Invariance, Layer, StackedCorEx, anchor
 from pyro_corex.programs import (
-    Categorical,
-    LearnedNormal,
+    CategoricalLikelihood,
+    LearnedNormalLikelihood,
     Likelihood,
-    Normal,
+    NormalLikelihood,
     Prior,
     conv_decoder,
     conv_encoder,
@@ -70,10 +70,10 @@ PROGRAMS: dict[str, Callable[[], Any]] = {
     "flat prior": lambda: vae(prior="flat"),
     "user's prior": lambda: vae(prior=Laplace()),
     "continuous_bernoulli": lambda: vae(likelihood="continuous_bernoulli"),
-    "categorical": lambda: vae(likelihood=Categorical(3)),
-    "normal": lambda: vae(likelihood=Normal(0.5)),
+    "categorical": lambda: vae(likelihood=CategoricalLikelihood(3)),
+    "normal": lambda: vae(likelihood=NormalLikelihood(0.5)),
     "learned_normal": lambda: vae(likelihood="learned_normal"),
-    "learned_normal for each": lambda: vae(likelihood=LearnedNormal(D)),
+    "learned_normal for each": lambda: vae(likelihood=LearnedNormalLikelihood(D)),
     "AnchorVAE": lambda: AnchorVAE(
         mlp_encoder([D, M]), mlp_decoder([M, D]), M, anchors={0: 0.5, 1: 0.0}
     ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_corex.information.batches import Data, read_batches
+from pyro_corex.batches import Data, read_batches
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class PrincipalComponents:
     """The mean of a set of images and its directions of largest variance (Hotelling 1933).
 
     The directions are orthonormal: a squared error of coordinates is that of pixels but for the
-    part outside of them, which no latent can change.  So a ``Normal(scale)`` likelihood of the
+    part outside of them, which no latent can change.  So a ``NormalLikelihood(scale)`` of the
     coordinates trains as that of the pixels does, through a network whose outermost layers are
     fixed, at a fraction of the cost.
     """
@@ -59,9 +59,12 @@ class PrincipalComponents:
         return cls(mean, basis, tuple(images.shape[1:]), explained)
 
     def project(self, images: Data, *, batch_size: int = 1024) -> Tensor:
-        """The coordinates of images, read batch by batch: ``(N, ...)`` to ``(N, n)``."""
-        parts = [(x.flatten(1) - self.mean) @ self.basis for x in read_batches(images, batch_size)]
-        return torch.cat(parts)
+        """The coordinates of images, read batch by batch: ``(N, ...)`` to ``(N, n)``.
+
+        Of several things in a batch, such as images and labels, the first are the images.
+        """
+        batches = (batch.tensors()[0] for batch in read_batches(images, batch_size))
+        return torch.cat([(x.flatten(1) - self.mean) @ self.basis for x in batches])
 
     def images(self, coordinates: Tensor) -> Tensor:
         """The images of coordinates ``(..., n)``: shape ``(..., *shape)``."""

@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_corex.batches import check_count
+
 FACE_FACTORS = ("skin tone", "azimuth", "smile", "hair", "light")
 """The factors of :func:`synthetic_faces`, in the order of its columns."""
 
@@ -35,9 +37,8 @@ def synthetic_faces(n: int, seed: int = 0, *, size: int = 64) -> tuple[Tensor, T
         of hair, direction of the light.
     :raises ValueError: for ``n`` or ``size`` below 1.
     """
-    for name, value in (("n", n), ("size", size)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
+    check_count("n", n)
+    check_count("size", size)
     generator = torch.Generator().manual_seed(seed)
     factors = torch.rand(n, 5, generator=generator) * 2 - 1
     nuisance = torch.rand(n, 5, generator=generator) * 2 - 1
@@ -98,7 +99,29 @@ def _draw(image: Tensor, factors: Tensor, nuisance: Tensor) -> None:
     low = -0.10 - 0.45 * hair
     mane = _inside(((1 + volume - radius) * _WIDTH).minimum((v - low) * _HEIGHT), pixel)
 
-    # the features, drawn on the front of the face
+    # light from one side, on the head and on the ridge of the nose
+    swing = _SWING * light
+    ridge = torch.exp(-(across / 0.11).square() - ((v + 0.04) / 0.22).square())
+    slope = across * ridge * 9.0
+    normal_x = u + slope * cos
+    lambert = normal_x * swing.sin() + z * swing.cos() * 0.85 + 0.25 * v
+    shade = 0.42 + 0.72 * lambert.clamp_(min=0)
+
+    features = _features(across, v, smile)
+    skin_weight = (tone + 1) / 2
+    for channel in range(3):
+        backdrop = _WALL[channel] + _TINT * nuisance[:, 2 + channel, None, None]
+        skin = _LIGHT_SKIN[channel] + skin_weight * (_DARK_SKIN[channel] - _LIGHT_SKIN[channel])
+        colour = _paint(features, skin.expand_as(shade), channel)
+        colour = colour + scalp * (_HAIR[channel] - colour)
+        colour = colour * shade
+        behind_head = backdrop + mane * (0.9 * _HAIR[channel] - backdrop)
+        torch.add(behind_head, head * (colour - behind_head), out=image[:, channel])
+    image.clamp_(0, 1)
+
+
+def _features(across: Tensor, v: Tensor, smile: Tensor) -> tuple[Tensor, ...]:
+    """Mouth, teeth, eyes, pupils, eyebrows and nose on the front of the face, 1 inside of each."""
     mouth_x = across / (0.32 + 0.06 * smile)
     mouth_y = v + 0.47 + smile * (0.08 - 0.11 * mouth_x.square())
     mouth = _blob(mouth_x, mouth_y / (0.095 + 0.02 * smile))
@@ -108,32 +131,19 @@ def _draw(image: Tensor, factors: Tensor, nuisance: Tensor) -> None:
     pupils = _blob(eyes_x / 0.075, (v - 0.12) / 0.075)
     brows = _blob(eyes_x / 0.20, (v - 0.30 + 0.5 * eyes_x.square()) / 0.04)
     nose = _blob(across / 0.13, (v + 0.20) / 0.05)
+    return mouth, teeth, eyes, pupils, brows, nose
 
-    # light from one side, on the head and on the ridge of the nose
-    swing = _SWING * light
-    ridge = torch.exp(-(across / 0.11).square() - ((v + 0.04) / 0.22).square())
-    slope = across * ridge * 9.0
-    normal_x = u + slope * cos
-    lambert = normal_x * swing.sin() + z * swing.cos() * 0.85 + 0.25 * v
-    shade = 0.42 + 0.72 * lambert.clamp_(min=0)
 
-    skin_weight = (tone + 1) / 2
-    for channel in range(3):
-        backdrop = _WALL[channel] + _TINT * nuisance[:, 2 + channel, None, None]
-        skin = _LIGHT_SKIN[channel] + skin_weight * (_DARK_SKIN[channel] - _LIGHT_SKIN[channel])
-        colour = skin.expand_as(shade)
-        colour = colour + nose * (0.72 * skin - colour)
-        lips = 0.5 * _LIPS[channel] + 0.5 * skin * (1.0, 0.45, 0.45)[channel]
-        colour = torch.lerp(colour, lips.expand_as(colour), mouth)
-        colour = colour + teeth * (0.95 - colour)
-        colour = colour + eyes * (0.95 - colour)
-        colour = colour * (1 - 0.9 * pupils)
-        colour = colour + brows * (_HAIR[channel] - colour)
-        colour = colour + scalp * (_HAIR[channel] - colour)
-        colour = colour * shade
-        behind_head = backdrop + mane * (0.9 * _HAIR[channel] - backdrop)
-        torch.add(behind_head, head * (colour - behind_head), out=image[:, channel])
-    image.clamp_(0, 1)
+def _paint(features: tuple[Tensor, ...], skin: Tensor, channel: int) -> Tensor:
+    """A channel of a face of that skin, in even light."""
+    mouth, teeth, eyes, pupils, brows, nose = features
+    colour = skin + nose * (0.72 * skin - skin)
+    lips = 0.5 * _LIPS[channel] + 0.5 * skin * (1.0, 0.45, 0.45)[channel]
+    colour = torch.lerp(colour, lips.expand_as(colour), mouth)
+    colour = colour + teeth * (0.95 - colour)
+    colour = colour + eyes * (0.95 - colour)
+    colour = colour * (1 - 0.9 * pupils)
+    return colour + brows * (_HAIR[channel] - colour)
 
 
 def _inside(distance: Tensor, pixel: float) -> Tensor:

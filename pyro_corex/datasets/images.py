@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pyro_corex.batches import check_count
+
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
@@ -33,8 +35,7 @@ class ImageFiles(Dataset[Tensor]):
     def __init__(self, path: str | Path, size: int = 64) -> None:
         self.path = Path(path)
         self.size = size
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"size must be an integer >= 1, but got {size!r}")
+        check_count("size", size)
         if not self.path.exists():
             raise FileNotFoundError(f"There is no folder or archive {str(self.path)!r}")
         self._archive: zipfile.ZipFile | None = None

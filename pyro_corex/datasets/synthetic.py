@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_corex.batches import check_count
 from pyro_corex.information import gaussian_total_correlation
 
 
@@ -167,5 +168,4 @@ def _sample_generator(seed: int, sample_seed: int | None) -> torch.Generator:
 
 def _check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} must be an integer >= 1, but got {size!r}")
+        check_count(name, size)

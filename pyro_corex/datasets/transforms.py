@@ -43,8 +43,8 @@ class RandomAffine:
         shear: float = 0.0,
         shift: float = 0.0,
     ) -> None:
-        amounts = {"rotation": rotation, "scale": scale, "shear": shear, "shift": shift}
-        for name, amount in amounts.items():
+        self.amounts = {"rotation": rotation, "scale": scale, "shear": shear, "shift": shift}
+        for name, amount in self.amounts.items():
             if not 0 <= amount < math.inf:
                 raise ValueError(f"{name} must be a finite number >= 0, but got {amount!r}")
         if scale >= 1:
@@ -54,7 +54,6 @@ class RandomAffine:
             )
         _check_side(side)
         self.side = side
-        self.rotation, self.scale, self.shear, self.shift = rotation, scale, shear, shift
 
     def __call__(self, x: Tensor) -> Tensor:
         """Transformed copies of ``x``, of its shape, device and dtype.
@@ -66,23 +65,18 @@ class RandomAffine:
         """
         _as_images(x, self.side)
         draws = torch.rand(6, len(x), dtype=x.dtype, device=x.device) * 2 - 1
+        rotation, scale, shear, shift = self.amounts.values()
         return affine(
             x,
             side=self.side,
-            rotation=draws[0] * self.rotation,
-            scale=(1 + draws[1] * self.scale, 1 + draws[2] * self.scale),
-            shear=draws[3] * self.shear,
-            shift=(draws[4] * self.shift, draws[5] * self.shift),
+            rotation=draws[0] * rotation,
+            scale=(1 + draws[1] * scale, 1 + draws[2] * scale),
+            shear=draws[3] * shear,
+            shift=(draws[4] * shift, draws[5] * shift),
         )
 
     def __repr__(self) -> str:
-        given = {
-            "rotation": self.rotation,
-            "scale": self.scale,
-            "shear": self.shear,
-            "shift": self.shift,
-        }
-        parts = [f"{name}={amount!r}" for name, amount in given.items() if amount]
+        parts = [f"{name}={amount!r}" for name, amount in self.amounts.items() if amount]
         if self.side is not None:
             parts.insert(0, f"side={self.side!r}")
         return f"RandomAffine({', '.join(parts)})"

@@ -4,35 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pyro_corex.information.batches import Data, read_batches
-from pyro_corex.information.bound import mean_with_entropies, provide
+from pyro_corex.batches import (
+    Batch,
+    Data,
+    Transform,
+    check_count,
+    place_of,
+    prepare,
+    programs_of,
+    read_batches,
+)
+from pyro_corex.information import Estimate
+from pyro_corex.information.entropy import mean_with_entropies
 from pyro_corex.objective import CorExELBO, CorExTerms
 from pyro_corex.objective.evidence import Evidence
 
 
 @dataclass(frozen=True, repr=False)
-class Bound:
-    """A number of nats with its standard error."""
-
-    estimate: float
-    """In nats."""
-
-    stderr: float
-    """The noise of the data and of the draws from the guide."""
-
-    def __repr__(self) -> str:
-        return f"{self.estimate:.4g} ± {self.stderr:.2g} nats"
-
-
-@dataclass(frozen=True, repr=False)
-class TCBound(Bound):
+class TCBound(Estimate[float]):
     """A lower bound on TC(x), in nats, and what it is made of; see :func:`tc_bound`."""
 
     terms: CorExTerms
@@ -41,9 +37,9 @@ class TCBound(Bound):
     num_data: int
     """How many data it was evaluated on."""
 
-    layers: tuple[Bound, ...] = field(default=())
-    """The contribution of each layer of a stack, from the data upwards (Eq. 13 to 17); they add up
-    to ``estimate``.  Empty where the latents are not layers."""
+    layers: tuple[Estimate[float], ...] = ()
+    """The contribution of each layer of a stack, a scalar each, from the data upwards (Eq. 13 to
+    17); they add up to ``estimate``.  Empty where the latents are not layers."""
 
     def __repr__(self) -> str:
         terms = self.terms
@@ -66,7 +62,7 @@ def tc_bound(
     *,
     num_particles: int = 1,
     batch_size: int = 1024,
-    transform: Callable[[Tensor], Tensor] | None = None,
+    transform: Transform | None = None,
     data_plates: Collection[str] | None = None,
     seed: int = 0,
 ) -> TCBound:
@@ -90,20 +86,24 @@ def tc_bound(
     Data are read batch by batch.  What is kept of them are x itself, for its entropies, the draws
     of the lower layers of a stack, and a few numbers for each datum.
 
-    :param module: a program with ``.model(x)`` and ``.guide(x)``; it is put into evaluation mode
-        for the time being.
-    :param data: ``(N, ...)``, first axis the data: a tensor, an array, a ``Dataset``, or an
-        iterable of batches such as a ``DataLoader``.  Batches that are tuples or lists give x as
-        their first entry.
+    :param module: a program with ``.model(*batch)`` and ``.guide(*batch)``; it is put into
+        evaluation mode for the time being.
+    :param data: ``(N, ...)``, first axis the data: a tensor, an array, a tuple or a dict of them, a
+        ``Dataset``, or an iterable of batches such as a ``DataLoader``.  Model and guide are given
+        all of a batch, a dict as keyword arguments; ready-made programs take x alone, which is its
+        first entry or the one named ``"x"``.
     :param num_particles: draws from the guide for each datum.
     :param batch_size: of tensors, arrays and data sets.
-    :param transform: applied to each batch, e.g. ``torch.bernoulli`` to binarise grey values.
+    :param transform: called with what the programs would be given of each batch, and gives what
+        they are given instead: a tensor, a tuple or a dict; e.g. ``torch.bernoulli`` to binarise
+        grey values, or ``lambda x, y: x`` to select.
     :param data_plates: see :class:`~pyro_corex.CorExELBO`.
     :param seed: of the draws and of ``transform``; torch's random state is put back afterwards.
     :raises ValueError: where the likelihood is not a proper one of the data (Bernoulli on grey
         values, a density on discrete data, a masked or scaled site, one that does not factorise),
         saying how to mend it; and for data that are fewer than two.
-    :raises TypeError: for a module without ``.model`` and ``.guide``.
+    :raises TypeError: for a module without ``.model`` and ``.guide``, and for programs that do not
+        take what a batch holds, saying how to select.
 
     >>> import pyro
     >>> import pyro.distributions as dist
@@ -129,12 +129,9 @@ def tc_bound(
         transform=transform,
         data_plates=data_plates,
         seed=seed,
-        check=_check,
+        watch=_refuse,
     )
     return _bound(terms)
-
-
-provide(tc_bound)
 
 
 def dataset_terms(
@@ -143,56 +140,41 @@ def dataset_terms(
     *,
     num_particles: int = 1,
     batch_size: int = 1024,
-    transform: Callable[[Tensor], Tensor] | None = None,
+    transform: Transform | None = None,
     data_plates: Collection[str] | None = None,
     seed: int = 0,
-    check: Callable[[CorExTerms], None] = lambda terms: None,
+    watch: Callable[[CorExTerms], Any] | None = None,
 ) -> CorExTerms:
     """The terms of a data set, read batch by batch; as :func:`tc_bound` takes its arguments.
 
-    :param check: is given the terms of the first batch, and may raise.
+    :param watch: is called with the terms of each batch, and may raise.
     :raises ValueError: for data that are empty.
     :raises TypeError: as :func:`tc_bound`.
     """
     model, guide = programs_of(module)
-    for name, value in (("num_particles", num_particles), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
+    check_count("num_particles", num_particles)
+    check_count("batch_size", batch_size)
     elbo = CorExELBO(data_plates=data_plates, strict_enumeration_warning=False)
     parts: list[CorExTerms] = []
     with evaluating(module, seed):
-        for x in batches_for(module, data, batch_size, transform):
-            parts.append(_average([elbo.terms(model, guide, x) for _ in range(num_particles)]))
-            if len(parts) == 1:
-                check(parts[0])
+        for batch in batches_for(module, data, batch_size, transform):
+            draws = [
+                elbo.terms(model, guide, *batch.args, **batch.kwargs) for _ in range(num_particles)
+            ]
+            terms = _average(draws)
+            if watch is not None:
+                watch(terms)
+            parts.append(replace(terms, _source=terms.evidence.compact()))
     if not parts:
         raise ValueError("The data are empty: there is no batch to evaluate on")
     return CorExTerms.join(parts)
 
 
-def programs_of(module: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The model and the guide of a program.
-
-    :raises TypeError: for a module that lacks one of them.
-    """
-    model, guide = getattr(module, "model", None), getattr(module, "guide", None)
-    if not callable(model) or not callable(guide):
-        raise TypeError(
-            f"{type(module).__name__} must have the methods .model(x) and .guide(x), as CorExVAE "
-            "has. For two functions, types.SimpleNamespace(model=model, guide=guide) will do."
-        )
-    return model, guide
-
-
 def batches_for(
-    module: Any, data: Data, batch_size: int, transform: Callable[[Tensor], Tensor] | None
-) -> Iterator[Tensor]:
+    module: Any, data: Data, batch_size: int, transform: Transform | None
+) -> Iterator[Batch]:
     """The batches of a data set, as a program takes them."""
-    device = _device(module)
-    for x in read_batches(data, batch_size):
-        x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
-        x = x if device is None else x.to(device)
-        yield x if transform is None else transform(x)
+    return map(prepare(module, transform), read_batches(data, batch_size, module))
 
 
 @contextmanager
@@ -201,7 +183,7 @@ def evaluating(module: Any, seed: int) -> Iterator[None]:
 
     Each of its parts is put back as it was, and so is torch's random state.
     """
-    device = _device(module)
+    device, _ = place_of(module)
     parts = list(module.modules()) if isinstance(module, nn.Module) else []
     modes = [(part, part.training) for part in parts]
     cuda = [device] if device is not None and device.type == "cuda" else []
@@ -216,12 +198,6 @@ def evaluating(module: Any, seed: int) -> Iterator[None]:
         finally:
             for part, mode in modes:
                 part.training = mode
-
-
-def _device(module: Any) -> torch.device | None:
-    if not isinstance(module, nn.Module):
-        return None
-    return next((parameter.device for parameter in module.parameters()), None)
 
 
 def _bound(terms: CorExTerms) -> TCBound:
@@ -245,20 +221,20 @@ def _bound(terms: CorExTerms) -> TCBound:
                 above = [(below.values, "continuous", 1.0)]
             minus = [(values, kind, -sign) for values, kind, sign in above]
             part = mean_with_entropies(share, [*entropies, *minus])
-            layers.append(Bound(float(part.value), float(part.stderr)))
+            layers.append(Estimate(float(part.value), float(part.stderr)))
             entropies = above
     return TCBound(float(whole.value), float(whole.stderr), terms, evidence.size, tuple(layers))
 
 
 def _average(particles: list[CorExTerms]) -> CorExTerms:
-    """The mean of several draws for one batch, with only what is needed of the batch."""
+    """The mean of several draws for one batch."""
     evidence = Evidence.average([terms.evidence for terms in particles])
     joined = CorExTerms.join(particles) if len(particles) > 1 else particles[0]
-    return replace(joined, num_data=particles[0].num_data, _batch=evidence)
+    return replace(joined, num_data=particles[0].num_data, _source=evidence)
 
 
-def _check(terms: CorExTerms) -> None:
-    """Refuses as soon as the first batch is seen."""
+def _refuse(terms: CorExTerms) -> None:
+    """Raises for what no bound can be stated for, as soon as a batch of it is seen."""
     evidence = terms.evidence
     problem = next((i.problem for i in evidence.inputs.values() if i.problem), "")
     if problem:

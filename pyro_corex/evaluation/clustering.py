@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 
@@ -20,34 +20,15 @@ def cluster_accuracy(labels: ArrayLike | Tensor, clusters: ArrayLike | Tensor) -
     :param clusters: cluster indices, shape ``(N,)``.
     :raises ValueError: for empty inputs, or inputs of different or more than one dimension.
     """
-    from scipy.optimize import linear_sum_assignment  # here, as it changes the warning filters
+    from scipy.optimize import linear_sum_assignment  # here, as they change the warning filters
+    from sklearn.metrics.cluster import contingency_matrix
 
-    table = contingency(labels, clusters)
-    rows, columns = linear_sum_assignment(table, maximize=True)
-    return float(table[rows, columns].sum() / table.sum())
-
-
-def contingency(labels: ArrayLike | Tensor, clusters: ArrayLike | Tensor) -> NDArray[np.int64]:
-    """How many data have each class and each cluster, which :func:`cluster_accuracy` matches.
-
-    The shape is ``(n_classes, n_clusters)``.
-
-    >>> contingency([0, 0, 1], [5, 5, 7])
-    array([[2, 0],
-           [0, 1]])
-
-    :param labels: classes, shape ``(N,)``.
-    :param clusters: cluster indices, shape ``(N,)``.
-    :raises ValueError: for empty inputs, or inputs of different or more than one dimension.
-    """
     a, b = np.asarray(labels), np.asarray(clusters)
     if a.ndim != 1 or a.shape != b.shape or not a.size:
         raise ValueError(
             "labels and clusters must be non-empty and of the same shape (N,), but got "
             f"{a.shape} and {b.shape}"
         )
-    _, i = np.unique(a, return_inverse=True)
-    _, j = np.unique(b, return_inverse=True)
-    table = np.zeros((i.max() + 1, j.max() + 1), dtype=np.int64)
-    np.add.at(table, (i, j), 1)
-    return table
+    table = contingency_matrix(a, b)
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    return float(table[rows, columns].sum() / table.sum())

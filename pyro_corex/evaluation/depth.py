@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_corex.evaluation.bound import Bound, TCBound, tc_bound
-from pyro_corex.information.batches import Data
+from pyro_corex.batches import Data, check_count
+from pyro_corex.evaluation.bound import TCBound, tc_bound
+from pyro_corex.information import Estimate
 from pyro_corex.programs import Layer, Likelihood, Prior, StackedCorEx
 from pyro_corex.programs.likelihoods import make_likelihood
 from pyro_corex.training import fit
@@ -26,8 +27,8 @@ class Trial:
 
     depth: int
     """The number of layers."""
-    contribution: Bound
-    """Of the top layer, on held-out data: L^(l) in Eq. 13."""
+    contribution: Estimate[float]
+    """Of the top layer, on held-out data, a scalar: L^(l) in Eq. 13."""
     bound: TCBound
     """Of the whole stack, in nats."""
     margin: float
@@ -166,8 +167,8 @@ def _bias(bound: TCBound) -> float:
 
 
 def _depths(layers: Any, max_depth: int | None) -> Any:
-    if max_depth is not None and (not isinstance(max_depth, int) or max_depth < 1):
-        raise ValueError(f"max_depth must be an integer >= 1, but got {max_depth!r}")
+    if max_depth is not None:
+        check_count("max_depth", max_depth)
     if callable(layers):
         if max_depth is None:
             raise ValueError("max_depth is needed where layers is a function of the level")

@@ -19,44 +19,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from pyro_corex.information import Estimate
+
 BLOCKS = 20  # of the jackknife that the standard errors are from
-
-
-@dataclass(frozen=True, repr=False)
-class Score:
-    """A number with its standard error.
-
-    That of the Fréchet distance is the jackknife's, over blocks of both sets of images; that of
-    precision and recall the binomial one, given the radii of the other set.
-    """
-
-    estimate: float
-    """A distance or a share, without a unit."""
-
-    stderr: float
-    """In the same unit."""
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval."""
-        return self.estimate - 1.96 * self.stderr, self.estimate + 1.96 * self.stderr
-
-    def __repr__(self) -> str:
-        return f"{self.estimate:.4g} ± {self.stderr:.2g}"
 
 
 @dataclass(frozen=True)
 class SampleQuality:
-    """The three scores that :func:`sample_quality` finds; distances and shares, not nats."""
+    """The three scores that :func:`sample_quality` finds; distances and shares, not nats.
 
-    frechet: Score
+    The standard error of the Fréchet distance is the jackknife's, over blocks of both sets of
+    images; that of precision and recall the binomial one, given the radii of the other set.
+    """
+
+    frechet: Estimate[float]
     """Squared Fréchet distance of the Gaussians through the features (Heusel et al. 2017); 0 is
     best."""
 
-    precision: Score
+    precision: Estimate[float]
     """The share of samples that lie among the real images (Kynkäänniemi et al. 2019)."""
 
-    recall: Score
+    recall: Estimate[float]
     """The share of real images that lie among the samples."""
 
 
@@ -161,7 +144,7 @@ def train_features(
         )
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         torch.manual_seed(seed)
-        body = _Features(images.shape[1], n_features).to(images.device)
+        body = _network(images.shape[1], n_features).to(images.device)
         head = nn.Linear(n_features, len(_DAMAGES)).to(images.device)
         parameters = [*body.parameters(), *head.parameters()]
         optimiser = torch.optim.Adam(parameters, lr=lr)
@@ -178,24 +161,13 @@ def train_features(
     return body.eval().requires_grad_(False)
 
 
-class _Features(nn.Module):
-    def __init__(self, channels: int, n_features: int) -> None:
-        super().__init__()
-        widths = [channels, 32, 64, 128]
-        layers: list[nn.Module] = []
-        for n_in, n_out in pairwise(widths):
-            layers += [
-                nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(n_out),
-                nn.LeakyReLU(0.1),
-            ]
-        self.net = nn.Sequential(
-            *layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128 * 16, n_features)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.net(x)
-        return F.leaky_relu(out, 0.1)
+def _network(channels: int, n_features: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise([channels, 32, 64, 128]):
+        layers.append(nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False))
+        layers += [nn.BatchNorm2d(n_out), nn.LeakyReLU(0.1)]
+    layers += [nn.AdaptiveAvgPool2d(4), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(128 * 16, n_features), nn.LeakyReLU(0.1))
 
 
 def _blur(x: Tensor) -> Tensor:
@@ -234,15 +206,7 @@ def _bend(x: Tensor) -> Tensor:
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-_DAMAGES: tuple[Callable[[Tensor], Tensor], ...] = (
-    lambda x: x,
-    _blur,
-    _mix,
-    _swap,
-    _noise,
-    _fade,
-    _bend,
-)
+_DAMAGES: list[Callable[[Tensor], Tensor]] = [lambda x: x, _blur, _mix, _swap, _noise, _fade, _bend]
 
 
 def _features(features: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -263,23 +227,21 @@ def _hits(reference: Tensor, points: Tensor, k: int) -> Tensor:
     )
 
 
-def _share(hits: Tensor) -> Score:
+def _share(hits: Tensor) -> Estimate[float]:
     p = float(hits.double().mean())
-    return Score(p, math.sqrt(p * (1 - p) / len(hits)))
+    return Estimate(p, math.sqrt(p * (1 - p) / len(hits)), unit="")
 
 
-def _jackknife(statistic: Callable[[Tensor, Tensor], float], n: int, m: int) -> Score:
+def _jackknife(statistic: Callable[[Tensor, Tensor], float], n: int, m: int) -> Estimate[float]:
     """The estimate, and its error from leaving out one block of either set at a time."""
-    everything = (torch.arange(n), torch.arange(m))
+    everything = [torch.arange(n), torch.arange(m)]
     estimate = statistic(*everything)
     variance = 0.0
     for side in (0, 1):
-        left = []
-        for block in torch.arange((n, m)[side]).chunk(BLOCKS):
+        left, blocks = [], everything[side].chunk(BLOCKS)
+        for i in range(len(blocks)):
             rows = list(everything)
-            keep = torch.ones((n, m)[side], dtype=torch.bool)
-            keep[block] = False
-            rows[side] = keep.nonzero().flatten()
+            rows[side] = torch.cat(blocks[:i] + blocks[i + 1 :])
             left.append(statistic(*rows))
         variance += (len(left) - 1) * float(np.var(left))
-    return Score(estimate, math.sqrt(variance))
+    return Estimate(estimate, math.sqrt(variance), unit="")

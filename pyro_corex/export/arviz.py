@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_corex.evaluation.bound import evaluating, programs_of
+from pyro_corex.batches import Batch, Data, Transform, check_count, programs_of, read_batches
+from pyro_corex.evaluation.bound import evaluating
 from pyro_corex.export.evaluated import collect, evaluate
-from pyro_corex.information.batches import Data
 from pyro_corex.objective import CorExELBO, CorExTerms
 
 Key = tuple[str, str]  # a group and a variable
@@ -29,7 +29,7 @@ def to_arviz(
     num_draws: int = 100,
     num_chains: int = 4,
     batch_size: int = 1024,
-    transform: Callable[[Tensor], Tensor] | None = None,
+    transform: Transform | None = None,
     data_plates: Collection[str] | None = None,
     seed: int = 0,
 ) -> Any:
@@ -61,12 +61,12 @@ def to_arviz(
     :math:`\sum_n \ln q_\phi(x_n)`, by weights that are heavy-tailed where latents tell much about
     the data.  Heed its warning about Pareto k.
 
-    :param module: a program with ``.model(x)`` and ``.guide(x)``.
+    :param module: a program with ``.model(*batch)`` and ``.guide(*batch)``.
     :param data: as :func:`~pyro_corex.tc_bound` takes it.
     :param num_draws: draws from the guide for each datum and chain.
     :param num_chains: how many chains the draws are dealt to.
     :param batch_size: of tensors, arrays and data sets.
-    :param transform: applied once to each batch, e.g. ``torch.bernoulli``.
+    :param transform: as :func:`~pyro_corex.tc_bound` takes it, applied once to each batch.
     :param data_plates: see :class:`~pyro_corex.CorExELBO`.
     :param seed: of the draws and of ``transform``; torch's random state is put back afterwards.
     :returns: an ``arviz.InferenceData`` with ArviZ 0.23, an ``xarray.DataTree`` with ArviZ 1.x.
@@ -82,13 +82,13 @@ def to_arviz(
     >>> idata.posterior["z"].shape  # chains, draws, data, latents
     (4, 50, 10, 4)
     """
-    for name, value in (("num_draws", num_draws), ("num_chains", num_chains)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
-    x = collect(module, data, batch_size, transform, seed)
+    check_count("num_draws", num_draws)
+    check_count("num_chains", num_chains)
+    whole = collect(module, data, batch_size, transform, seed)
     options: Any = {"batch_size": batch_size, "data_plates": data_plates, "seed": seed}
-    draws = _draw(module, x, num_draws * num_chains, **options)
-    terms, bound, problem = evaluate(module, x, **options)
+    draws = _draw(module, whole, num_draws * num_chains, **options)
+    found = evaluate(module, whole, **options)
+    terms, bound = found.terms, found.bound
     attributes: dict[str, float | str] = {
         "program": type(module).__name__,
         "unit": "nats per datum",
@@ -97,14 +97,14 @@ def to_arviz(
         "objective": terms.objective,
     }
     if bound is None:
-        attributes["tc_bound_problem"] = problem
+        attributes["tc_bound_problem"] = found.problem
     else:
         attributes |= {"tc_bound": bound.estimate, "tc_bound_stderr": bound.stderr}
     variables: dict[str, dict[str, Variable]] = {}
     for (group, name), values in draws.items():
-        whole = values.unflatten(0, (num_chains, num_draws)).cpu().numpy()
-        dims = ("chain", "draw", "datum", f"{name}_dim")[: whole.ndim]
-        variables.setdefault(group, {})[name] = (dims, whole)
+        dealt = values.unflatten(0, (num_chains, num_draws)).cpu().numpy()
+        dims = ("chain", "draw", "datum", f"{name}_dim")[: dealt.ndim]
+        variables.setdefault(group, {})[name] = (dims, dealt)
     variables["observed_data"] = {
         name: (("datum", f"{name}_dim"), inputs.values.cpu().numpy())
         for name, inputs in terms.evidence.inputs.items()
@@ -115,7 +115,7 @@ def to_arviz(
 
 def _draw(
     module: Any,
-    x: Tensor,
+    data: Batch,
     num: int,
     *,
     batch_size: int,
@@ -128,10 +128,10 @@ def _draw(
     elbo = CorExELBO(data_plates=data_plates, strict_enumeration_warning=False)
     parts: dict[Key, list[Tensor]] = {}
     with evaluating(module, seed), torch.no_grad():
-        for batch in x.split(batch_size):
+        for batch in read_batches(data, batch_size):
             draws: dict[Key, list[Tensor]] = {}
             for _ in range(num):
-                elbo.loss(model, guide, batch)
+                elbo.loss(model, guide, *batch.args, **batch.kwargs)
                 for key, value in _variables(elbo).items():
                     draws.setdefault(key, []).append(value)
             for key, values in draws.items():
@@ -141,22 +141,21 @@ def _draw(
 
 def _variables(elbo: CorExELBO) -> dict[Key, Tensor]:
     """What one draw for each datum of a batch amounts to."""
-    batch = elbo.last_sums.batch
-    assert batch is not None
-    terms = batch.evidence.per_datum
+    evidence = elbo.last_terms.evidence
+    terms = evidence.per_datum
     if not terms:
         raise ValueError(
             "The terms are not known for each datum, which ArviZ needs: some sites are outside of "
-            "the data plate, or summed out in the model."
+            "the data plate, or summed out in the model"
         )
-    found: dict[Key, Tensor] = {("posterior", name): z for name, z in batch.draws().items()}
+    found: dict[Key, Tensor] = {("posterior", name): z for name, z in evidence.draws.items()}
     for (kind, name), value in terms.items():
         if kind == "reconstruction":
             found["log_likelihood", name] = value
         else:
             found["sample_stats", f"log_ratio_{name}"] = value
     sites = {name for _, name in terms}
-    found["sample_stats", "elbo"] = torch.stack([batch.evidence.signed(s) for s in sites]).sum(0)
+    found["sample_stats", "elbo"] = torch.stack([evidence.signed(s) for s in sites]).sum(0)
     return found
 
 

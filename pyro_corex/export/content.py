@@ -5,24 +5,26 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from pyro import poutine
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-from pyro_corex.evaluation import TCBound
+from pyro_corex.batches import Batch, for_program
 from pyro_corex.evaluation.bound import evaluating
-from pyro_corex.export.evaluated import evaluate
-from pyro_corex.information import AggregatePosterior
-from pyro_corex.objective import CorExTerms
+from pyro_corex.export.evaluated import Evaluated
+from pyro_corex.information import AggregatePosterior, Estimate
 from pyro_corex.programs import StackedCorEx
 
 STEPS = 13
 REACH = 3.0  # standard deviations of the aggregate posterior, to either side
 IMAGES = 8
 ROWS = 256  # of a table, over which decoded means are averaged
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,25 @@ class Latents:
     information: Tensor
     """I(z_j : x), shape ``(m,)``, nats."""
     stderr: Tensor
-    variance: Tensor
-    mean: Tensor
     discrete: bool
     aggregate: AggregatePosterior
-    total_correlation: tuple[float, float] | None
-    """TC(z) and its standard error, where there are several latents."""
+    total_correlation: Estimate[float] | None
+    """TC(z), where there are several latents."""
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """Of each marginal, shape ``(m,)``."""
+        return self.aggregate.mean
+
+    @cached_property
+    def variance(self) -> Tensor:
+        """Of each marginal, shape ``(m,)``."""
+        return self.aggregate.variance
+
+    @cached_property
+    def anchors(self) -> list[int]:
+        """The latents whose KL weight is not 1."""
+        return (self.weight != 1).nonzero().flatten().tolist()
 
 
 @dataclass(frozen=True)
@@ -63,11 +78,7 @@ class Content:
     """What the report says."""
 
     program: str
-    x: Tensor
-    terms: CorExTerms
-    bound: TCBound | None
-    problem: str
-    """Why there is no bound, if so."""
+    found: Evaluated
     latents: Sequence[Latents]
     traversals: Sequence[Traversal]
     samples: dict[str, Tensor]
@@ -76,128 +87,84 @@ class Content:
 
 
 def gather(
-    module: Any, x: Tensor, *, images: bool, n_traversals: int, batch_size: int, seed: int
+    module: Any, found: Evaluated, *, images: bool, n_traversals: int, batch_size: int, seed: int
 ) -> Content:
-    """Evaluates a program on data for the report."""
-    terms, bound, problem = evaluate(module, x, batch_size=batch_size, data_plates=None, seed=seed)
+    """Asks a program for what the report tells beyond the bound; a note tells what it lacks."""
     notes: list[str] = []
+
+    def attempt(what: str, ask: Callable[[], Answer], default: Answer) -> Answer:
+        try:
+            return ask()
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            notes.append(f"{what}: {error}")
+            return default
+
+    latents: list[Latents] = []
+    traversals: list[Traversal] = []
+    samples: dict[str, Tensor] = {}
     with warnings.catch_warnings(record=True) as caught, evaluating(module, seed), torch.no_grad():
         warnings.simplefilter("always")
-        latents = _latents(module, x, terms, batch_size, notes)
-        traversals: list[Traversal] = []
-        samples: dict[str, Tensor] = {}
+        what = "Of the latents only the KL is known"
+        latents = attempt(what, lambda: _latents(module, found, batch_size), latents)
         if not callable(getattr(module, "decode", None)):
             notes.append("Without decode(z) there are neither traversals nor samples.")
         elif latents:
-            traversals = _traversals(module, x, latents, images, n_traversals)
-            samples = _samples(module, x, terms, latents[0], images)
-    notes += sorted({str(warning.message) for warning in caught})
-    return Content(
-        type(module).__name__, x, terms, bound, problem, latents, traversals, samples, notes
-    )
-
-
-def _latents(
-    module: Any, x: Tensor, terms: CorExTerms, batch_size: int, notes: list[str]
-) -> list[Latents]:
-    """The latents of each site, from the data upwards; none, with a note, where they are opaque."""
-    try:
-        encoded = module.encode(x[:1])
-        of_layers = encoded if isinstance(encoded, (list, tuple)) else [encoded]
-        sites = list(terms.evidence.layers) or list(terms.kl)
-        if len(of_layers) != len(sites):
-            raise ValueError(f"encode gives {len(of_layers)} distributions for the sites {sites}.")
-        return [
-            _one_site(
-                site,
-                layer,
-                isinstance(q, Categorical),
-                AggregatePosterior.from_data(module, x, layer=layer, batch_size=batch_size),
-                terms,
+            what = "There are no traversals"
+            traversals = attempt(
+                what, lambda: _traversals(module, found, latents, images, n_traversals), traversals
             )
-            for layer, (site, q) in enumerate(zip(sites, of_layers, strict=True))
-        ]
-    except (AttributeError, TypeError, ValueError) as error:
-        notes.append(f"Of the latents only the KL is known: {error}")
-        return []
+            what = "There are no samples"
+            samples = attempt(what, lambda: _samples(module, found, latents[0], images), samples)
+    notes += sorted({str(warning.message) for warning in caught})
+    return Content(type(module).__name__, found, latents, traversals, samples, notes)
 
 
-def _one_site(
-    site: str, layer: int, discrete: bool, aggregate: AggregatePosterior, terms: CorExTerms
-) -> Latents:
-    information = aggregate.mutual_information()
-    tc = None
-    if len(information) > 1:
-        tc = (aggregate.total_correlation(), aggregate.total_correlation_stderr())
-    kl = terms.kl[site].flatten()
-    return Latents(
-        site=site,
-        layer=layer,
-        kl=kl,
-        weight=terms.kl_weight[site].flatten().expand_as(kl),
-        information=information,
-        stderr=aggregate.mutual_information_stderr(),
-        variance=aggregate.variance,
-        mean=aggregate.mean,
-        discrete=discrete,
-        aggregate=aggregate,
-        total_correlation=tc,
-    )
-
-
-# ---------------------------------------------------------------------- traversals
-
-
-def _traversals(
-    module: Any, x: Tensor, latents: Sequence[Latents], images: bool, number: int
-) -> list[Traversal]:
-    ranked = sorted(
-        (
-            (float(value), found, j)
-            for found in latents
-            for j, value in enumerate(found.information)
-        ),
-        key=lambda entry: (not entry[1].discrete, -entry[0]),
-    )
-    start = _some(x, IMAGES if images else ROWS)
-    encoded = module.encode(start)
-    of_layers = encoded if isinstance(encoded, (list, tuple)) else [encoded]
+def _latents(module: Any, found: Evaluated, batch_size: int) -> list[Latents]:
+    """The latents of each site, from the data upwards."""
+    terms = found.terms
+    encoded = _encode(module, _some(found.data, 1))
+    sites = list(terms.evidence.layers) or list(terms.kl)
+    if len(encoded) != len(sites):
+        raise ValueError(f"encode gives {len(encoded)} distributions for the sites {sites}")
     made = []
-    for information, found, j in ranked[:number]:
-        if found.discrete:
-            frames = _of_classes(module, found.layer, of_layers[found.layer], len(start))
-            if frames is not None:
-                names = [f"state {k}" for k in range(len(frames))]
-                made.append(Traversal(found.site, None, information, names, frames))
-            continue
-        steps = torch.linspace(-REACH, REACH, STEPS, device=x.device, dtype=x.dtype)
-        values = found.mean[j] + steps * found.variance[j].sqrt()
-        z = of_layers[found.layer].mean.unsqueeze(0).repeat(STEPS, 1, 1)
-        z[:, :, j] = values[:, None]
-        frames = _decode(module, z, found.layer)
-        names = [f"{step:+.1f} sd" for step in steps.tolist()]
-        made.append(Traversal(found.site, j, information, names, frames))
+    for layer, (site, q) in enumerate(zip(sites, encoded, strict=True)):
+        post = AggregatePosterior.from_data(module, found.data, layer=layer, batch_size=batch_size)
+        information, kl = post.mutual_information(), terms.kl[site].flatten()
+        tc = None
+        if len(information) > 1:
+            tc = Estimate(post.total_correlation(), post.total_correlation_stderr())
+        weight = terms.kl_weight[site].flatten().expand_as(kl)
+        error, discrete = post.mutual_information_stderr(), isinstance(q, Categorical)
+        made.append(Latents(site, layer, kl, weight, information, error, discrete, post, tc))
     return made
 
 
-def _of_classes(module: Any, layer: int, q: Distribution, rows: int) -> Tensor | None:
-    """The data for each class of a discrete top: draws of the layer below, of the same noise."""
-    if not isinstance(module, StackedCorEx) or not isinstance(q, Categorical):
-        return None
-    classes = torch.arange(q.probs.shape[-1], device=q.probs.device)
-    if layer == 0:
-        return mean_of(module.decode(classes)).unsqueeze(1)
-    below = module.given_top(classes)
-    noise = torch.randn_like(below.mean[:1].repeat(rows, 1))
-    return _decode(module, below.mean[:, None] + below.stddev[:, None] * noise, layer - 1)
+# ---------------------------------------------------------------------- encoding and decoding
 
 
-def _decode(module: Any, z: Tensor, layer: int) -> Tensor:
-    """Means for latents of shape ``(k, n, m)``."""
-    flat = z.flatten(0, 1)
-    stacked = isinstance(module, StackedCorEx)
-    decoded = module.decode(flat, layer=layer + 1) if stacked else module.decode(flat)
-    return mean_of(decoded).unflatten(0, z.shape[:2])
+def _encode(module: Any, data: Batch) -> list[Distribution]:
+    """The distribution of each layer's latents, from the data upwards."""
+    encoded = for_program(data, module, "encode").call(module.encode)
+    return list(encoded) if isinstance(encoded, (list, tuple)) else [encoded]
+
+
+def _decode(module: Any, z: Tensor, layer: int, x: Tensor) -> Distribution:
+    """q(x|z), for latents ``(n, m)`` of a layer, 0 for the first."""
+    decoded = module.decode(z, layer=layer + 1) if _is_stack(module) else module.decode(z)
+    if not isinstance(decoded, Distribution):
+        raise TypeError(f"decode must give a distribution, but gave {type(decoded).__name__}")
+    shape = decoded.batch_shape + decoded.event_shape
+    if shape[1:].numel() != x[0].numel():
+        raise ValueError(
+            f"decode must give {x[0].numel()} numbers for each datum, as x has, but gave "
+            f"{tuple(shape[1:])}"
+        )
+    return decoded
+
+
+def _frames(module: Any, z: Tensor, layer: int, x: Tensor) -> Tensor:
+    """Decoded means for latents of shape ``(k, n, m)``."""
+    return mean_of(_decode(module, z.flatten(0, 1), layer, x)).unflatten(0, z.shape[:2])
 
 
 def mean_of(fn: Distribution) -> Tensor:
@@ -209,36 +176,77 @@ def mean_of(fn: Distribution) -> Tensor:
     return mean
 
 
-def _some(x: Tensor, number: int) -> Tensor:
+def _is_stack(module: Any) -> bool:
+    return isinstance(module, StackedCorEx)
+
+
+def _some(data: Batch, number: int) -> Batch:
     """Rows that are spread over the data."""
-    picked = torch.linspace(0, len(x) - 1, min(number, len(x)), device=x.device)
-    return x[picked.round().long()]
+
+    def rows(x: Tensor) -> Tensor:
+        picked = torch.linspace(0, len(x) - 1, min(number, len(x)), device=x.device)
+        return x[picked.round().long()]
+
+    return data.map(rows)
 
 
-# ---------------------------------------------------------------------- samples
+# ---------------------------------------------------------------------- traversals and samples
 
 
-def _samples(
-    module: Any,
-    x: Tensor,
-    terms: CorExTerms,
-    first: Latents,
-    images: bool,
-) -> dict[str, Tensor]:
+def _traversals(
+    module: Any, found: Evaluated, latents: Sequence[Latents], images: bool, number: int
+) -> list[Traversal]:
+    _, x = found.shown
+    ranked = sorted(
+        ((float(value), of, j) for of in latents for j, value in enumerate(of.information)),
+        key=lambda entry: (not entry[1].discrete, -entry[0]),
+    )
+    start = _some(found.data, IMAGES if images else ROWS)
+    encoded = _encode(module, start)
+    made = []
+    for information, of, j in ranked[:number]:
+        if of.discrete:
+            frames = _of_classes(module, of.layer, encoded[of.layer], len(start), x)
+            if frames is not None:
+                names = [f"state {k}" for k in range(len(frames))]
+                made.append(Traversal(of.site, None, information, names, frames))
+            continue
+        steps = torch.linspace(-REACH, REACH, STEPS, device=x.device, dtype=x.dtype)
+        z = encoded[of.layer].mean.unsqueeze(0).repeat(STEPS, 1, 1)
+        z[:, :, j] = (of.mean[j] + steps * of.variance[j].sqrt())[:, None]
+        names = [f"{step:+.1f} sd" for step in steps.tolist()]
+        frames = _frames(module, z, of.layer, x)
+        made.append(Traversal(of.site, j, information, names, frames))
+    return made
+
+
+def _of_classes(module: Any, layer: int, q: Distribution, rows: int, x: Tensor) -> Tensor | None:
+    """The data for each class of a discrete top: draws of the layer below, of the same noise."""
+    if not _is_stack(module) or not isinstance(q, Categorical):
+        return None
+    classes = torch.arange(q.probs.shape[-1], device=q.probs.device)
+    if layer == 0:
+        return mean_of(module.decode(classes)).unsqueeze(1)
+    below = module.given_top(classes)
+    noise = torch.randn_like(below.mean[:1].repeat(rows, 1))
+    return _frames(module, below.mean[:, None] + below.stddev[:, None] * noise, layer - 1, x)
+
+
+def _samples(module: Any, found: Evaluated, first: Latents, images: bool) -> dict[str, Tensor]:
     """New data from the model, and from the product of the marginals of the first layer."""
-    like = _some(x, 4 * IMAGES if images else 4 * ROWS)
+    site, x = found.shown
+    like = _some(found.data, 4 * IMAGES if images else 4 * ROWS)
+    shape = (len(like), *x.shape[1:])
     show: Callable[[Distribution], Tensor] = mean_of if images else (lambda fn: fn.sample())
-    found: dict[str, Tensor] = {}
-    observed = list(terms.reconstruction)
-    if len(observed) == 1:
-        trace = poutine.trace(poutine.uncondition(module.model)).get_trace(like)
-        drawn = show(trace.nodes[observed[0]]["fn"])
-        if drawn.numel() == like.numel():
-            found["the prior"] = drawn.reshape(like.shape)
+    made: dict[str, Tensor] = {}
+    if site is not None:
+        trace = like.call(poutine.trace(poutine.uncondition(module.model)).get_trace)
+        drawn = show(trace.nodes[site]["fn"])
+        if drawn.numel() == torch.Size(shape).numel():
+            made["the prior"] = drawn.reshape(shape)
     z = first.aggregate.sample(len(like))
-    if isinstance(module, StackedCorEx):
+    if _is_stack(module):
         z = z[:, 0] if first.discrete else z
-        found["the product of the marginals"] = show(module.decode(z, layer=1))
-    elif not first.discrete:
-        found["the product of the marginals"] = show(module.decode(z))
-    return found
+    if _is_stack(module) or not first.discrete:
+        made["the product of the marginals"] = show(_decode(module, z, 0, x))
+    return made

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from html import escape
-from importlib.resources import files
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from pyro_corex.batches import Data, Transform
 from pyro_corex.export import sections
-from pyro_corex.export.content import Content, gather
-from pyro_corex.export.evaluated import collect
+from pyro_corex.export.content import gather
+from pyro_corex.export.evaluated import collect, evaluate
 from pyro_corex.export.pictures import image_shape as shape_of
-from pyro_corex.information.batches import Data
 from pyro_corex.training import History
 
 
@@ -29,7 +25,7 @@ def report(
     n_traversals: int = 6,
     title: str | None = None,
     batch_size: int = 1024,
-    transform: Callable[[Tensor], Tensor] | None = None,
+    transform: Transform | None = None,
     seed: int = 0,
 ) -> Path:
     r"""Writes what a trained program has learned of the data as one HTML page.
@@ -42,12 +38,13 @@ def report(
     layers of a stack (Eq. 16), and the training history.  All information is in nats.
 
     What cannot be known of a program is left out, and the page says why: without ``.encode`` there
-    is no mutual information, without ``.decode`` there are no traversals, without a proper
-    likelihood there is no bound.
+    is no mutual information, without a ``.decode`` that takes z alone there are no traversals,
+    without a proper likelihood there is no bound.
 
-    :param module: a program with ``.model(x)`` and ``.guide(x)``.
+    :param module: a program with ``.model(*batch)`` and ``.guide(*batch)``.
     :param data: as :func:`~pyro_corex.tc_bound` takes it, shape ``(N, ...)``; preferably data that
-        the program was not trained on.  All of it is kept in memory.
+        the program was not trained on.  All of it is kept in memory.  Of several things x is the
+        first that is observed; the pictures are of it.
     :param path: the file to write; its folder must exist.
     :param history: what :func:`~pyro_corex.fit` returned.
     :param image_shape: ``(height, width)`` or ``(channels, height, width)``, for images that are
@@ -57,7 +54,7 @@ def report(
     :param n_traversals: how many latents get a slider, those first that tell most about x.
     :param title: of the page; the name of the program's class by default.
     :param batch_size: of tensors, arrays and data sets.
-    :param transform: applied once to each batch, e.g. ``torch.bernoulli``.
+    :param transform: as :func:`~pyro_corex.tc_bound` takes it, applied once to each batch.
     :param seed: of all draws; torch's random state is put back afterwards.
     :returns: the path of the page.  The same arguments give the same page.
     :raises ValueError: for data that are empty, and for names and shapes that do not fit them.
@@ -77,67 +74,43 @@ def report(
     path = Path(path)
     if not path.parent.is_dir():
         raise ValueError(f"The folder {path.parent} does not exist: make it first")
-    x = collect(module, data, batch_size, transform, seed)
+    options: Any = {"batch_size": batch_size, "seed": seed}
+    whole = collect(module, data, batch_size, transform, seed)
+    found = evaluate(module, whole, **options)
+    _, x = found.shown
     width = x[0].numel()
     if column_names is not None and len(column_names) != width:
         raise ValueError(f"column_names has {len(column_names)} names, but x has {width} columns")
     names = [f"x{i}" for i in range(width)] if column_names is None else list(column_names)
-    image = shape_of(x, image_shape)
-    content = gather(
-        module,
-        x,
-        images=image is not None,
-        n_traversals=n_traversals,
-        batch_size=batch_size,
-        seed=seed,
+    view = sections.View(x, shape_of(x, image_shape), names)
+    images = view.image is not None
+    content = gather(module, found, images=images, n_traversals=n_traversals, **options)
+    page = _template().render(
+        title=title or content.program,
+        program=content.program,
+        size=f"{len(x)} data of {width} dimensions",
+        image=images,
+        discrete=any(one.latent is None for one in content.traversals),
+        stated=found.bound,
+        problem=found.problem,
+        bound=sections.bound(content),
+        traversals=[sections.traversal(one, view) for one in content.traversals],
+        information=list(sections.information(content)),
+        relevance=list(sections.relevance(content, view)),
+        samples=sections.samples(content, view),
+        variances=list(sections.variances(content)),
+        layers=sections.layers(content),
+        training=sections.training(history),
+        notes=content.notes,
     )
-    mean = x.flatten(1).mean(0).cpu()
-    scale = x.flatten(1).std(0).cpu().clamp_min(1e-12)
-    parts = [
-        sections.traversals(content, image, names, mean, scale),
-        sections.information(content),
-        sections.relevance(content, image, names),
-        sections.samples(content, image, names, mean, scale),
-        sections.variances(content),
-        sections.layers(content),
-        sections.training(history),
-        sections.notes(content),
-    ]
-    path.write_text(_page(title or content.program, content, parts), encoding="utf-8")
+    path.write_text(page, encoding="utf-8")
     return path
 
 
-def _page(title: str, content: Content, parts: Sequence[str]) -> str:
-    folder = files("pyro_corex.export")
-    style = (folder / "page.css").read_text(encoding="utf-8")
-    script = (folder / "page.js").read_text(encoding="utf-8")
-    size = f"{len(content.x)} data of {content.x[0].numel()} dimensions"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>{escape(title)}</title>
-<link rel="icon" href="data:,">
-<style>
-{style}</style>
-</head>
-<body>
-<header>
-<h1>{escape(title)}</h1>
-<p class="soft">{escape(content.program)} on {size}. All information is in nats per datum;
-equations and sections are those of Gao et al. (2018).</p>
-</header>
-<main>
-<h2>The bound on total correlation</h2>
-{sections.bound(content)}
-{"".join(parts)}
-</main>
-<footer>Written by pyro_corex.</footer>
-<script>
-{script}</script>
-</body>
-</html>
-"""
+def _template() -> Any:
+    """The template of the page, which escapes all that it is given."""
+    from jinja2 import Environment, PackageLoader  # here, as nothing else needs it
+
+    loader = PackageLoader("pyro_corex.export", "")
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("report.html.jinja")

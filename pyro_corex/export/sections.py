@@ -1,11 +1,11 @@
-"""The sections of the report, as HTML."""
+"""The sections of the report, as the tables, pictures and sentences that its template shows."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,97 +19,132 @@ from pyro_corex.figures import (
     variance_against_information,
     variance_distribution,
 )
-from pyro_corex.information.bound import mean_with_entropies
+from pyro_corex.information.entropy import mean_with_entropies
 from pyro_corex.training import History
 
 COLUMNS = 20  # of a table, at most, in one picture
 
 
-def bound(content: Content) -> str:
+@dataclass(frozen=True)
+class View:
+    """How data are shown: as images, or as columns with names."""
+
+    x: Tensor
+    image: Shape | None
+    names: Sequence[str]
+
+    @property
+    def mean(self) -> Tensor:
+        """Of each column."""
+        return self.x.flatten(1).mean(0).cpu()
+
+    @property
+    def scale(self) -> Tensor:
+        """The standard deviation of each column."""
+        return self.x.flatten(1).std(0).cpu().clamp_min(1e-12)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows and columns."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture, as an address that holds it."""
+
+    address: str
+    alt: str
+    caption: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A bar for each of some columns: name, width in per cent if it does not move, and value."""
+
+    caption: str
+    rows: Sequence[tuple[str, str | None, str]]
+
+
+def bound(content: Content) -> Table:
     """The bound and its terms, with standard errors."""
-    terms, evidence = content.terms, content.terms.evidence
+    terms, stated = content.found.terms, content.found.bound
+    evidence = terms.evidence
     rows: list[Sequence[str]] = []
-    headline = ""
-    if content.bound is not None:
+    if stated is not None:
         inputs = [(i.values, i.kind, 1.0) for i in evidence.inputs.values()]
-        zeros = torch.zeros(evidence.size, dtype=torch.float64, device=content.x.device)
+        zeros = torch.zeros(evidence.size, dtype=torch.float64, device=inputs[0][0].device)
         entropy = mean_with_entropies(zeros, inputs)
-        rows.append(("Entropies, Σ H(x_i)", *_pm(float(entropy.value), float(entropy.stderr))))
-        estimate, stderr = content.bound.estimate, content.bound.stderr
-        headline = (
-            '<p class="headline">The latents explain at least '
-            f"<strong>{estimate:.2f} ± {stderr:.2g} nats</strong> of the total correlation.</p>"
-        )
+        rows.append(("Entropies, Σ H(x_i)", *_pm(entropy.estimate, float(entropy.stderr))))
     for kind, values, label in (
         ("reconstruction", terms.reconstruction, "Reconstruction, ⟨ln q({0}|z)⟩"),
         ("kl", terms.kl, "KL of {0}, unweighted"),
     ):
         for site, value in values.items():
-            each = evidence.per_datum.get((kind, site))
-            error = None if each is None else float(each.std()) / len(each) ** 0.5
+            error = _error(evidence.per_datum.get((kind, site)))
             rows.append((label.format(site), *_pm(float(value.double().sum()), error)))
-    if evidence.per_datum:
-        each = torch.stack([evidence.signed(s) for s in {n for _, n in evidence.per_datum}]).sum(0)
-        rows.append(("ELBO", *_pm(terms.elbo, float(each.std()) / len(each) ** 0.5)))
-    else:
-        rows.append(("ELBO", *_pm(terms.elbo, None)))
+    sites = {site for _, site in evidence.per_datum}
+    each = torch.stack([evidence.signed(site) for site in sites]).sum(0) if sites else None
+    rows.append(("ELBO", *_pm(terms.elbo, _error(each))))
     rows.append(("Objective that is trained, weights included", *_pm(terms.objective, None)))
-    if content.bound is not None:
-        rows.append(("Bound on TC(x), Eq. 10", *_pm(content.bound.estimate, content.bound.stderr)))
-    text = headline or f'<p class="note">No bound on TC(x) is stated. {escape(content.problem)}</p>'
+    if stated is not None:
+        rows.append(("Bound on TC(x), Eq. 10", *_pm(stated.estimate, stated.stderr)))
     caption = f"Nats per datum, over {evidence.size or int(terms.num_data)} data"
-    return text + _table(caption, ("Term", "nats", "standard error"), rows)
+    return Table(caption, ("Term", "nats", "standard error"), rows)
 
 
-def relevance(content: Content, image: Shape | None, names: Sequence[str]) -> str:
-    """How well the latents tell each input dimension."""
-    if content.bound is None or len(content.terms.relevance) != 1:
-        return ""
-    values = next(iter(content.terms.relevance.values())).flatten().cpu()
-    text = "<p>At least so many nats do the latents tell of each input dimension (Eq. 8).</p>"
-    top = float(values.clamp_min(0).max()) or 1.0
-    if image is not None and len(values) == image[0] * image[1] * image[2]:
-        picture = tiles((values.clamp_min(0) / top).reshape(1, 1, *image).amax(2))
-        figure = _figure(png(picture), "Relevance of each pixel", f"Black is {top:.2g} nats", "map")
-        return f"<h2>Input dimensions</h2>{text}{figure}"
-    order = values.argsort(descending=True)[:COLUMNS].tolist()
-    rows = [
-        (names[i], f'<span class="track" aria-hidden="true"><i style="left:0;width:'
-         f'{100 * max(0.0, float(values[i])) / top:.1f}%"></i></span>', f"{float(values[i]):.3f}")
-        for i in order
-    ]  # fmt: skip
-    body = "".join(_bar_row(*row) for row in rows)
-    more = f", the largest {COLUMNS} of {len(values)}" if len(values) > COLUMNS else ""
-    return f"<h2>Input dimensions</h2>{text}{_bar_table(f'Nats{more}', body)}"
+def relevance(content: Content, view: View) -> Iterator[tuple[str, Figure | Bars]]:
+    """How well the latents tell each input dimension: for each observed site, bars or a map."""
+    if content.found.bound is None:
+        return
+    shown, _ = content.found.shown
+    for site, value in content.found.terms.relevance.items():
+        values = value.flatten().cpu()
+        top = float(values.clamp_min(0).max()) or 1.0
+        image = view.image if site == shown else None
+        if image is not None and len(values) == math.prod(image):
+            picture = tiles((values.clamp_min(0) / top).reshape(1, 1, *image).amax(2))
+            caption = f"Black is {top:.2g} nats"
+            yield site, Figure(png(picture), "Relevance of each pixel", caption, "map")
+            continue
+        names = view.names if site == shown else [f"{site}{i}" for i in range(len(values))]
+        order = values.argsort(descending=True)[:COLUMNS].tolist()
+        widths = (100 * values.clamp_min(0) / top).tolist()
+        rows = [(names[i], f"{widths[i]:.1f}", f"{float(values[i]):.3f}") for i in order]
+        more = f", the largest {COLUMNS} of {len(values)}" if len(values) > COLUMNS else ""
+        yield site, Bars(f"Nats{more}", rows)
 
 
-def information(content: Content) -> str:
+def information(content: Content) -> Iterator[dict[str, Any]]:
     """Mutual information of each latent."""
-    parts = []
     for found in content.latents:
-        anchors = (found.weight != 1).nonzero().flatten().tolist()
-        parts.append(f"<h3>{escape(found.site)}</h3>")
         total, kl = float(found.information.sum()), float(found.kl.double().sum())
         summary = f"The sum of I(z_j : x) is {total:.2f} nats, that of the KLs {kl:.2f}."
         if found is not content.latents[-1]:
             summary += " (The KLs are those to the prior that the layer above gives.)"
         if found.total_correlation is not None:
-            value, error = found.total_correlation
-            summary += f" TC(z) is {value:.2f} ± {error:.2g} nats."
-        parts.append(f"<p>{summary}</p>")
+            tc = found.total_correlation
+            summary += f" TC(z) is {tc.estimate:.2f} ± {tc.stderr:.2g} nats."
+        figure = None
         if len(found.information) > 1:
-            address = svg(latent_bars(found.information, anchors=anchors))
+            address = svg(latent_bars(found.information, anchors=found.anchors))
             alt = f"Bars: mutual information of each latent of {found.site}, largest first"
-            coloured = "; anchored latents are blue" if anchors else ""
-            parts.append(_figure(address, alt, f"I(z_j : x) in nats, by rank{coloured}"))
-        parts.append(f"<details><summary>All numbers of {escape(found.site)}</summary>")
-        parts.append(_numbers(found) + "</details>")
-    if not parts:
-        return ""
-    return "<h2>Mutual information of each latent</h2>" + "".join(parts)
+            coloured = "; anchored latents are blue" if found.anchors else ""
+            figure = Figure(address, alt, f"I(z_j : x) in nats, by rank{coloured}")
+        yield {
+            "site": found.site,
+            "summary": summary,
+            "figure": figure,
+            "numbers": _numbers(found),
+        }
 
 
-def _numbers(found: Latents) -> str:
+def _numbers(found: Latents) -> Table:
     order = found.information.argsort(descending=True).tolist()
     split = len(found.kl) == len(found.information)
     rows = [
@@ -123,156 +158,111 @@ def _numbers(found: Latents) -> str:
         for j in order
     ]
     head = ("latent", "I(z_j : x)", "standard error", "KL", "KL weight", "variance")
-    return _table("Nats, and variances of the aggregate posterior", head, rows)
+    return Table("Nats, and variances of the aggregate posterior", head, rows)
 
 
-def traversals(
-    content: Content, image: Shape | None, names: Sequence[str], mean: Tensor, scale: Tensor
-) -> str:
-    """A slider for each of the top latents."""
-    if not content.traversals:
-        return ""
-    text = (
-        "<p>The decoder's means as one latent moves and the others stay where the encoder puts "
-        "them, in standard deviations of the aggregate posterior around its mean. "
-        + ("Each image starts from a datum." if image else "Bars are averages over data, in "
-           "standard deviations of each column around its mean; numbers are in its own units.")
-        + (" For a discrete latent the layer below is drawn, with the same noise for each state."
-           if any(found.latent is None for found in content.traversals) else "")
-        + "</p>"
-    )  # fmt: skip
-    boxes = [
-        _traversal(i, found, image, names, mean, scale)
-        for i, found in enumerate(content.traversals)
-    ]
-    return f'<h2>Traversals</h2>{text}<div class="pair">{"".join(boxes)}</div>'
-
-
-def _traversal(
-    index: int,
-    found: Traversal,
-    image: Shape | None,
-    names: Sequence[str],
-    mean: Tensor,
-    scale: Tensor,
-) -> str:
-    site = escape(found.site)
-    what = f"Latent {found.latent} of {site}" if found.latent is not None else f"State of {site}"
+def traversal(found: Traversal, view: View) -> dict[str, Any]:
+    """A slider, and what it moves: a film of images, or bars."""
+    discrete = found.latent is None
+    what = f"State of {found.site}" if discrete else f"Latent {found.latent} of {found.site}"
     middle = (STEPS - 1) // 2
-    start = 0 if found.latent is None else middle if image else STEPS - middle // 2 - 1
-    told: dict[str, object] = {"positions": found.positions}
-    if image is not None:
-        address, aspect = film(found.frames, image, 4 if found.frames.shape[1] > 4 else 1)
-        alt = f"Decoded images; the slider moves {what[0].lower()}{what[1:]}"
-        body = (
-            f'<div class="film" style="aspect-ratio:{aspect:.4f}"><img alt="{alt}" '
-            f'src="{address}" style="transform:translateY('
-            f'{-100 * start / len(found.positions):.4f}%)"></div>'
-        )
-    else:
-        values = found.frames.flatten(2).mean(1).cpu()  # (k, d)
-        shares = ((values - mean) / scale / 3).clamp(-1, 1)
-        moved = shares.amax(0) - shares.amin(0)
-        order = moved.argsort(descending=True)[:COLUMNS].sort().values
-        told["shares"] = [[round(v, 4) for v in row] for row in shares[:, order].tolist()]
-        told["values"] = [
-            [_rounded(v, s) for v, s in zip(row, scale[order].tolist(), strict=True)]
-            for row in values[:, order].tolist()
-        ]
-        blank = '<span class="track" aria-hidden="true"><i></i><b></b></span>'
-        rows = "".join(_bar_row(names[j], blank, "") for j in order.tolist())
-        more = f": the {COLUMNS} that move most of {len(moved)}" if len(moved) > COLUMNS else ""
-        body = _bar_table(f"Decoded means{more}", rows)
-    label = f"{what}: {found.information:.2f} nats"
-    return (
-        f'<section data-traversal aria-labelledby="t{index}"><h3 id="t{index}">'
-        f'<label for="s{index}">{label}</label></h3><div class="slider">'
-        f'<input id="s{index}" type="range" min="0" max="{len(found.positions) - 1}" step="1" '
-        f'value="{start}"><output for="s{index}">{escape(found.positions[start])}</output></div>'
-        f'{body}<script type="application/json">{_json(told)}</script></section>'
-    )
+    start = 0 if discrete else middle if view.image else STEPS - middle // 2 - 1
+    told: dict[str, Any] = {"positions": found.positions}
+    shown: dict[str, Any] = {"start": start, "told": told}
+    shown["label"] = f"{what}: {found.information:.2f} nats"
+    if view.image is not None:
+        columns = 4 if found.frames.shape[1] > 4 else 1
+        address, aspect = film(found.frames, view.image, columns)
+        shown["film"] = {
+            "alt": f"Decoded images; the slider moves {what[0].lower()}{what[1:]}",
+            "address": address,
+            "aspect": f"{aspect:.4f}",
+            "offset": f"{-100 * start / len(found.positions):.4f}",
+        }
+        return shown
+    values = found.frames.flatten(2).mean(1).cpu()  # (k, d)
+    scale = view.scale
+    shares = ((values - view.mean) / scale / 3).clamp(-1, 1)
+    moved = shares.amax(0) - shares.amin(0)
+    order = moved.argsort(descending=True)[:COLUMNS].sort().values
+    told["shares"] = [[round(v, 4) for v in row] for row in shares[:, order].tolist()]
+    told["values"] = [
+        [_rounded(v, s) for v, s in zip(row, scale[order].tolist(), strict=True)]
+        for row in values[:, order].tolist()
+    ]
+    more = f": the {COLUMNS} that move most of {len(moved)}" if len(moved) > COLUMNS else ""
+    rows = [(view.names[j], None, "") for j in order.tolist()]
+    shown["bars"] = Bars(f"Decoded means{more}", rows)
+    return shown
 
 
-def samples(
-    content: Content, image: Shape | None, names: Sequence[str], mean: Tensor, scale: Tensor
-) -> str:
+def samples(content: Content, view: View) -> Table | list[Figure] | None:
     """New data from the prior and from the product of the marginals (Sec. 6.3)."""
     if not content.samples:
-        return ""
-    if image is not None:
-        figures = []
-        for name, x in content.samples.items():
-            address, _ = film(x[None], image, 8)
-            figures.append(_figure(address, f"Samples from {name}", f"From {name}", "pixels"))
-        return f'<h2>Samples</h2><div class="pair">{"".join(figures)}</div>'
-    head = ["column", "data", *(f"from {name}" for name in content.samples)]
+        return None
+    if view.image is not None:
+        films = {name: film(x[None], view.image, 8)[0] for name, x in content.samples.items()}
+        return [
+            Figure(address, f"Samples from {name}", f"From {name}", "pixels")
+            for name, address in films.items()
+        ]
+    mean, scale = view.mean, view.scale
     stacked = [(mean, scale)] + [
         (x.double().flatten(1).mean(0).cpu(), x.double().flatten(1).std(0).cpu())
         for x in content.samples.values()
     ]
     rows = [
         (name, *(f"{_rounded(m[i], scale[i])} ± {_rounded(s[i], scale[i])}" for m, s in stacked))
-        for i, name in enumerate(names[:COLUMNS])
+        for i, name in enumerate(view.names[:COLUMNS])
     ]
-    more = f", first {COLUMNS} of {len(names)} columns" if len(names) > COLUMNS else ""
-    return "<h2>Samples</h2>" + _table(f"Mean ± standard deviation{more}", head, rows)
+    many = len(view.names)
+    more = f", first {COLUMNS} of {many} columns" if many > COLUMNS else ""
+    head = ["column", "data", *(f"from {name}" for name in content.samples)]
+    return Table(f"Mean ± standard deviation{more}", head, rows)
 
 
-def variances(content: Content) -> str:
+def variances(content: Content) -> Iterator[Figure]:
     """Variances of the aggregate posterior (Fig. 7)."""
-    figures = []
     for found in content.latents:
         if found.discrete or len(found.variance) < 2:
             continue
-        anchors = (found.weight != 1).nonzero().flatten().tolist()
         alt = f"Share of the latents of {found.site} with at most a variance"
         caption = f"Latents of {found.site} with at most a variance (Fig. 7a)"
-        figures.append(_figure(svg(variance_distribution(found.variance)), alt, caption))
-        ax = variance_against_information(found.variance, found.information, anchors=anchors)
+        yield Figure(svg(variance_distribution(found.variance)), alt, caption)
+        ax = variance_against_information(found.variance, found.information, anchors=found.anchors)
         alt = f"Variance against mutual information of each latent of {found.site}"
         caption = f"Information and variance of each latent of {found.site} (Fig. 7b)"
-        figures.append(_figure(svg(ax), alt, caption))
-    if not figures:
-        return ""
-    return (
-        f'<h2>Variances of the aggregate posterior</h2><div class="pair">{"".join(figures)}</div>'
-    )
+        yield Figure(svg(ax), alt, caption)
 
 
-def layers(content: Content) -> str:
+def layers(content: Content) -> Table | None:
     """What each layer of a stack adds (Eq. 13 to 16)."""
-    if content.bound is None or len(content.bound.layers) < 2:
-        return ""
-    sites = content.terms.evidence.layers
+    stated = content.found.bound
+    if stated is None or len(stated.layers) < 2:
+        return None
     rows = [
         (site, *_pm(part.estimate, part.stderr), "yes" if part.estimate > 3 * part.stderr else "no")
-        for site, part in zip(sites, content.bound.layers, strict=True)
+        for site, part in zip(stated.terms.evidence.layers, stated.layers, strict=True)
     ]
     head = ("layer", "nats", "standard error", "positive beyond 3 standard errors")
-    text = "<p>A layer pays for itself where its contribution is positive (Eq. 16).</p>"
-    return "<h2>Layers</h2>" + text + _table("Contributions to the bound on TC(x)", head, rows)
+    return Table("Contributions to the bound on TC(x)", head, rows)
 
 
-def training(history: History | None) -> str:
+def training(history: History | None) -> Figure | None:
     """The training history."""
     if history is None or not history.epochs:
-        return ""
-    address = svg(training_curves(history))
+        return None
     alt = "Curves of the training history: nats per datum over the epochs"
     caption = f"{len(history.epochs)} epochs, {history.steps} steps"
-    return "<h2>Training</h2>" + _figure(address, alt, caption)
+    return Figure(svg(training_curves(history)), alt, caption)
 
 
-def notes(content: Content) -> str:
-    """What the evaluation warned of."""
-    if not content.notes:
-        return ""
-    return "<h2>Notes</h2>" + "".join(
-        f'<p class="note">{escape(note)}</p>' for note in content.notes
-    )
+# ---------------------------------------------------------------------- numbers
 
 
-# ---------------------------------------------------------------------- pieces
+def _error(each: Tensor | None) -> float | None:
+    """The standard error of a mean over data."""
+    return None if each is None else float(each.std()) / len(each) ** 0.5
 
 
 def _pm(value: float, error: float | None) -> tuple[str, str]:
@@ -284,42 +274,3 @@ def _rounded(value: Tensor | float, scale: Tensor | float) -> str:
     decimals = 2 - math.floor(math.log10(float(scale)))
     rounded = round(float(value), decimals) + 0.0  # no minus zero
     return f"{rounded:.{decimals}f}" if 0 <= decimals <= 6 else f"{rounded:.3g}"
-
-
-def _figure(address: str, alt: str, caption: str, kind: str = "") -> str:
-    return (
-        f'<figure><img class="{kind}" src="{address}" alt="{escape(alt)}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
-
-
-def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="scroll" role="region" aria-label="{escape(caption)}" tabindex="0"><table>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{columns}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _bar_table(caption: str, body: str) -> str:
-    return (
-        f'<div class="chart"><table class="bars"><caption>{escape(caption)}</caption>'
-        "<thead hidden><tr>"
-        '<th scope="col">column</th><th scope="col">bar</th><th scope="col">value</th>'
-        f"</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _bar_row(name: str, track: str, value: str) -> str:
-    return f'<tr><th scope="row">{escape(name)}</th><td>{track}</td><td>{value}</td></tr>'
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=True).replace("<", "\\u003c")

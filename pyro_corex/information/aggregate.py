@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
-from ._checks import check_gaussian
-from ._pairwise import aggregate_log_density, normal_log_density
-from .batches import Data, read_batches
-from .estimate import Estimate
-from .mutual_information import (
+from pyro_corex.batches import Data, Transform, prepare, read_batches
+from pyro_corex.information.checks import check_gaussian
+from pyro_corex.information.estimate import Estimate
+from pyro_corex.information.memory_maps import concatenate_in_files
+from pyro_corex.information.mutual_information import (
     aggregate_entropy,
     categorical_mutual_information_estimate,
     check_probs,
     gaussian_mutual_information,
     gaussian_mutual_information_estimate,
 )
-from .storage import concatenate_in_files
-from .total_correlation import aggregate_total_correlation
+from pyro_corex.information.pairwise import aggregate_log_density, normal_log_density
+from pyro_corex.information.total_correlation import aggregate_total_correlation
 
 _BATCH = 1024
 _ELEMENTS = 1 << 22  # bound on points * data * latents held at once
@@ -36,30 +35,25 @@ class AggregatePosterior:
     ones and :meth:`from_data` for a trained module. All information is in nats. No gradients are
     recorded, and the global random state is used by :meth:`sample` only.
 
-    Args:
-        loc: (N, m) means of p(z_j | x_n).
-        scale: (N, m) standard deviations.
+    :param loc: ``(N, m)`` means of p(z_j | x_n).
+    :param scale: ``(N, m)`` standard deviations.
+    :raises ValueError: where shapes differ, entries are not finite or scales not positive.
+    :raises TypeError: where loc or scale is not floating.
 
-    Raises:
-        ValueError: shapes differ, entries are not finite or scales not positive.
-        TypeError: loc or scale is not floating.
-
-    Example:
-        >>> loc = torch.tensor([[-3.0, 0.0], [3.0, 0.0]]).repeat(50, 1)  # a coin, and nothing
-        >>> post = AggregatePosterior(loc, torch.full((100, 2), 0.1))
-        >>> post.variance
-        tensor([9.0100, 0.0100])
-        >>> post.mutual_information().round(decimals=4)  # ln 2, and nothing
-        tensor([0.6931, 0.0000])
-
+    >>> loc = torch.tensor([[-3.0, 0.0], [3.0, 0.0]]).repeat(50, 1)  # a coin, and nothing
+    >>> post = AggregatePosterior(loc, torch.full((100, 2), 0.1))
+    >>> post.variance
+    tensor([9.0100, 0.0100])
+    >>> post.mutual_information().round(decimals=4)  # ln 2, and nothing
+    tensor([0.6931, 0.0000])
     """
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
         check_gaussian(loc, scale)
         self._loc, self._scale = loc.detach(), scale.detach()
         self._probs: Tensor | None = None
-        self._mi: Estimate | None = None
-        self._tc: dict[tuple[int, int], Estimate] = {}
+        self._mi: Estimate[Tensor] | None = None
+        self._tc: dict[tuple[int, int], Estimate[Tensor]] = {}
 
     @classmethod
     def from_probs(cls, probs: Tensor) -> AggregatePosterior:
@@ -81,59 +75,56 @@ class AggregatePosterior:
         *,
         layer: int = -1,
         batch_size: int = _BATCH,
+        transform: Transform | None = None,
         storage: str | Path | None = None,
     ) -> AggregatePosterior:
-        """Encode a data set with ``module.encode``, without gradients and in eval mode.
+        """Encodes a data set with ``module.encode(*batch)``, without gradients, in evaluation mode.
 
         The data are read batch by batch. What is kept of each datum are the parameters of its
         encoder, 2 m numbers, or m K for discrete latents; where they are too many for memory, give
         a folder as ``storage``, and N is bound by the disk alone.
 
-        Args:
-            module: its ``encode(x)`` returns a Normal with ``loc`` and ``scale`` (B, m), possibly
-                inside Independent, or a Categorical with ``probs`` (B, K) or (B, m, K), or a
-                sequence of such, one per layer. The module's training mode is restored.
-            data: (N, ...) tensor or array, a Dataset, or an iterable of batches such as a
-                DataLoader. A batch that is a tuple or list is taken to begin with x. Batches are
-                moved to the device of the module's parameters.
-            layer: which layer of a stack, the last by default. ``encode`` decides what the upper
-                layers are conditioned on: in ``StackedCorEx`` on the mean of the layer below.
-            batch_size: how many rows are encoded at once, unless data are batches already.
-            storage: a folder for temporary files, which hold the encodings in place of memory, are
-                read by all methods and vanish with this object. The result is on the CPU then.
-
-        Raises:
-            TypeError: the module has no ``encode``, or it returns no such distribution.
-            ValueError: there are no data, or ``layer`` or ``batch_size`` is out of range.
-            OSError: ``storage`` does not exist, may not be written to, or is full.
-
+        :param module: its ``encode`` returns a Normal with ``loc`` and ``scale`` ``(B, m)``,
+            possibly inside Independent, or a Categorical with ``probs`` ``(B, K)`` or
+            ``(B, m, K)``, or a sequence of such, one for each layer.
+        :param data: ``(N, ...)``: a tensor, an array, a tuple or a dict of them, a ``Dataset``, or
+            an iterable of batches such as a ``DataLoader``.  ``encode`` is given all of a batch, a
+            dict as keyword arguments; that of a ready-made program takes x alone, which is its
+            first entry or the one named ``"x"``.
+        :param layer: which layer of a stack, the last by default.  ``encode`` decides what the
+            upper layers are conditioned on: in ``StackedCorEx`` on the mean of the layer below.
+        :param batch_size: of tensors, arrays and data sets.
+        :param transform: as :func:`~pyro_corex.tc_bound` takes it.
+        :param storage: a folder for temporary files, which hold the encodings in place of memory,
+            are read by all methods and vanish with this object.  The result is on the CPU then.
+        :raises TypeError: where the module has no ``encode``, or it returns no such distribution
+            or does not take what a batch holds.
+        :raises ValueError: where there are no data, or ``layer`` or ``batch_size`` is out of range.
+        :raises OSError: where ``storage`` does not exist, may not be written to, or is full.
         """
         encode = getattr(module, "encode", None)
         if not callable(encode):
             raise TypeError(
                 f"{type(module).__name__} has no encode(x) that returns a distribution over z; add "
-                "one, or use AggregatePosterior(loc, scale)."
+                "one, or use AggregatePosterior(loc, scale)"
             )
-        parameter = next(module.parameters(), None)
-
-        def parts() -> Iterator[tuple[Tensor, ...]]:
-            for x in read_batches(data, batch_size):
-                x = x if parameter is None else x.to(parameter.device)
-                yield _parameters(_choose(encode(x), layer))
-
+        batches = map(
+            prepare(module, transform, ["encode"]), read_batches(data, batch_size, module)
+        )
+        parts = (_parameters(_choose(batch.call(encode), layer)) for batch in batches)
         modes = [(child, child.training) for child in module.modules()]
         module.eval()
         try:
             with torch.no_grad():
                 if storage is None:
-                    whole = [torch.cat(column) for column in zip(*parts(), strict=True)]
+                    whole = [torch.cat(column) for column in zip(*parts, strict=True)]
                 else:
-                    whole = concatenate_in_files(parts(), storage)
+                    whole = concatenate_in_files(parts, storage)
         finally:
             for child, mode in modes:
                 child.training = mode
         if not whole:
-            raise ValueError("data holds no batches; give at least one datum.")
+            raise ValueError("data holds no batches; give at least one datum")
         return cls(*whole) if len(whole) == 2 else cls.from_probs(*whole)
 
     def __repr__(self) -> str:
@@ -165,7 +156,7 @@ class AggregatePosterior:
         Discrete latents are integers. Raises ValueError for negative n.
         """
         if n < 0:
-            raise ValueError(f"the number of samples must not be negative, but is {n}.")
+            raise ValueError(f"the number of samples must not be negative, but got {n}")
         if self._probs is not None:
             weights = self._probs.mean(0)
             if n == 0:
@@ -186,11 +177,11 @@ class AggregatePosterior:
         """
         m = self._loc.shape[1] if self._probs is None else self._probs.shape[1]
         if z.dim() != 2 or z.shape[1] != m:
-            raise ValueError(f"z must have shape (n, {m}), but has {tuple(z.shape)}.")
+            raise ValueError(f"z must have shape (n, {m}), but got {tuple(z.shape)}")
         if self._probs is not None:
             k = self._probs.shape[2]
             if z.is_floating_point() or bool(((z < 0) | (z >= k)).any()):
-                raise ValueError(f"z must hold integer states from 0 to {k - 1}.")
+                raise ValueError(f"z must hold integer states from 0 to {k - 1}")
             return self._probs.mean(0).log().T.gather(0, z)
         size = self._loc.shape[0]
         columns = min(size, max(1, _ELEMENTS // m))
@@ -224,7 +215,7 @@ class AggregatePosterior:
         """(m,) standard errors of :meth:`mutual_information`."""
         return self._mutual_information().stderr
 
-    def _mutual_information(self) -> Estimate:
+    def _mutual_information(self) -> Estimate[Tensor]:
         if self._mi is None:
             if self._probs is None:
                 self._mi = gaussian_mutual_information_estimate(self._loc, self._scale)
@@ -244,7 +235,7 @@ class AggregatePosterior:
         """Standard error of :meth:`total_correlation` with the same arguments."""
         return float(self._total_correlation(num_samples, seed).stderr)
 
-    def _total_correlation(self, num_samples: int, seed: int) -> Estimate:
+    def _total_correlation(self, num_samples: int, seed: int) -> Estimate[Tensor]:
         key = (num_samples, seed)
         if key in self._tc:
             return self._tc[key]
@@ -252,7 +243,7 @@ class AggregatePosterior:
         n, device = reference.shape[0], reference.device
         if num_samples < 2 or n < 2:
             raise ValueError(
-                f"TC(z) needs at least 2 draws and 2 data, but got {num_samples} and {n}."
+                f"TC(z) needs at least 2 draws and 2 data, but got {num_samples} and {n}"
             )
         generator = torch.Generator(device).manual_seed(seed)
         source = torch.randperm(n, generator=generator, device=device)[:num_samples]
@@ -273,7 +264,7 @@ def _states(probs: Tensor) -> Tensor:
 
 def _discrete_total_correlation(
     probs: Tensor, source: Tensor, generator: torch.Generator
-) -> Estimate:
+) -> Estimate[Tensor]:
     n, m, k = probs.shape
     drawn = probs[source].reshape(-1, k).multinomial(1, generator=generator).view(-1, m)
     latent = torch.arange(m, device=probs.device)
@@ -283,18 +274,18 @@ def _discrete_total_correlation(
 
     aggregate = aggregate_log_density(log_density, source, n, m)
     term = aggregate.joint - aggregate.marginal.sum(1)
-    return Estimate(term.mean(), term.std() / math.sqrt(term.numel()), "aggregate posterior")
+    return Estimate(term.mean(), term.std() / math.sqrt(term.numel()), kind="aggregate posterior")
 
 
 def _choose(encoded: Any, layer: int) -> Any:
     if not isinstance(encoded, (tuple, list)):
         if layer not in (0, -1):
-            raise ValueError(f"layer = {layer}, but the module has a single layer; use -1.")
+            raise ValueError(f"layer = {layer}, but the module has a single layer; use -1")
         return encoded
     if not -len(encoded) <= layer < len(encoded):
         raise ValueError(
             f"layer = {layer}, but the module has {len(encoded)} layers; choose from "
-            f"{-len(encoded)} to {len(encoded) - 1}."
+            f"{-len(encoded)} to {len(encoded) - 1}"
         )
     return encoded[layer]
 
@@ -311,5 +302,5 @@ def _parameters(encoded: Any) -> tuple[Tensor, ...]:
     shape = f" with batch shape {tuple(base.batch_shape)}" if hasattr(base, "batch_shape") else ""
     raise TypeError(
         f"encode(x) returned {type(base).__name__}{shape}, but must return a Normal whose loc and "
-        "scale are (B, m) or a Categorical whose probs are (B, K) or (B, m, K)."
+        "scale are (B, m) or a Categorical whose probs are (B, K) or (B, m, K)"
     )

@@ -1,4 +1,4 @@
-"""Mutual information between latents and data, I(z_j : x) and I(x_i : z), in nats.
+"""Mutual information between latents and data, I(z_j : x), in nats.
 
 Every estimate of I(z_j : x) here is with respect to the aggregate posterior of the N data given,
 
@@ -17,10 +17,10 @@ import warnings
 import torch
 from torch import Tensor
 
-from ._checks import check_finite, check_gaussian, row_blocks
-from ._pairwise import PairLogDensity, aggregate_log_density
-from ._scale_space import summarise_mixtures
-from .estimate import Estimate
+from pyro_corex.information.checks import check_finite, check_gaussian, row_blocks
+from pyro_corex.information.estimate import Estimate
+from pyro_corex.information.pairwise import PairLogDensity, aggregate_log_density
+from pyro_corex.information.scale_space import summarise_mixtures
 
 CAP_MARGIN = 0.5
 
@@ -37,29 +37,22 @@ def gaussian_mutual_information(loc: Tensor, scale: Tensor) -> Tensor:
     The estimate lies in [0, ln N]. Latents within ``CAP_MARGIN`` = 0.5 nats of ln N are warned
     about, once per call.
 
-    Args:
-        loc: (N, m) means.
-        scale: (N, m) standard deviations. Scales below 2^-36 of a latent's range are treated as
-            that wide.
+    :param loc: ``(N, m)`` means.
+    :param scale: ``(N, m)`` standard deviations.  Scales below 2^-36 of a latent's range are
+        treated as that wide.
+    :returns: ``(m,)`` tensor of loc's dtype and device.
+    :raises ValueError: where shapes, dtypes or devices differ, N < 1, m < 1, entries are not finite
+        or scales not positive.
+    :raises TypeError: where loc or scale is not floating.
 
-    Returns:
-        (m,) tensor of loc's dtype and device.
-
-    Raises:
-        ValueError: shapes, dtypes or devices differ, N < 1, m < 1, entries are not finite or scales
-            not positive.
-        TypeError: loc or scale is not floating.
-
-    Example:
-        >>> loc = torch.tensor([[0.0], [9.0]]).expand(2, 1).repeat(50, 1)
-        >>> gaussian_mutual_information(loc, torch.full_like(loc, 0.1))  # a coin: ln 2
-        tensor([0.6931])
-
+    >>> loc = torch.tensor([[0.0], [9.0]]).expand(2, 1).repeat(50, 1)
+    >>> gaussian_mutual_information(loc, torch.full_like(loc, 0.1))  # a coin: ln 2
+    tensor([0.6931])
     """
     return _gaussian(loc, scale, pointwise=False).value
 
 
-def gaussian_mutual_information_estimate(loc: Tensor, scale: Tensor) -> Estimate:
+def gaussian_mutual_information_estimate(loc: Tensor, scale: Tensor) -> Estimate[Tensor]:
     """I(z_j : x) (Eq. 9, tight) of Gaussian encoders with its standard error, in nats.
 
     The influence of datum n on I(z_j : x) is KL_n - I with KL_n = KL(p(z_j|x_n) || p(z_j)), so that
@@ -68,19 +61,12 @@ def gaussian_mutual_information_estimate(loc: Tensor, scale: Tensor) -> Estimate
     see for arguments, (N, m) each, caps, and the ValueError and TypeError for wrong ones. At least
     two data are needed.
 
-    Returns:
-        An :class:`Estimate` with ``value`` and ``stderr`` of shape (m,).
-
+    :returns: an :class:`Estimate` with ``value`` and ``stderr`` of shape ``(m,)``.
     """
     return _gaussian(loc, scale, pointwise=True)
 
 
-def gaussian_mutual_information_stderr(loc: Tensor, scale: Tensor) -> Tensor:
-    """Standard errors (m,), in nats; see :func:`gaussian_mutual_information_estimate`."""
-    return gaussian_mutual_information_estimate(loc, scale).stderr
-
-
-def _gaussian(loc: Tensor, scale: Tensor, pointwise: bool) -> Estimate:
+def _gaussian(loc: Tensor, scale: Tensor, pointwise: bool) -> Estimate[Tensor]:
     check_gaussian(loc, scale, minimum=2 if pointwise else 1)
     n, dtype = loc.shape[0], loc.dtype
     if dtype in (torch.float16, torch.bfloat16):
@@ -89,7 +75,7 @@ def _gaussian(loc: Tensor, scale: Tensor, pointwise: bool) -> Estimate:
     value = (summary.entropy - summary.component_entropy).clamp(0, math.log(n))
     _warn_near_cap(value, n)
     stderr = (summary.kl_variance / n).sqrt()
-    return Estimate(value.to(dtype), stderr.to(dtype), "Gaussian encoder, quadrature")
+    return Estimate(value.to(dtype), stderr.to(dtype), kind="Gaussian encoder, quadrature")
 
 
 def aggregate_entropy(loc: Tensor, scale: Tensor) -> Tensor:
@@ -123,48 +109,35 @@ def categorical_mutual_information(
 
     I(z_j : x) = H((1/N) sum_n p_nj) - (1/N) sum_n H(p_nj), at most ln min(N, K).
 
-    Args:
-        probs: (N, m, K) probabilities, summing to 1 over K.
-        logits: (N, m, K) unnormalised log-probabilities, instead of ``probs``.
+    :param probs: ``(N, m, K)`` probabilities, summing to 1 over K.
+    :param logits: ``(N, m, K)`` unnormalised log-probabilities, instead of ``probs``.
+    :returns: ``(m,)`` tensor.
+    :raises ValueError: where not exactly one of ``probs`` and ``logits`` is given, or it is not
+        ``(N, m, K)``, is empty, not finite (``logits`` may be -inf), negative or does not sum to 1.
 
-    Returns:
-        (m,) tensor.
-
-    Example:
-        >>> probs = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]).repeat(50, 1, 1)  # a coin, known
-        >>> categorical_mutual_information(probs)  # ln 2
-        tensor([0.6931])
-
-    Raises:
-        ValueError: not exactly one of ``probs`` and ``logits`` is given, or it is not (N, m, K), is
-            empty, not finite (``logits`` may be -inf), negative or does not sum to 1.
-
+    >>> probs = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]).repeat(50, 1, 1)  # a coin, known
+    >>> categorical_mutual_information(probs)  # ln 2
+    tensor([0.6931])
     """
     return categorical_mutual_information_estimate(probs, logits=logits).value
 
 
 def categorical_mutual_information_estimate(
     probs: Tensor | None = None, *, logits: Tensor | None = None
-) -> Estimate:
+) -> Estimate[Tensor]:
     """As :func:`categorical_mutual_information`, with the standard error sd(KL_n) / sqrt(N).
 
-    Args:
-        probs: (N, K) or (N, m, K) probabilities.
-        logits: in their place, of the same shape.
-
-    Returns:
-        An :class:`Estimate` in nats, of shape (m,).
-
-    Raises:
-        ValueError: as :func:`categorical_mutual_information`.
-
+    :param probs: ``(N, K)`` or ``(N, m, K)`` probabilities.
+    :param logits: in their place, of the same shape.
+    :returns: an :class:`Estimate` in nats, of shape ``(m,)``.
+    :raises ValueError: as :func:`categorical_mutual_information`.
     """
     if probs is not None and logits is None:
         p = check_probs(probs)
     elif logits is not None and probs is None:
         p = _softmax(logits)
     else:
-        raise ValueError("give either probs or logits, and not both.")
+        raise ValueError("give either probs or logits, and not both")
     n = p.shape[0]
     mean = p.mean(0)
     kl = torch.cat([_categorical_kl(rows, mean) for rows in row_blocks(p)])
@@ -172,7 +145,7 @@ def categorical_mutual_information_estimate(
     stderr = kl.std(0) / math.sqrt(n) if n > 1 else torch.full_like(value, math.nan)
     if math.log(n) < math.log(p.shape[2]) + CAP_MARGIN:
         _warn_near_cap(value, n)
-    return Estimate(value, stderr, "categorical encoder, exact")
+    return Estimate(value, stderr, kind="categorical encoder, exact")
 
 
 def _categorical_kl(p: Tensor, q: Tensor) -> Tensor:
@@ -186,25 +159,25 @@ def check_probs(probs: Tensor) -> Tensor:
     if probs.dim() != 3:
         raise ValueError(
             f"probabilities must have shape (N, m, K), but have {tuple(probs.shape)}; for a single "
-            "latent insert a dimension with probs[:, None]."
+            "latent insert a dimension with probs[:, None]"
         )
     for rows in row_blocks(probs):
         check_finite("probs", rows)
         if bool((rows < 0).any()) or bool(((rows.sum(2) - 1).abs() > 1e-3).any()):
             raise ValueError(
                 "probs must be non-negative and sum to 1 over the last dimension; pass "
-                "unnormalised log-probabilities as logits, or apply softmax(-1)."
+                "unnormalised log-probabilities as logits, or apply softmax(-1)"
             )
     return probs
 
 
 def _softmax(logits: Tensor) -> Tensor:
     if bool((logits.isnan() | (logits == math.inf)).any()):
-        raise ValueError("logits must not be NaN or +inf; look at the encoder.")
+        raise ValueError("logits must not be NaN or +inf; look at the encoder")
     return check_probs(logits.softmax(-1) if logits.dim() else logits)
 
 
-def sampled_mutual_information(log_density: PairLogDensity, n: int, m: int) -> Estimate:
+def sampled_mutual_information(log_density: PairLogDensity, n: int, m: int) -> Estimate[Tensor]:
     """I(z_j : x) (Eq. 9, tight) of encoders whose density can be evaluated, sampled, in nats.
 
     With one draw z_n ~ p(z | x_n) from every datum,
@@ -213,49 +186,20 @@ def sampled_mutual_information(log_density: PairLogDensity, n: int, m: int) -> E
 
     unbiased with respect to the draws. Time N^2 m, memory bounded.
 
-    Args:
-        log_density: function of two slices, rows of the draws and rows of the data; it returns the
-            (draws, data, m) tensor of ln p(z_nj | x_i). For Gaussian encoders and z of shape
-            (N, m): ``lambda s, t: Normal(loc[t], scale[t]).log_prob(z[s, None])``.
-        n: number of data, and of draws; draw n is from datum n.
-        m: number of latents.
-
-    Returns:
-        An :class:`Estimate` with ``value`` and ``stderr`` of shape (m,). Noise may make the value
-        negative; it is left as it is, since clamping would bias it.
-
-    Raises:
-        ValueError: n < 2, m < 1, or ``log_density`` returns another shape.
-
+    :param log_density: function of two slices, rows of the draws and rows of the data; it returns
+        the ``(draws, data, m)`` tensor of ln p(z_nj | x_i).  For Gaussian encoders and z of shape
+        ``(N, m)``: ``lambda s, t: Normal(loc[t], scale[t]).log_prob(z[s, None])``.
+    :param n: number of data, and of draws; draw n is from datum n.
+    :param m: number of latents.
+    :returns: an :class:`Estimate` with ``value`` and ``stderr`` of shape ``(m,)``.  Noise may make
+        the value negative; it is left as it is, since clamping would bias it.
+    :raises ValueError: where n < 2, m < 1, or ``log_density`` returns another shape.
     """
     if n < 2 or m < 1:
-        raise ValueError(f"at least 2 data and 1 latent are needed, but n = {n} and m = {m}.")
+        raise ValueError(f"at least 2 data and 1 latent are needed, but n = {n} and m = {m}")
     device = log_density(slice(0, 1), slice(0, 1)).device
     aggregate = aggregate_log_density(log_density, torch.arange(n, device=device), n, m)
     term = aggregate.own - aggregate.marginal
     value = term.mean(0)
     _warn_near_cap(value, n)
-    return Estimate(value, term.std(0) / math.sqrt(n), "any encoder, sampled")
-
-
-def relevance(reconstruction: Tensor, entropy: Tensor) -> Tensor:
-    """The lower bound H(x_i) + <ln q(x_i|z)> on I(x_i : z), in nats (Gao et al. 2018, Eq. 8).
-
-    Args:
-        reconstruction: (d,) mean of ln q(x_i|z) over data and draws of z, in nats.
-        entropy: (d,) H(x_i), for example from :func:`marginal_entropy`.
-
-    Returns:
-        (d,) tensor; negative where the decoder is worse than the marginal.
-
-    Raises:
-        ValueError: the shapes differ.
-
-    """
-    if reconstruction.shape != entropy.shape:
-        raise ValueError(
-            f"reconstruction and entropy must have the same shape, one value per input dimension, "
-            f"but have {tuple(reconstruction.shape)} and {tuple(entropy.shape)}; "
-            "flatten both with .flatten()."
-        )
-    return reconstruction + entropy
+    return Estimate(value, term.std(0) / math.sqrt(n), kind="any encoder, sampled")

@@ -7,43 +7,39 @@ import math
 import torch
 from torch import Tensor
 
-from ._checks import check_finite, check_gaussian, check_matrix
-from ._normal_pairs import NormalPairs
-from ._pairwise import aggregate_log_density, normal_log_density
-from .entropy import entropy_estimate
-from .estimate import Estimate
+from pyro_corex.information.checks import check_finite, check_gaussian, check_matrix
+from pyro_corex.information.entropy import entropy_estimate
+from pyro_corex.information.estimate import Estimate
+from pyro_corex.information.pairwise import (
+    NormalPairs,
+    aggregate_log_density,
+    normal_log_density,
+)
 
 
 def gaussian_total_correlation(cov: Tensor) -> Tensor:
     """TC of a Gaussian (Eq. 1): (sum_i ln cov_ii - ln det cov) / 2, in nats.
 
-    Args:
-        cov: covariance or correlation matrices, of shape (..., d, d).
+    :param cov: covariance or correlation matrices, of shape ``(..., d, d)``.
+    :returns: tensor of shape ``(...,)``, non-negative.
+    :raises ValueError: where cov is not square, symmetric, finite and positive definite.
 
-    Returns:
-        Tensor of shape (...,), non-negative.
-
-    Raises:
-        ValueError: cov is not square, symmetric, finite and positive definite.
-
-    Example:
-        >>> gaussian_total_correlation(torch.tensor([[1.0, 0.8], [0.8, 1.0]]))  # -ln(1 - 0.64) / 2
-        tensor(0.5108)
-
+    >>> gaussian_total_correlation(torch.tensor([[1.0, 0.8], [0.8, 1.0]]))  # -ln(1 - 0.64) / 2
+    tensor(0.5108)
     """
     if cov.dim() < 2 or cov.shape[-1] != cov.shape[-2]:
         raise ValueError(
-            f"cov must have shape (..., d, d), but has {tuple(cov.shape)}; from data of shape "
-            "(N, d) it is torch.cov(x.T)."
+            f"cov must have shape (..., d, d), but got {tuple(cov.shape)}; from data of shape "
+            "(N, d) it is torch.cov(x.T)"
         )
     check_finite("cov", cov)
     if not torch.allclose(cov, cov.mT, rtol=1e-4, atol=1e-6 * float(cov.abs().amax())):
-        raise ValueError("cov must be symmetric; use (cov + cov.mT) / 2.")
+        raise ValueError("cov must be symmetric; use (cov + cov.mT) / 2")
     factor, info = torch.linalg.cholesky_ex(cov)
     if bool((info != 0).any()):
         raise ValueError(
             "cov must be positive definite, but its Cholesky factorisation fails: a dimension is "
-            "a combination of others and TC infinite; drop it or add noise to the diagonal."
+            "a combination of others and TC infinite; drop it or add noise to the diagonal"
         )
     log_variance = cov.diagonal(dim1=-2, dim2=-1).log()
     log_pivot = factor.diagonal(dim1=-2, dim2=-1).log()
@@ -54,19 +50,14 @@ def gaussian_total_correlation(cov: Tensor) -> Tensor:
 def discrete_total_correlation(table: Tensor) -> Tensor:
     """TC of discrete variables (Eq. 1) from the table of their joint probabilities, in nats.
 
-    Args:
-        table: (K_1, ..., K_d) non-negative weights; they are normalised, so that counts will do.
-
-    Returns:
-        scalar tensor.
-
-    Raises:
-        ValueError: table is empty, not finite, negative or all zero.
-
+    :param table: ``(K_1, ..., K_d)`` non-negative weights; they are normalised, so that counts will
+        do.
+    :returns: scalar tensor.
+    :raises ValueError: where table is empty, not finite, negative or all zero.
     """
     check_finite("table", table)
     if bool((table < 0).any()) or not bool((table > 0).any()):
-        raise ValueError("table must hold non-negative probabilities or counts, not all zero.")
+        raise ValueError("table must hold non-negative probabilities or counts, not all zero")
     p = table if table.is_floating_point() else table.to(torch.get_default_dtype())
     p = p / p.sum()
     axes = range(p.dim())
@@ -76,7 +67,7 @@ def discrete_total_correlation(table: Tensor) -> Tensor:
     return value.clamp(min=0)
 
 
-def total_correlation(x: Tensor, kind: str = "gaussian") -> Estimate:
+def total_correlation(x: Tensor, kind: str = "gaussian") -> Estimate[Tensor]:
     """TC(x) (Eq. 1) of a sample with its standard error, in nats.
 
     ``kind="gaussian"``: the closed form at the sample covariance, less its exact expected excess
@@ -84,40 +75,33 @@ def total_correlation(x: Tensor, kind: str = "gaussian") -> Estimate:
     ``kind="discrete"``: entropies of the observed frequencies, of the dimensions and of whole rows,
     each with its Miller-Madow correction; reliable only while rows repeat many times.
 
-    Args:
-        x: (N, d) data.
-        kind: ``"gaussian"`` or ``"discrete"``.
+    :param x: ``(N, d)`` data.
+    :param kind: ``"gaussian"`` or ``"discrete"``.
+    :returns: a scalar :class:`Estimate`; unbiasedness lets it fall below 0 when TC is near 0.
+    :raises ValueError: where x is not ``(N, d)``, is empty or not finite, or ``kind`` is unknown;
+        for "gaussian" N <= d, or dimensions are constant or combinations of others.
 
-    Returns:
-        A scalar :class:`Estimate`; unbiasedness lets it fall below 0 when TC is near 0.
-
-    Raises:
-        ValueError: x is not (N, d), is empty or not finite, or ``kind`` is unknown; for "gaussian"
-            N <= d, or dimensions are constant or combinations of others.
-
-    Example:
-        >>> coin = torch.tensor([[0], [1]]).repeat(500, 1)
-        >>> total_correlation(coin.expand(1000, 3), kind="discrete").value  # 2 ln 2, and 0.001
-        tensor(1.3873)
-
+    >>> coin = torch.tensor([[0], [1]]).repeat(500, 1)
+    >>> total_correlation(coin.expand(1000, 3), kind="discrete").value  # 2 ln 2, and 0.001
+    tensor(1.3873)
     """
     check_matrix("x", x)
     check_finite("x", x)
     if kind == "discrete":
         return _discrete_sample(x)
     if kind != "gaussian":
-        raise ValueError(f'kind must be "gaussian" or "discrete", but is {kind!r}.')
+        raise ValueError(f'kind must be "gaussian" or "discrete", but got {kind!r}')
     n, d = x.shape
     if n <= d + 1:
         raise ValueError(
             f"a covariance of {d} dimensions needs more than {d + 1} data, but x has {n}; give "
-            "more data, or bound TC(x) with a model."
+            "more data, or bound TC(x) with a model"
         )
     centred = x.detach().double()
     centred = centred - centred.mean(0)
     deviation = centred.square().mean(0).sqrt()
     if bool((deviation == 0).any()):
-        raise ValueError("x has constant dimensions, whose correlation is undefined; drop them.")
+        raise ValueError("x has constant dimensions, whose correlation is undefined; drop them")
     centred = centred / deviation
     correlation = centred.T @ centred / n
     plug_in = gaussian_total_correlation(correlation)
@@ -128,10 +112,15 @@ def total_correlation(x: Tensor, kind: str = "gaussian") -> Estimate:
     term = 0.5 * (centred.square().sum(1) - quadratic)
     dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
     stderr = term.std() / math.sqrt(n)
-    return Estimate((plug_in - excess).to(dtype), stderr.to(dtype), "gaussian", "Wishart (digamma)")
+    return Estimate(
+        (plug_in - excess).to(dtype),
+        stderr.to(dtype),
+        kind="gaussian",
+        correction="Wishart (digamma)",
+    )
 
 
-def _discrete_sample(x: Tensor) -> Estimate:
+def _discrete_sample(x: Tensor) -> Estimate[Tensor]:
     n, d = x.shape
     rows, row = torch.unique(x.detach(), dim=0, return_inverse=True)
     marginal = entropy_estimate(x, "categorical")
@@ -143,7 +132,7 @@ def _discrete_sample(x: Tensor) -> Estimate:
         _, inverse, count = torch.unique(x[:, i], return_inverse=True, return_counts=True)
         term = term - (count[inverse].double() / n).log()
     stderr = term.std() / math.sqrt(n)
-    return Estimate(value, stderr.to(value.dtype), "discrete", "Miller-Madow")
+    return Estimate(value, stderr.to(value.dtype), kind="discrete", correction="Miller-Madow")
 
 
 def aggregate_total_correlation(
@@ -152,7 +141,7 @@ def aggregate_total_correlation(
     scale: Tensor,
     leave_one_out: bool = False,
     source: Tensor | None = None,
-) -> Estimate:
+) -> Estimate[Tensor]:
     """TC(z) (Eq. 4) of the aggregate posterior of Gaussian encoders over all data, in nats.
 
         TC(z) = (1/S) sum_s [ln p(z_s) - sum_j ln p(z_sj)],
@@ -162,39 +151,33 @@ def aggregate_total_correlation(
     draws. As the density of new data it is too high, most of all in many dimensions, because z_s
     meets its own datum; ``leave_one_out`` leaves that datum out. Time S N m, memory bounded.
 
-    Args:
-        z: (S, m) draws, z_s from the encoder of datum ``source[s]``.
-        loc: (N, m) means.
-        scale: (N, m) standard deviations.
-        leave_one_out: average over the other N - 1 data.
-        source: (S,) indices into the data; 0, 1, ... when not given, which needs S <= N.
-
-    Returns:
-        A scalar :class:`Estimate`; its standard error is that of the mean over draws.
-
-    Raises:
-        TypeError: loc or scale is not floating.
-        ValueError: shapes do not fit, parameters are not finite or scales not positive, or there
-            are fewer than two draws or data.
-
+    :param z: ``(S, m)`` draws, z_s from the encoder of datum ``source[s]``.
+    :param loc: ``(N, m)`` means.
+    :param scale: ``(N, m)`` standard deviations.
+    :param leave_one_out: average over the other N - 1 data.
+    :param source: ``(S,)`` indices into the data; 0, 1, ... when not given, which needs S <= N.
+    :returns: a scalar :class:`Estimate`; its standard error is that of the mean over draws.
+    :raises TypeError: where loc or scale is not floating.
+    :raises ValueError: where shapes do not fit, parameters are not finite or scales not positive,
+        or there are fewer than two draws or data.
     """
     check_gaussian(loc, scale, minimum=2)
     n, m = loc.shape
     if z.dim() != 2 or z.shape[1] != m or z.shape[0] < 2:
         raise ValueError(
-            f"z must hold at least two draws in shape (S, {m}), but has shape {tuple(z.shape)}."
+            f"z must hold at least two draws in shape (S, {m}), but got shape {tuple(z.shape)}"
         )
     if source is None:
         if z.shape[0] > n:
             raise ValueError(
                 f"z has {z.shape[0]} draws but there are {n} data; say which datum each draw came "
-                "from with source."
+                "from with source"
             )
         source = torch.arange(z.shape[0], device=z.device)
     elif source.shape != z.shape[:1]:
-        raise ValueError(f"source must have shape {(z.shape[0],)}, but has {tuple(source.shape)}.")
+        raise ValueError(f"source must have shape {(z.shape[0],)}, but got {tuple(source.shape)}")
     elif bool((source < 0).any()) or bool((source >= n).any()):
-        raise ValueError(f"source must index the {n} data, from 0 to {n - 1}.")
+        raise ValueError(f"source must index the {n} data, from 0 to {n - 1}")
     with torch.no_grad():
         aggregate = aggregate_log_density(
             lambda s, t: normal_log_density(z[s, None], loc[t].contiguous(), scale[t].contiguous()),
@@ -205,7 +188,7 @@ def aggregate_total_correlation(
         )
     term = aggregate.joint - aggregate.marginal.sum(1)
     kind = "aggregate posterior, leaving one out" if leave_one_out else "aggregate posterior"
-    return Estimate(term.mean(), term.std() / math.sqrt(z.shape[0]), kind)
+    return Estimate(term.mean(), term.std() / math.sqrt(z.shape[0]), kind=kind)
 
 
 def minibatch_total_correlation(
@@ -217,24 +200,18 @@ def minibatch_total_correlation(
     Differentiable once in z, loc and scale; nothing is read back from the device. Memory does not
     grow with B² m.
 
-    Args:
-        z: (B, m) draws, one from the encoder of each datum of the batch.
-        loc: (B, m) means.
-        scale: (B, m) standard deviations, positive (not checked, as that would stop a GPU).
-        n_data: N, the size of the data set.
-        method: ``"stratified"`` or ``"weighted"``.
-
-    Returns:
-        scalar tensor.
-
-    Raises:
-        ValueError: shapes differ, or as :func:`pairwise_total_correlation`.
-
+    :param z: ``(B, m)`` draws, one from the encoder of each datum of the batch.
+    :param loc: ``(B, m)`` means.
+    :param scale: ``(B, m)`` standard deviations, positive (not checked, as that would stop a GPU).
+    :param n_data: N, the size of the data set.
+    :param method: ``"stratified"`` or ``"weighted"``.
+    :returns: scalar tensor.
+    :raises ValueError: where shapes differ, or as :func:`pairwise_total_correlation`.
     """
     if z.dim() != 2 or not z.shape == loc.shape == scale.shape:
         raise ValueError(
             "z, loc and scale must have the same shape (B, m), but have "
-            f"{tuple(z.shape)}, {tuple(loc.shape)} and {tuple(scale.shape)}."
+            f"{tuple(z.shape)}, {tuple(loc.shape)} and {tuple(scale.shape)}"
         )
     weight = batch_log_weight(z, n_data, method)
     value: Tensor = NormalPairs.apply(z, loc, scale, weight)
@@ -261,23 +238,17 @@ def pairwise_total_correlation(
     factor between 1/N and 1/B, so that the value is too large by up to (m - 1) ln N; its gradient
     is what it is used for.
 
-    Args:
-        log_density: (B, B, m), entry (b, i, j) being ln p(z_bj | x_i). The draws of datum b are in
-            row b; discrete latents give log-probabilities.
-        n_data: N, at least B.
-        method: ``"stratified"`` or ``"weighted"``.
-
-    Returns:
-        scalar tensor, differentiable.
-
-    Raises:
-        ValueError: log_density is not (B, B, m) with B >= 2, ``n_data`` < B, or ``method`` is
-            unknown.
-
+    :param log_density: ``(B, B, m)``, entry ``(b, i, j)`` being ln p(z_bj | x_i).  The draws of
+        datum b are in row b; discrete latents give log-probabilities.
+    :param n_data: N, at least B.
+    :param method: ``"stratified"`` or ``"weighted"``.
+    :returns: scalar tensor, differentiable.
+    :raises ValueError: where log_density is not ``(B, B, m)`` with B >= 2, ``n_data`` < B, or
+        ``method`` is unknown.
     """
     if log_density.dim() != 3 or log_density.shape[0] != log_density.shape[1]:
         raise ValueError(
-            f"log_density must have shape (B, B, m), but has {tuple(log_density.shape)}."
+            f"log_density must have shape (B, B, m), but got {tuple(log_density.shape)}"
         )
     weight = batch_log_weight(log_density, n_data, method)
     joint = (log_density.sum(2) + weight).logsumexp(1)
@@ -288,26 +259,22 @@ def pairwise_total_correlation(
 def batch_log_weight(like: Tensor, n_data: int, method: str = "stratified") -> Tensor:
     """Log weights (B, B) of datum i of a batch in the density of draw b (Chen et al. 2018).
 
-    Args:
-        like: (B, ...) tensor that gives B, dtype and device.
-        n_data: N, at least B.
-        method: see :func:`pairwise_total_correlation`.
-
-    Raises:
-        ValueError: B < 2, ``n_data`` < B or ``method`` unknown.
-
+    :param like: ``(B, ...)`` tensor that gives B, dtype and device.
+    :param n_data: N, at least B.
+    :param method: see :func:`pairwise_total_correlation`.
+    :raises ValueError: where B < 2, ``n_data`` < B or ``method`` unknown.
     """
     batch = like.shape[0]
     if batch < 2:
-        raise ValueError(f"a minibatch estimate of TC(z) needs at least 2 data, but got {batch}.")
+        raise ValueError(f"a minibatch estimate of TC(z) needs at least 2 data, but got {batch}")
     if n_data < batch:
         raise ValueError(
-            f"n_data = {n_data} is less than the batch of {batch}; give the size of the data set."
+            f"n_data = {n_data} is less than the batch of {batch}; give the size of the data set"
         )
     if method == "weighted":
         return like.new_full((batch, batch), -math.log(n_data * batch))
     if method != "stratified":
-        raise ValueError(f'method must be "stratified" or "weighted", but is {method!r}.')
+        raise ValueError(f'method must be "stratified" or "weighted", but got {method!r}')
     weight = like.new_full((batch, batch), math.log((n_data - 1) / (n_data * (batch - 1))))
     weight.fill_diagonal_(-math.log(n_data))
     return weight

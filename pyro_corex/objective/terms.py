@@ -274,7 +274,7 @@ def _number(values: Mapping[str, Tensor]) -> float:
     return sum(float(value.double().sum()) for value in values.values())
 
 
-def entropy_of(name: str, inputs: Inputs) -> Estimate:
+def entropy_of(name: str, inputs: Inputs) -> Estimate[Tensor]:
     """The entropies of a site's values.
 
     :raises ValueError: where they would not fit the likelihood.

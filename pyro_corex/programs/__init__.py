@@ -2,12 +2,12 @@
 
 from pyro_corex.programs.anchoring import Warmup, anchor
 from pyro_corex.programs.likelihoods import (
-    Bernoulli,
-    Categorical,
-    ContinuousBernoulli,
-    LearnedNormal,
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    ContinuousBernoulliLikelihood,
+    LearnedNormalLikelihood,
     Likelihood,
-    Normal,
+    NormalLikelihood,
 )
 from pyro_corex.programs.networks import (
     GroupedDecoder,
@@ -25,17 +25,17 @@ from pyro_corex.programs.vae import AnchorVAE, CorExVAE
 
 __all__ = [
     "AnchorVAE",
-    "Bernoulli",
-    "Categorical",
-    "ContinuousBernoulli",
+    "BernoulliLikelihood",
+    "CategoricalLikelihood",
+    "ContinuousBernoulliLikelihood",
     "CorExVAE",
     "Flat",
     "GroupedDecoder",
     "Layer",
-    "LearnedNormal",
+    "LearnedNormalLikelihood",
     "Likelihood",
     "LinearStart",
-    "Normal",
+    "NormalLikelihood",
     "Prior",
     "StackedCorEx",
     "Warmup",

@@ -15,6 +15,8 @@ from pyro.poutine.scale_messenger import ScaleMessenger
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence, register_kl
 
+from pyro_corex.batches import check_count
+
 Weight = float | Tensor | Callable[[], float | Tensor]
 """A KL weight, or a function that returns the weight in force (a schedule)."""
 
@@ -224,8 +226,7 @@ class Warmup:
     def __init__(self, start: float, stop: float, steps: int) -> None:
         check_weight("start", start)
         check_weight("stop", stop)
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"steps must be an integer >= 1, but got {steps!r}")
+        check_count("steps", steps)
         self.start, self.stop, self.steps = start, stop, steps
         self.taken = 0
 

@@ -16,6 +16,7 @@ from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_corex.batches import check_count
 from pyro_corex.programs.likelihoods import Likelihood, make_likelihood
 from pyro_corex.programs.plates import latent_plate
 
@@ -32,6 +33,7 @@ class CorExProgram(PyroModule):
     """
 
     likelihood: Likelihood
+    takes_x_alone = True  # of a batch of several things; a subclass that takes more sets it False
 
     def __init__(self, likelihood: str | Likelihood) -> None:
         super().__init__()
@@ -73,7 +75,7 @@ class CorExProgram(PyroModule):
             raise ValueError(
                 f"The decoder gives the shape {got} for each datum, but x "
                 f"has the shape {tuple(x.shape[1:])} and {type(self.likelihood).__name__} needs "
-                f"{expected}: {self.likelihood.n_params} parameter(s) for each input dimension."
+                f"{expected}: {self.likelihood.n_params} parameter(s) for each input dimension"
             )
         fn = self.likelihood(params.reshape(params.shape[:lead] + tail))
         with latent_plate("inputs", flat.shape[1]):
@@ -181,6 +183,5 @@ def normal_from(output: Any, dim: int, name: str) -> dist.Normal:
 
 def check_dim(name: str, value: Any) -> int:
     """``value`` as a number of latents."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
-    return value
+    check_count(name, value)
+    return int(value)

@@ -68,7 +68,7 @@ class Likelihood(nn.Module):
         return bool(self._valid(x).all())
 
 
-class Bernoulli(Likelihood):
+class BernoulliLikelihood(Likelihood):
     """Binary data; the decoder gives logits."""
 
     support = "binary data (0 and 1)"
@@ -89,7 +89,7 @@ class Bernoulli(Likelihood):
         return torch.equal(x.ne(0).to(x.dtype), x)  # asked at every step, so it has to be cheap
 
 
-class ContinuousBernoulli(Likelihood):
+class ContinuousBernoulliLikelihood(Likelihood):
     """Data in [0, 1], such as grey values (Loaiza-Ganem & Cunningham 2019).
 
     The decoder gives logits.
@@ -106,7 +106,7 @@ class ContinuousBernoulli(Likelihood):
         return (x >= 0) & (x <= 1)
 
 
-class Categorical(Likelihood):
+class CategoricalLikelihood(Likelihood):
     """Data with ``n_states`` states, coded 0 to ``n_states - 1``; the decoder gives logits.
 
     :raises ValueError: for fewer than two.
@@ -131,7 +131,7 @@ class Categorical(Likelihood):
         return f"n_states={self.n_params}"
 
 
-class Normal(Likelihood):
+class NormalLikelihood(Likelihood):
     """Real data with a fixed ``scale``: the paper's squared error, divided by 2 scale².
 
     The scale decides how much a latent is worth: see the docs on anchoring.
@@ -153,7 +153,7 @@ class Normal(Likelihood):
         return f"scale={self.scale:g}"
 
 
-class LearnedNormal(Likelihood):
+class LearnedNormalLikelihood(Likelihood):
     """Real data with a scale that is learned: one for all input dimensions, or one for each.
 
     :param dim: the shape of the input for one scale each, or ``None`` for a common one.
@@ -175,8 +175,9 @@ class LearnedNormal(Likelihood):
             scale = scale.flatten()  # the ready-made programs flatten the input dimensions
         if scale.dim() and params.shape[-scale.dim() :] != scale.shape:
             raise ValueError(
-                f"LearnedNormal has scales for inputs of shape {tuple(self.log_scale.shape)}, but "
-                f"the decoder gives {tuple(params.shape)}. Give LearnedNormal the shape of a datum."
+                "LearnedNormalLikelihood has scales for inputs of shape "
+                f"{tuple(self.log_scale.shape)}, but the decoder gives {tuple(params.shape)}. Give "
+                "it the shape of a datum."
             )
         return dist.Normal(params, scale, validate_args=False)
 
@@ -189,15 +190,15 @@ def _check_scale(name: str, value: Any) -> None:
     if not isinstance(value, Real) or not 0 < float(value) < math.inf:
         raise ValueError(
             f"{name} must be a number > 0, but got {value!r}. For a scale of each input dimension "
-            "take LearnedNormal(dim)."
+            "take LearnedNormalLikelihood(dim)."
         )
 
 
 _LIKELIHOODS: dict[str, type[Likelihood]] = {
-    "bernoulli": Bernoulli,
-    "continuous_bernoulli": ContinuousBernoulli,
-    "normal": Normal,
-    "learned_normal": LearnedNormal,
+    "bernoulli": BernoulliLikelihood,
+    "continuous_bernoulli": ContinuousBernoulliLikelihood,
+    "normal": NormalLikelihood,
+    "learned_normal": LearnedNormalLikelihood,
 }
 
 
@@ -207,8 +208,10 @@ def make_likelihood(likelihood: str | Likelihood) -> Likelihood:
         return likelihood
     if isinstance(likelihood, str) and likelihood in _LIKELIHOODS:
         return _LIKELIHOODS[likelihood]()
-    hint: Any = "Categorical(n_states=...)" if likelihood == "categorical" else None
+    hint = "NormalLikelihood(scale=0.5) or CategoricalLikelihood(n_states=4)"
+    if likelihood == "categorical":
+        hint = "CategoricalLikelihood(n_states=...)"
     raise ValueError(
         f"Unknown likelihood {likelihood!r}: choose from {sorted(_LIKELIHOODS)}, or give a "
-        f"Likelihood such as {hint or 'Normal(scale=0.5) or Categorical(n_states=4)'}"
+        f"Likelihood such as {hint}"
     )

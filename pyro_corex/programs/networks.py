@@ -14,6 +14,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from pyro_corex.batches import check_count
+
 
 def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
     """A fully connected network through ``sizes``, e.g. ``(784, 512, 512, 64)``.
@@ -73,8 +75,7 @@ def mlp_decoder(
     torch.Size([5, 784, 3])
     """
     _check_sizes(sizes)
-    if n_params < 1:
-        raise ValueError(f"n_params must be an integer >= 1, but got {n_params!r}")
+    check_count("n_params", n_params)
     shape = tuple(shape or (sizes[-1],))
     if prod(shape) != sizes[-1]:
         raise ValueError(
@@ -83,7 +84,7 @@ def mlp_decoder(
     network = mlp([*sizes[:-1], sizes[-1] * n_params], activation)
     if n_params > 1:
         shape = (*shape, n_params)
-    return network if len(shape) == 1 else _Reshaped(network, shape)
+    return network if len(shape) == 1 else network.append(nn.Unflatten(-1, shape))
 
 
 class LinearStart(nn.Module):
@@ -104,14 +105,14 @@ class LinearStart(nn.Module):
         last = network[-1]
         if not isinstance(last, nn.Linear):
             raise ValueError(
-                f"the last layer of network must be an nn.Linear, but is {type(last).__name__}"
+                f"the last layer of network must be an nn.Linear, but got {type(last).__name__}"
             )
         start = torch.zeros(last.out_features, dim)
         if weight is not None:
             if weight.dim() != 2 or weight.shape[1] != dim or 2 * len(weight) > len(start):
                 raise ValueError(
                     f"weight must have the shape (k, {dim}) with k at most {len(start) // 2}, the "
-                    f"number of latents, but has {tuple(weight.shape)}"
+                    f"number of latents, but got {tuple(weight.shape)}"
                 )
             start[: len(weight)] = weight
         self.network = network
@@ -213,16 +214,3 @@ def _check_sizes(sizes: Sequence[int]) -> None:
     valid = isinstance(sizes, Sequence) and len(sizes) >= 2
     if not valid or any(not isinstance(s, int) or s < 1 for s in sizes):
         raise ValueError(f"sizes must be at least two positive integers, but got {sizes!r}")
-
-
-class _Reshaped(nn.Module):
-    """A network whose last axis is given a shape."""
-
-    def __init__(self, network: nn.Module, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.network = network
-        self.shape = shape
-
-    def forward(self, z: Tensor) -> Tensor:
-        out: Tensor = self.network(z)
-        return out.reshape(out.shape[:-1] + self.shape)

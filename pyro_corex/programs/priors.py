@@ -16,8 +16,10 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
-from torch import nn
+from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
+
+from pyro_corex.batches import check_count
 
 
 class Prior(nn.Module):
@@ -44,7 +46,7 @@ class Prior(nn.Module):
 class StandardNormal(Prior):
     """N(0, 1) for each latent; nothing is learned."""
 
-    _zero: torch.Tensor
+    _zero: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
@@ -79,7 +81,7 @@ class LearnedMixture(Prior):
 
     def __init__(self, dim: int, n_components: int = 8) -> None:
         super().__init__(dim)
-        _check_size("n_components", n_components)
+        check_count("n_components", n_components)
         self.n_components = n_components
         spread = torch.linspace(-1.5, 1.5, n_components) if n_components > 1 else torch.zeros(1)
         self.logits = nn.Parameter(torch.zeros(dim, n_components))
@@ -88,11 +90,7 @@ class LearnedMixture(Prior):
 
     def forward(self) -> Distribution:
         """See :meth:`Prior.forward`."""
-        return dist.MixtureSameFamily(
-            dist.Categorical(logits=self.logits, validate_args=False),
-            dist.Normal(self.loc, self.log_scale.exp(), validate_args=False),
-            validate_args=False,
-        )
+        return _mixture(self.logits, self.loc, self.log_scale.exp())
 
     def extra_repr(self) -> str:
         """What ``print`` shows of this module."""
@@ -114,8 +112,8 @@ class Flat(Prior):
     :raises ValueError: for latents that are not there, and a width or a number out of range.
     """
 
-    _loc: torch.Tensor
-    _scale: torch.Tensor
+    _loc: Tensor
+    _scale: Tensor
 
     def __init__(
         self,
@@ -126,7 +124,7 @@ class Flat(Prior):
         n_components: int = 8,
     ) -> None:
         super().__init__(dim)
-        _check_size("n_components", n_components)
+        check_count("n_components", n_components)
         if n_components < 2 or not 0 < width < math.inf:
             raise ValueError(
                 "a plateau needs width > 0 and n_components >= 2, but got "
@@ -143,15 +141,20 @@ class Flat(Prior):
 
     def forward(self) -> Distribution:
         """See :meth:`Prior.forward`."""
-        return dist.MixtureSameFamily(
-            dist.Categorical(logits=torch.zeros_like(self._loc), validate_args=False),
-            dist.Normal(self._loc, self._scale, validate_args=False),
-            validate_args=False,
-        )
+        return _mixture(torch.zeros_like(self._loc), self._loc, self._scale)
 
     def extra_repr(self) -> str:
         """What ``print`` shows of this module."""
         return f"dim={self.dim}, latents={self.latents}"
+
+
+def _mixture(logits: Tensor, loc: Tensor, scale: Tensor) -> Distribution:
+    """Of normals, one for each latent: ``(dim, n_components)`` each."""
+    return dist.MixtureSameFamily(
+        dist.Categorical(logits=logits, validate_args=False),
+        dist.Normal(loc, scale, validate_args=False),
+        validate_args=False,
+    )
 
 
 class LearnedCategorical(Prior):
@@ -162,7 +165,7 @@ class LearnedCategorical(Prior):
 
     def __init__(self, n_classes: int, dim: int = 1) -> None:
         super().__init__(dim)
-        _check_size("n_classes", n_classes)
+        check_count("n_classes", n_classes)
         self.logits = nn.Parameter(torch.zeros(dim, n_classes))
 
     def forward(self) -> Distribution:
@@ -258,8 +261,3 @@ def factorised(prior: Any, dim: int) -> Distribution:
             f"({dim},)"
         )
     return base
-
-
-def _check_size(name: str, value: Any) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")

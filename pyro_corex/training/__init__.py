@@ -1,9 +1,21 @@
 """Training: fit, what it keeps, and where the top of a stack starts from."""
 
-from pyro_corex.training.files import CheckpointError
+from pyro_corex.training.checkpoint import Checkpoint, CheckpointError, load, save
 from pyro_corex.training.fit import fit
 from pyro_corex.training.history import History
+from pyro_corex.training.optimization import Optimization
+from pyro_corex.training.runners import Devices
 from pyro_corex.training.start import Start, start_top
-from pyro_corex.training.storage import load, save
 
-__all__ = ["CheckpointError", "History", "Start", "fit", "load", "save", "start_top"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "Devices",
+    "History",
+    "Optimization",
+    "Start",
+    "fit",
+    "load",
+    "save",
+    "start_top",
+]

@@ -1,115 +1,303 @@
-"""Checkpoints of a run, from which it goes on as though it had never stopped."""
+"""Checkpoints: files that are whole or not there, and that hold data, never code.
+
+A file is a line that says what it is, a line with the SHA-256 of what follows, and a dictionary as
+``torch.save`` writes it.  It is read with ``weights_only=True``.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
+import os
+import pickle
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pyro_corex.training import files, random_state, storage
-from pyro_corex.training.files import CheckpointError
-from pyro_corex.training.record import Record
+from pyro_corex.batches import check_count
+
+Module = TypeVar("Module", bound=nn.Module)
+
+_MAGIC = b"pyro_corex file, format 1\n"
+_HEADER = len(_MAGIC) + 64 + 1  # the digest in hexadecimal, and the end of its line
 
 
-def write(loop: Any, path: Path, processes: list[dict[str, Any]]) -> None:
-    """Writes where a run stands.
+class CheckpointError(ValueError):
+    """A file cannot be read, or does not fit."""
 
-    :param loop: a :class:`~pyro_corex.training.loop.Loop`.
-    :param processes: what each process has of its own.
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where and how often :func:`~pyro_corex.fit` writes the state of a run, and whether it goes on
+    from there.
+
+    The run goes on as though it had not stopped, on the CPU bit for bit.
+
+    :raises ValueError: for options out of range.
     """
-    scaler = loop.fabric.strategy.precision.state_dict()
-    history = loop.history
-    content = {
-        "kind": "checkpoint",
-        **storage.contents(loop.module),
-        "told": loop.told,
-        "optimiser": loop.optimiser.state_dict(),
-        "lr_schedule": None if loop.lr_schedule is None else loop.lr_schedule.state_dict(),
-        "kl_schedules": [_state(schedule) for schedule in loop.settings.schedules],
-        "scaler": scaler,
-        "max_plate_nesting": loop.elbo.max_plate_nesting,
-        "processes": processes,
-        "best": loop.best,
-        "place": {"epoch": loop.epoch, "batch": loop.batch, "waited": loop.waited},
-        "history": {
-            "epochs": history.epochs,
-            "losses": torch.tensor(history.losses, dtype=torch.float64),
-            "steps": history.steps,
-            "best_epoch": history.best_epoch,
-            "stopped_early": history.stopped_early,
-        },
-    }
-    try:
-        files.write(path, content)
-    except OSError as error:
-        error.strerror = f"{error.strerror}. Training stopped after step {history.steps}"
-        raise
+
+    path: str | Path
+    """The file."""
+
+    every: int | None = 1
+    """Epochs from one checkpoint to the next; ``None`` for the end alone."""
+
+    every_steps: int | None = None
+    """Training steps from one to the next, in addition."""
+
+    resume: bool | str = False
+    """``True`` goes on from the file; "auto" does if it is there."""
+
+    def __post_init__(self) -> None:
+        for name in ("every", "every_steps"):
+            if (value := getattr(self, name)) is not None:
+                check_count(name, value)
+        if self.resume not in (True, False, "auto"):
+            raise ValueError(f'resume must be True, False or "auto", but got {self.resume!r}')
+
+    def looked_up(self) -> Checkpoint:
+        """With a ``Path``, and ``resume`` as ``True`` or ``False``.
+
+        :raises OSError: where the folder or the file is missing, or the file is not to be there.
+        """
+        path = check_folder(Path(self.path))
+        if self.resume is True and not path.exists():
+            raise FileNotFoundError(
+                f'There is no checkpoint {path} to go on from. resume="auto" would start anew'
+            )
+        if self.resume is False and path.exists():
+            raise FileExistsError(
+                f"{path} is there already: pass Checkpoint(path, resume=True) to go on from it, or "
+                "delete it or name another file to start anew"
+            )
+        return replace(self, path=path, resume=path.exists())
 
 
-def read(loop: Any, path: Path) -> None:
-    """Puts a run where the checkpoint says that it stood.
+def save(module: nn.Module, path: str | Path) -> None:
+    """Saves the parameters, buffers and KL-weight schedules of a module.
 
-    :raises CheckpointError: where the file is no checkpoint, or of another run.
+    The file is data: tensors, and the configuration of the module in words.  It is written at once
+    or not at all.  The module is not in it, so keep the code that makes it.
+
+    :param path: the file; its folder has to exist.
+    :raises OSError: where it cannot be written; a file that was there is then as it was.
+    :raises TypeError: for what is no ``nn.Module``.
     """
-    content = files.read(path)
-    if content.get("kind") != "checkpoint":
-        raise CheckpointError(
-            f"{path} holds a module, as save wrote it, but no run to go on with. Load it with "
-            "load(path, module), and start a run with another checkpoint=..."
+    _check_module("save(module, path)", module)
+    write(check_folder(Path(path)), {"kind": "module", **contents(module)})
+
+
+def load(path: str | Path, module: Module) -> Module:
+    """Loads what :func:`save` wrote, or the parameters of a checkpoint of :func:`fit`.
+
+    Nothing in the file is executed.  Tensors go to the device on which the module is.
+
+    :param module: a module of the same configuration as the one that was saved; it is filled in
+        place.
+    :returns: ``module``.
+    :raises FileNotFoundError: if there is no file.
+    :raises CheckpointError: (a ``ValueError``) for a file that is foreign, cut short or changed,
+        and for a module of another configuration, saying what differs; the module is then as it
+        was.
+    """
+    _check_module("load(path, module)", module)
+    fill(module, read(Path(path)), path)
+    return module
+
+
+def _check_module(call: str, module: Any) -> None:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"{call} needs a torch.nn.Module, but got {type(module).__name__}")
+
+
+def check_folder(path: Path) -> Path:
+    """``path``, whose folder exists."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"The folder {path.parent} of {path.name} does not exist: make it first, "
+            "Path(folder).mkdir(parents=True)"
         )
-    storage.compare(content["config"], storage.describe(loop.module), str(path))
-    _compare(content["told"], loop.told, path)
-    storage.fill(loop.module, content, str(path))
-    loop.optimiser.load_state_dict(content["optimiser"])
-    if loop.lr_schedule is not None:
-        loop.lr_schedule.load_state_dict(content["lr_schedule"])
-    for schedule, state in zip(loop.settings.schedules, content["kl_schedules"], strict=True):
-        if state is not None:
-            schedule.load_state_dict(state)
-    loop.fabric.strategy.precision.load_state_dict(content["scaler"])
-    # else the objective would look for it, with a run of the programs that draws
-    loop.elbo.max_plate_nesting = content["max_plate_nesting"]
-    own = content["processes"][loop.fabric.global_rank]
-    loop.resume_random, loop.epoch_random = own["random"], own["epoch_random"]
-    loop.record = Record.from_state_dict(own["record"])
-    loop.best = content["best"]
-    for name, value in content["place"].items():
-        setattr(loop, name, value)
-    for name, value in content["history"].items():
-        setattr(loop.history, name, value.tolist() if isinstance(value, Tensor) else value)
-    loop.saved_at = (loop.epoch, loop.batch)
-    if loop.epoch_random is None:  # between two epochs
-        random_state.restore(own["random"], loop.device, loop.data.generators())
-        loop.resume_random = None
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
+    return path
 
 
-def not_finite(module: nn.Module) -> str:
-    """The name of a parameter that holds a NaN or an infinity, or nothing."""
-    tensors = {name: value for name, value in module.named_parameters() if value.numel()}
-    if not tensors:
-        return ""
-    with torch.no_grad():
-        finite = torch.stack([value.sum().isfinite() for value in tensors.values()])
-        if bool(finite.all()):
-            return ""
-        return next((n for n, v in tensors.items() if not bool(v.isfinite().all())), "")
+# ---------------------------------------------------------------------- files
 
 
-def _state(schedule: Any) -> Any:
-    return schedule.state_dict() if storage.is_schedule(schedule) else None
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Writes a dictionary of tensors, numbers, strings and containers of them.
+
+    At any moment the file at ``path`` is the old one or the new one, whole: the new one is written
+    beside it, flushed to the disk and then moved into place.
+
+    :raises OSError: where that is not possible; the old file is then as it was.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    payload = buffer.getbuffer()
+    digest = hashlib.sha256(payload).hexdigest().encode()
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(scratch, "xb") as file:
+            for part in (_MAGIC, digest, b"\n", payload):
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+        if isinstance(error, OSError):
+            raise OSError(
+                error.errno,
+                f"Could not write {path}: {error.strerror or error}. "
+                + ("The file that was there is as it was" if path.exists() else "Nothing is there"),
+            ) from error
+        raise
+    with contextlib.suppress(OSError):  # the move itself, where the system offers that
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
-def _compare(saved: dict[str, Any], given: dict[str, Any], path: Path) -> None:
-    different = [
-        f"{name} was {saved.get(name)!r} and is {given.get(name)!r}"
-        for name in [*saved, *(n for n in given if n not in saved)]
+def remove_leftovers(path: Path) -> None:
+    """Deletes what a process that was killed while it wrote ``path`` has left beside it."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}\.tmp")
+    for other in path.parent.iterdir():
+        if name.fullmatch(other.name):
+            with contextlib.suppress(OSError):
+                other.unlink()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What :func:`write` wrote; tensors are on the CPU.
+
+    :raises FileNotFoundError: if there is no file.
+    :raises CheckpointError: for a file that is foreign, cut short or changed.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no file {path}") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{path} is a folder, not a file that pyro_corex wrote") from None
+    if raw[: len(_MAGIC)] != _MAGIC[: len(raw)] or not raw:
+        raise CheckpointError(
+            f"{path} is not a file that pyro_corex wrote with save or fit. (A state_dict that "
+            "torch.save wrote is read with torch.load(path, weights_only=True).)"
+        )
+    digest, payload = raw[len(_MAGIC) : _HEADER - 1], raw[_HEADER:]
+    if hashlib.sha256(payload).hexdigest().encode() != digest:
+        raise CheckpointError(
+            f"{path} is damaged: it was cut short or changed after it was written ({len(raw)} "
+            "bytes; the checksum does not fit). Take an older copy."
+        )
+    try:
+        content: dict[str, Any] = torch.load(
+            io.BytesIO(payload), map_location="cpu", weights_only=True
+        )
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds something other than data, which is not loaded: {error}"
+        ) from error
+    return content
+
+
+# ---------------------------------------------------------------------- modules
+
+
+def contents(module: nn.Module) -> dict[str, Any]:
+    """What a file says of a module: its configuration in words, its tensors, its schedules.
+
+    KL weights are no part of the configuration: those that are buffers or schedules are saved as
+    such, and others are not a part of the architecture.
+    """
+    return {
+        "config": _describe(module),
+        "state": {name: value.detach() for name, value in module.state_dict().items()},
+        "schedules": {name: part.state_dict() for name, part in schedules(module)},
+    }
+
+
+def fill(module: nn.Module, content: Mapping[str, Any], path: str | Path) -> None:
+    """Puts :func:`contents` back.
+
+    :raises CheckpointError: naming what differs, where the configuration is another; the module is
+        then as it was.
+    """
+    compare(module, content, path)
+    module.load_state_dict(content["state"])
+    for name, part in schedules(module):
+        if name in content["schedules"]:
+            part.load_state_dict(content["schedules"][name])
+
+
+def compare(module: nn.Module, content: Mapping[str, Any], path: str | Path) -> None:
+    """Raises ``CheckpointError`` where a module is not the one that a file is of."""
+    if "config" not in content:
+        raise CheckpointError(f"{path} holds no module")
+    saved, given = content["config"], _describe(module)
+    differences = _differences(saved["tensors"], given["tensors"])
+    if not differences or saved["parts"][""] != given["parts"][""]:
+        differences = _differences(saved["parts"], given["parts"]) + differences
+    if differences:
+        shown = "; ".join(differences[:5])
+        if len(differences) > 5:
+            shown += f"; and {len(differences) - 5} more"
+        raise CheckpointError(
+            f"{path} is of a module of another configuration: {shown}. Make the module as it was "
+            "when the file was written."
+        )
+
+
+def _describe(module: nn.Module) -> dict[str, Any]:
+    parts = {
+        name: f"{type(part).__name__}({part.extra_repr() if name else ''})"
+        for name, part in module.named_modules()
+    }
+    tensors = {
+        name: {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+        for name, value in module.state_dict().items()
+    }
+    return {"parts": parts, "tensors": tensors, "torch": str(torch.__version__)}
+
+
+def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    def show(entry: Any) -> str:
+        if isinstance(entry, Mapping):
+            return f"{entry['dtype']} of shape {tuple(entry['shape'])}"
+        return "absent" if entry is None else str(entry)
+
+    return [
+        f"{repr(name) if name else 'the module'} is {show(saved.get(name))} in the file, but "
+        f"{show(given.get(name))} here"
+        for name in {**saved, **given}
         if saved.get(name) != given.get(name)
     ]
-    if different:
-        raise CheckpointError(
-            f"{path} is of another run: {'; '.join(different)}. To go on with that run, call fit "
-            "as it was called (epochs may be more); to start another from its parameters, "
-            "load(path, module) and give another checkpoint=..."
-        )
+
+
+def schedules(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The KL-weight schedules (such as ``Warmup``) that a module holds, with their places."""
+    for prefix, part in module.named_modules():
+        for attribute, value in vars(part).items():
+            held = value.items() if isinstance(value, Mapping) else [("", value)]
+            for key, item in held:
+                if is_schedule(item):
+                    yield f"{prefix}.{attribute}[{key}]", item
+
+
+def is_schedule(item: Any) -> bool:
+    """Whether ``item`` has a state of its own that is no module's or tensor's."""
+    return not isinstance(item, (nn.Module, Tensor, type)) and all(
+        callable(getattr(item, name, None)) for name in ("state_dict", "load_state_dict")
+    )

@@ -1,20 +1,19 @@
-"""Batches: the order of the data, and who of several processes gets which of them.
+"""The order of the data, and who of several processes gets which of them.
 
-Tensors and arrays lie on the device and are indexed there, without collating item by item.  The
+What lies in memory is put on the device and indexed there, without collating item by item.  The
 order of an epoch follows from the seed and the epoch's number alone, so that a run that goes on
 where another stopped sees what that one would have seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -25,25 +24,10 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from pyro_corex.information.batches import first_of
-
-Data = Tensor | np.ndarray[Any, Any] | Dataset[Any] | DataLoader[Any]
+from pyro_corex.batches import Batch, Data, in_memory, placed
 
 
-class Batches(Protocol):
-    """What the loop asks of the data."""
-
-    num_data: int | None
-    """The size of the data set, where it is known."""
-
-    def epoch(self, number: int, start: int = 0) -> Iterator[Tensor]:
-        """The batches of an epoch, but for the first ``start``."""
-
-    def generators(self) -> list[torch.Generator]:
-        """The random generators, other than the global ones, that decide on the batches."""
-
-
-class Order:
+class Order(Sampler[list[int]]):
     """Which data make up the batches of an epoch, for one of several processes.
 
     All processes together take ``batch_size`` data each for a step, so that a step of ``world``
@@ -51,86 +35,74 @@ class Order:
     incomplete batch all take the same number; up to ``world - 1`` data are left over.
     """
 
+    at = (1, 0)
+    """The epoch that a loader is to read, and the batches of it that it passes over."""
+
     def __init__(
         self,
         num_data: int,
         batch_size: int,
-        *,
         seed: int = 0,
         shuffle: bool = True,
-        drop_last: bool = False,
         rank: int = 0,
         world: int = 1,
+        drop_last: bool = False,
     ) -> None:
-        self.num_data, self.batch_size = num_data, batch_size
-        self.seed, self.shuffle, self.drop_last = seed, shuffle, drop_last
-        self.rank, self.world = rank, world
+        self.num_data, self.batch_size, self.drop_last = num_data, batch_size, drop_last
+        self.seed, self.shuffle, self.rank, self.world = seed, shuffle, rank, world
 
     def batches(self, epoch: int, device: torch.device | str = "cpu") -> list[Tensor]:
         """The indices of each batch, which go to the device together."""
+        order = torch.arange(self.num_data)
         if self.shuffle:
-            generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+            mixed = np.random.SeedSequence([self.seed % 2**64, epoch]).generate_state(1, np.uint64)
+            generator = torch.Generator().manual_seed(int(mixed[0]) % 2**63)
             order = torch.randperm(self.num_data, generator=generator)
-        else:
-            order = torch.arange(self.num_data)
-        order = order.to(device)
         together = self.batch_size * self.world
         found = []
-        for rows in order.split(together):
+        for rows in order.to(device).split(together):
             share = len(rows) // self.world
             if share and not (self.drop_last and len(rows) < together):
                 found.append(rows[self.rank * share : (self.rank + 1) * share])
         return found
 
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, start = self.at
+        return (rows.tolist() for rows in self.batches(epoch)[start:])
 
-def _mix(seed: int, epoch: int) -> int:
-    state = np.random.SeedSequence([seed % 2**64, epoch]).generate_state(1, np.uint64)
-    return int(state[0]) % 2**63
+    def __len__(self) -> int:
+        return len(self.batches(1)) - self.at[1]
 
 
-class TensorBatches:
-    """Batches of a tensor that lies on the device."""
+class InMemory:
+    """Batches of tensors that lie on the device."""
 
-    def __init__(self, x: Tensor, order: Order) -> None:
-        self.x, self.order = x, order
-        self.num_data: int | None = len(x)
+    def __init__(self, whole: Batch, order: Order) -> None:
+        self.whole, self.order = whole, order
+        self.num_data: int | None = order.num_data
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[Tensor]:
-        """See :class:`Batches`."""
-        for rows in self.order.batches(number, self.x.device)[start:]:
-            yield self.x[rows]
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, but for the first ``start``."""
+        device = self.whole.tensors()[0].device
+        for rows in self.order.batches(number, device)[start:]:
+            yield self.whole.map(lambda value, rows=rows: value[rows])  # type: ignore[misc]
 
     def generators(self) -> list[torch.Generator]:
-        """See :class:`Batches`."""
+        """The random generators, other than the global ones, that decide on the batches."""
         return []
 
 
-class _EpochSampler(Sampler[list[int]]):
-    """The batches of an :class:`Order`, for a ``DataLoader``."""
+class Loaded:
+    """The batches of a loader, as the program takes them."""
 
-    def __init__(self, order: Order) -> None:
-        self.order = order
-        self.at = (1, 0)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        epoch, start = self.at
-        return (rows.tolist() for rows in self.order.batches(epoch)[start:])
-
-    def __len__(self) -> int:
-        return len(self.order.batches(1)) - self.at[1]
-
-
-class LoaderBatches:
-    """The first entries of a loader's batches, on the device."""
-
-    def __init__(self, loader: DataLoader[Any], device: torch.device, dtype: torch.dtype) -> None:
-        self.loader, self.device, self.dtype = loader, device, dtype
+    def __init__(self, loader: DataLoader[Any], module: nn.Module) -> None:
+        self.loader, self.module = loader, module
         self.num_data = _length(loader.dataset)
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[Tensor]:
-        """See :class:`Batches`.  A loader with an order of its own is read from its beginning."""
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """See :class:`InMemory`.  A loader with an order of its own is read from its beginning."""
         sampler = self.loader.batch_sampler
-        if isinstance(sampler, _EpochSampler):
+        if isinstance(sampler, Order):
             sampler.at, start = (number, start), 0
         for distributed in (self.loader.sampler, getattr(sampler, "sampler", None)):
             if isinstance(distributed, DistributedSampler):
@@ -138,10 +110,10 @@ class LoaderBatches:
         iterator = iter(self.loader)
         for _ in islice(iterator, start):  # now, not when the first batch is asked for
             pass
-        return (first_of(b).to(self.device, self.dtype, non_blocking=True) for b in iterator)
+        return (placed(Batch.of(batch), self.module) for batch in iterator)
 
     def generators(self) -> list[torch.Generator]:
-        """See :class:`Batches`."""
+        """See :class:`InMemory`."""
         owners = [self.loader, self.loader.sampler, self.loader.batch_sampler]
         found = (getattr(owner, "generator", None) for owner in owners)
         return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
@@ -150,35 +122,33 @@ class LoaderBatches:
 def make_batches(
     data: Data,
     batch_size: int,
+    module: nn.Module,
     *,
-    device: torch.device,
-    dtype: torch.dtype,
     seed: int = 0,
     shuffle: bool = True,
     rank: int = 0,
     world: int = 1,
     name: str = "The data",
-) -> Batches:
-    """The batches of ``data``.
+) -> InMemory | Loaded:
+    """The batches of ``data`` for one of several processes, as ``module`` takes them.
 
     :raises ValueError: for data that are empty, and for a loader that several processes can not
         share.
     :raises TypeError: for data of another kind.
     """
-    order = partial(Order, seed=seed, rank=rank, world=world)
-    if isinstance(data, (Tensor, np.ndarray)):
-        x = torch.as_tensor(data)
-        if not x.dim() or not x.numel():
-            raise ValueError(f"{name} are empty: their shape is {tuple(x.shape)}")
-        return TensorBatches(x.to(device, dtype), order(len(x), batch_size, shuffle=shuffle))
+    whole = in_memory(data)
+    if whole is not None:
+        if not all(value.numel() for value in whole.tensors()):
+            shapes = ", ".join(str(tuple(value.shape)) for value in whole.tensors())
+            raise ValueError(f"{name} are empty: their shape is {shapes}")
+        order = Order(len(whole), batch_size, seed, shuffle, rank, world)
+        return InMemory(placed(whole, module), order)
     if isinstance(data, DataLoader):
-        if world > 1:
-            data = _shared(data, order, world, name)
-        return LoaderBatches(data, device, dtype)
+        return Loaded(data if world == 1 else _shared(data, seed, rank, world, name), module)
     if not isinstance(data, Dataset):
         raise TypeError(
-            f"{name} must be a tensor, an array, a Dataset or a DataLoader, but got "
-            f"{type(data).__name__}"
+            f"{name} must be a tensor, an array, a tuple or a dict of them, a Dataset or a "
+            f"DataLoader, but got {type(data).__name__}"
         )
     size = _length(data)
     if size is None or isinstance(data, IterableDataset):
@@ -188,15 +158,15 @@ def make_batches(
                 "themselves. Give a DataLoader whose data set gives each process its own part, or "
                 "a data set with __len__ and __getitem__."
             )
-        return LoaderBatches(DataLoader(data, batch_size=batch_size), device, dtype)
+        return Loaded(DataLoader(data, batch_size=batch_size), module)
     if not size:
         raise ValueError(f"{name} are empty: {type(data).__name__} has the length 0")
-    sampler = _EpochSampler(order(size, batch_size, shuffle=shuffle))
-    return LoaderBatches(DataLoader(data, batch_sampler=sampler), device, dtype)
+    order = Order(size, batch_size, seed, shuffle, rank, world)
+    return Loaded(DataLoader(data, batch_sampler=order), module)
 
 
 def _shared(
-    loader: DataLoader[Any], order: Callable[..., Order], world: int, name: str
+    loader: DataLoader[Any], seed: int, rank: int, world: int, name: str
 ) -> DataLoader[Any]:
     """A loader of the same data of which each process gets its share."""
     samplers = (loader.sampler, getattr(loader.batch_sampler, "sampler", None))
@@ -204,34 +174,22 @@ def _shared(
         isinstance(sampler, DistributedSampler) for sampler in samplers
     ):
         return loader  # it sees to this itself
-    kinds = (RandomSampler, SequentialSampler)
-    if type(loader.sampler) not in kinds or loader.batch_size is None:
+    size = _length(loader.dataset)
+    own = type(loader.sampler) not in (RandomSampler, SequentialSampler)
+    if own or loader.batch_size is None or size is None:
         raise ValueError(
             f"{name} come in the order of {type(loader.sampler).__name__}, which "
             f"{world} processes cannot share by themselves. Give the loader a "
             "DistributedSampler, or leave the order to fit: pass the data set."
         )
-    sampler = _EpochSampler(
-        order(
-            _length(loader.dataset),
-            loader.batch_size,
-            shuffle=isinstance(loader.sampler, RandomSampler),
-            drop_last=loader.drop_last,
-        )
-    )
-    return DataLoader(
-        loader.dataset,
-        batch_sampler=sampler,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
-        prefetch_factor=loader.prefetch_factor,
-        persistent_workers=loader.persistent_workers,
-    )
+    shuffle = isinstance(loader.sampler, RandomSampler)
+    order = Order(size, loader.batch_size, seed, shuffle, rank, world, loader.drop_last)
+    kept = [
+        *("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "generator"),
+        *("multiprocessing_context", "prefetch_factor", "persistent_workers"),
+    ]
+    options: dict[str, Any] = {option: getattr(loader, option) for option in kept}
+    return DataLoader(loader.dataset, batch_sampler=order, **options)
 
 
 def _length(data: Any) -> int | None:

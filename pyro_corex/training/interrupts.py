@@ -6,35 +6,55 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 
+@contextmanager
+def _handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Handlers are Python's, and so can only be set in the main thread; elsewhere nothing is."""
+    main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, signal.SIG_DFL if old is None else old)
+
+
 class Interrupts:
-    """Notes the signals that ask a run to stop; a second SIGINT stops at once.
+    """The signal that has asked a run to stop, if one has; a second SIGINT stops at once."""
 
-    Handlers are Python's, and so can only be set in the main thread; elsewhere nothing is noted.
-    """
+    received: int = 0
 
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-    def _note(self, number: int, frame: Any) -> None:
+    def note(self, number: int, frame: Any) -> None:
+        """A handler of signals."""
         if self.received == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number
+
+
+@contextmanager
+def noted() -> Iterator[Interrupts]:
+    """Notes SIGINT and SIGTERM in place of what they would do."""
+    interrupts = Interrupts()
+    with _handled_by(interrupts.note):
+        yield interrupts
+
+
+@contextmanager
+def passed_on(children: Callable[[], Any]) -> Iterator[None]:
+    """Hands SIGINT and SIGTERM to the processes that ``children()`` lists, which end in order."""
+
+    def hand_on(number: int, frame: Any) -> None:
+        for child in children():
+            if child.pid is not None and child.is_alive():
+                os.kill(child.pid, number)
+
+    with _handled_by(hand_on):
+        yield
 
 
 class Stopped(Exception):  # noqa: N818 -- it is no error
@@ -44,11 +64,14 @@ class Stopped(Exception):  # noqa: N818 -- it is no error
         super().__init__(number, message)
         self.number, self.message = number, message
 
-    def reraise(self) -> None:
-        """Ends as the signal would have: SIGINT as ``KeyboardInterrupt``, SIGTERM by exiting."""
-        if self.number == signal.SIGTERM:
-            raise _exit(128 + self.number, self.message) from None
-        raise KeyboardInterrupt(self.message) from None
+    def as_signal(self) -> BaseException:
+        """What the signal would have raised: ``KeyboardInterrupt``, for SIGTERM ``SystemExit``."""
+        if self.number != signal.SIGTERM:
+            return KeyboardInterrupt(self.message)
+        print(self.message, file=sys.stderr)  # SystemExit with a code says nothing
+        error = _Terminated(128 + self.number, self.message)
+        error.code = 128 + self.number
+        return error
 
 
 class _Terminated(SystemExit):
@@ -56,30 +79,3 @@ class _Terminated(SystemExit):
 
     def __str__(self) -> str:
         return str(self.args[1])
-
-
-def _exit(code: int, message: str) -> SystemExit:
-    print(message, file=sys.stderr)  # SystemExit with a code says nothing
-    error = _Terminated(code, message)
-    error.code = code
-    return error
-
-
-@contextmanager
-def passed_on(children: Any) -> Iterator[None]:
-    """Hands SIGINT and SIGTERM to the processes that ``children()`` lists, which end in order."""
-
-    def hand_on(number: int, frame: Any) -> None:
-        for child in children():
-            if child.pid is not None and child.is_alive():
-                os.kill(child.pid, number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {n: signal.signal(n, hand_on) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -6,114 +6,122 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from pyro_corex.batches import Batch, Data, Transform, prepare
 from pyro_corex.objective import CorExELBO
-from pyro_corex.training import checkpoint, random_state
-from pyro_corex.training.data import Batches
+from pyro_corex.training import checkpoint as files
+from pyro_corex.training import random_state
+from pyro_corex.training.checkpoint import Checkpoint, CheckpointError
+from pyro_corex.training.data import InMemory, Loaded, make_batches
 from pyro_corex.training.history import History
-from pyro_corex.training.interrupts import Interrupts, Stopped
+from pyro_corex.training.interrupts import Interrupts, Stopped, noted
+from pyro_corex.training.optimization import Learner, Optimization, all_schedules
 from pyro_corex.training.record import Record
+from pyro_corex.training.runners import Runner
 
 READ_EVERY = 100
 """Steps after which an accelerator is waited for and several processes agree on going on."""
 
-Callback = Callable[[int, nn.Module, dict[str, float]], Any]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What :func:`~pyro_corex.fit` was told, as far as the loop is concerned."""
-
-    epochs: int
-    seed: int
-    transform: Callable[[Tensor], Tensor] | None = None
-    callbacks: Sequence[Callback] = ()
-    patience: int | None = None
-    schedules: Sequence[Any] = ()
-    clip_norm: float | None = None
-    path: Path | None = None
-    every_epochs: int | None = 1
-    every_steps: int | None = None
-    progress: bool = True
-
-
-class Loss(nn.Module):
-    """The loss as a module, whose forward pass is what several processes synchronise on."""
-
-    def __init__(self, module: nn.Module, elbo: CorExELBO, factor: int) -> None:
-        super().__init__()
-        self.module = module
-        self.elbo = elbo
-        self.factor = factor
-        """The number of processes: they average their gradients, but the loss is a sum."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Minus the objective, in nats summed over the batch, times the number of processes."""
-        model: Any = self.module.model
-        guide: Any = self.module.guide
-        loss = self.elbo.differentiable_loss(model, guide, x)
-        return loss if self.factor == 1 else loss * self.factor
+_FORMAT = 2
+"""Of what :meth:`Loop.state_dict` gives."""
 
 
 @dataclass
 class Loop:
-    """A run: what it works with, and where it stands.
+    """A run: what :func:`~pyro_corex.fit` was told, and where it stands; it saves and loads itself.
 
-    :param fabric: of :mod:`lightning_fabric`; ``loss`` and ``optimiser`` are set up by it.
+    :param checkpoint: as :meth:`Checkpoint.looked_up` gives it.
+    :param callbacks: functions that are called after each epoch, and loggers.
     """
 
-    fabric: Any
-    loss: nn.Module
     module: nn.Module
+    data: Data
     elbo: CorExELBO
-    optimiser: Any
-    lr_schedule: Any
-    data: Batches
-    validation: Batches | None
-    settings: Settings
-    told: dict[str, Any]
-    """What has to be the same when the run goes on."""
+    epochs: int
+    batch_size: int
+    lr: float
+    seed: int
+    transform: Transform | None
+    validation: Data | None
+    patience: int | None
+    optimization: Optimization
+    checkpoint: Checkpoint | None
+    callbacks: Sequence[Any]
+    progress: bool
 
-    epoch: int = 1
-    batch: int = 0
+    epoch: int = field(default=1, init=False)
+    batch: int = field(default=0, init=False)
     """Batches of this epoch that are done."""
-    record: Record = field(default_factory=Record)
-    history: History = field(default_factory=History)
-    best: dict[str, Any] | None = None
-    waited: int = 0
+    waited: int = field(default=0, init=False)
     """Epochs since the best one."""
-    epoch_random: dict[str, Any] | None = None
+    best: dict[str, Any] | None = field(default=None, init=False)
+    record: Record = field(default_factory=Record, init=False)
+    history: History = field(default_factory=History, init=False)
+    epoch_random: dict[str, Any] | None = field(default=None, init=False)
     """The random states at the beginning of this epoch."""
-    resume_random: dict[str, Any] | None = None
+    resume_random: dict[str, Any] | None = field(default=None, init=False)
     """Those to go on with after the batches that are done were passed over."""
-    saved_at: tuple[int, int] | None = None
+    saved_at: tuple[int, int] | None = field(default=None, init=False)
     """Epoch and batch of the last checkpoint."""
-    stepped: bool = False
+    stepped: bool = field(default=False, init=False)
 
-    def __post_init__(self) -> None:
-        self.world: int = self.fabric.world_size
-        self.device: torch.device = self.fabric.device
-        self.at_once = self.world == 1 and self.device.type == "cpu"
+    def run(self, runner: Runner) -> History:
+        """Trains until the last epoch, or until ``patience`` or a signal ends it.
 
-    def run(self, interrupts: Interrupts) -> History:
-        """Trains until the last epoch, or until ``patience`` or a signal ends it."""
-        settings = self.settings
-        epochs = range(self.epoch, settings.epochs + 1) if not self.history.stopped_early else ()
-        show = settings.progress and self.fabric.global_rank == 0
+        The module is left in evaluation mode.
+        """
+        self.runner = runner
+        num_data = self.elbo.num_data
+        with (
+            random_state.seeded(self.seed, runner.device, runner.rank),
+            runner.computing(self.module),
+            noted() as interrupts,
+        ):
+            try:
+                self._start()
+                self._train(interrupts)
+            finally:
+                self.elbo.num_data = num_data
+                self.module.eval()
+                for logger in self._loggers():
+                    logger.finalize("success")
+        return self.history
+
+    def _start(self) -> None:
+        runner = self.runner
+        self.learner = Learner(self.module, self.elbo, self.optimization, self.lr, runner)
+        self.prepare = prepare(self.module, self.transform)
+        read = partial(make_batches, batch_size=self.batch_size, module=self.module)
+        read = partial(read, seed=self.seed, rank=runner.rank, world=runner.world)
+        self.batches, self.held_out = read(self.data), None
+        if self.validation is not None:
+            self.held_out = read(self.validation, shuffle=False, name="The validation data")
+        if self.elbo.num_data is None:
+            self.elbo.num_data = self.batches.num_data
+        self.at_once = runner.world == 1 and runner.device.type == "cpu"
+        if self.checkpoint is not None:
+            if runner.rank == 0:
+                files.remove_leftovers(self._path)
+            if self.checkpoint.resume:
+                self.load_state_dict(files.read(self._path))
+
+    def _train(self, interrupts: Interrupts) -> None:
+        left = 0 if self.history.stopped_early else self.epochs
         with tqdm(
-            epochs,
-            disable=not show,
+            range(self.epoch, left + 1),
+            disable=not self.progress or self.runner.rank > 0,
             unit="epoch",
             dynamic_ncols=True,
             initial=self.epoch - 1,
-            total=settings.epochs,
+            total=self.epochs,
         ) as bar:
             for _ in bar:
                 record = self._epoch(interrupts)
@@ -121,65 +129,68 @@ class Loop:
                 if self.history.stopped_early:
                     break
         if self.best is not None:
-            self.module.load_state_dict(self.best)
-        return self.history
+            self.learner.parts.load_state_dict(self.best)
 
     # ------------------------------------------------------------------ an epoch
 
     def _epoch(self, interrupts: Interrupts) -> dict[str, float]:
-        start = time.perf_counter()
-        number = self.epoch
-        self.module.train()
+        start, number = time.perf_counter(), self.epoch
         with pyro.validation_enabled(False):
-            for x in self._batches():
-                self._step(x)
+            for batch in self._batches():
+                self._step(batch)
                 self._after_step(interrupts)
             self._read()
             if not len(self.record):
                 raise ValueError("The data are empty: there is no batch to train on")
             averages = self._averages(self.record)
-            losses = self.record.losses()
-            if self.world > 1:
-                losses = torch.stack(self._gather(losses)).sum(0)
+            losses = torch.stack(self.runner.gather(self.record.losses())).sum(0)
             self.history.losses += losses.tolist()
             if self.stepped:  # in this process: all steps of the epoch may be from before it
                 self.history.terms = self.elbo.last_terms.without_data()
-            if self.validation is not None:
-                found = self._evaluate(self.validation)
+            if self.held_out is not None:
+                found = self._evaluate(self.held_out)
                 averages |= {f"val_{name}": value for name, value in found.items()}
         averages["seconds"] = time.perf_counter() - start
         self.history.epochs.append(averages)
-        for logger in self.fabric.loggers:
-            logger.log_metrics({**averages, "epoch": number}, step=self.history.steps)
-        for callback in self.settings.callbacks:
-            callback(number, self.module, averages)
-        self._schedule_epoch(averages)
-        self._note_best(averages)
+        self._tell(number, averages)
+        objective = averages.get("val_objective", averages["objective"])
+        self.learner.epoch_done(objective)
+        if self.held_out is not None:
+            self._note_best(objective)
         self.epoch, self.batch, self.record = number + 1, 0, Record()
         self.epoch_random = self.resume_random = None
-        every = self.settings.every_epochs
-        last = number == self.settings.epochs or self.history.stopped_early
-        if self.settings.path is not None and (last or (every and number % every == 0)):
+        every = self.checkpoint.every if self.checkpoint else None
+        last = number == self.epochs or self.history.stopped_early
+        if self.checkpoint and (last or (every and number % every == 0)):
             self.save()
         self._stop_if_asked(interrupts, agree=True)
         return averages
 
-    def _batches(self) -> Iterator[Tensor]:
+    def _tell(self, number: int, averages: dict[str, float]) -> None:
+        for logger in self._loggers():
+            logger.log_metrics({**averages, "epoch": number}, step=self.history.steps)
+        for callback in self.callbacks:
+            if not hasattr(callback, "log_metrics"):
+                callback(number, self.module, averages)
+
+    def _loggers(self) -> list[Any]:
+        return [each for each in self.callbacks if hasattr(each, "log_metrics")]
+
+    def _batches(self) -> Iterator[Batch]:
         """The batches of this epoch that are not done yet."""
-        generators = self.data.generators()
+        device, generators = self.runner.device, self.batches.generators()
         if self.epoch_random is not None:
-            random_state.restore(self.epoch_random, self.device, generators)
+            random_state.restore(self.epoch_random, device, generators)
         else:
-            self.epoch_random = random_state.capture(self.device, generators)
-        batches = self._guarded(lambda: self.data.epoch(self.epoch, self.batch))
-        first = next(batches)
-        assert first is None
+            self.epoch_random = random_state.capture(device, generators)
+        batches = self._guarded(lambda: self.batches.epoch(self.epoch, self.batch))
+        next(batches)  # passes over those that are done
         if self.resume_random is not None:
-            random_state.restore(self.resume_random, self.device, generators)
+            random_state.restore(self.resume_random, device, generators)
             self.resume_random = None
         return batches  # type: ignore[return-value]
 
-    def _guarded(self, make: Callable[[], Iterable[Tensor]]) -> Iterator[Tensor | None]:
+    def _guarded(self, make: Callable[[], Iterable[Batch]]) -> Iterator[Batch | None]:
         """The batches, with errors that say where they happened; ``None`` comes first."""
         try:
             batches = make()
@@ -193,24 +204,13 @@ class Loop:
 
     # ------------------------------------------------------------------ a step
 
-    def _step(self, x: Tensor) -> None:
-        settings = self.settings
-        x = x if settings.transform is None else settings.transform(x)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss = self.loss(x)
-        self.record.add(loss if self.world == 1 else loss / self.world, self.elbo)
+    def _step(self, batch: Batch) -> None:
+        world = self.runner.world
+        loss = self.learner.compute(self.prepare(batch))
+        self.record.add(loss if world == 1 else loss / world, self.elbo)
         if self.at_once and not math.isfinite(loss.item()):
             self._read()  # raises before anything is spoilt
-        self.fabric.backward(loss)
-        if settings.clip_norm is not None:
-            self.fabric.clip_gradients(
-                self.loss, self.optimiser, max_norm=settings.clip_norm, error_if_nonfinite=False
-            )
-        self.optimiser.step()
-        if self.lr_schedule is not None and not _per_epoch(self.lr_schedule):
-            self.lr_schedule.step()
-        for schedule in settings.schedules:
-            schedule.step()
+        self.learner.update(loss)
         self.batch += 1
         self.history.steps += 1
         self.stepped = True
@@ -219,81 +219,65 @@ class Loop:
         agree = self.record.unread >= READ_EVERY
         if agree:
             self._read()
-        every = self.settings.every_steps
-        if self.settings.path is not None and every and self.history.steps % every == 0:
+        every = self.checkpoint.every_steps if self.checkpoint else None
+        if every and self.history.steps % every == 0:
             self.save()
         self._stop_if_asked(interrupts, agree)
-
-    def _schedule_epoch(self, averages: dict[str, float]) -> None:
-        if self.lr_schedule is not None and _per_epoch(self.lr_schedule):
-            self.lr_schedule.step(-averages.get("val_objective", averages["objective"]))
 
     # ------------------------------------------------------------------ stopping
 
     def _stop_if_asked(self, interrupts: Interrupts, agree: bool) -> None:
-        number = interrupts.received or 0
-        if self.world > 1:  # all have to stop after the same step
-            if not agree:
-                return
-            number = self._largest(number)
+        number = interrupts.received
+        if self.runner.world > 1:  # all have to stop after the same step
+            number = max(self.runner.gather(number)) if agree else 0
         if not number:
             return
-        if self.settings.path is not None and self.saved_at != (self.epoch, self.batch):
+        if self.checkpoint and self.saved_at != (self.epoch, self.batch):
             self.save()
         done = f"after step {self.history.steps}" + (
             f" (batch {self.batch} of epoch {self.epoch})" if self.batch else ""
         )
-        raise Stopped(
-            number,
-            f"Training was interrupted {done}. "
-            + (
-                self._where_to_go_on().strip() or "No checkpoint was asked for: fit(checkpoint=...)"
-            ),
-        )
+        where = self._where_to_go_on() or " No checkpoint was asked for: fit(checkpoint=...)"
+        raise Stopped(number, f"Training was interrupted {done}.{where}")
 
     def _where_to_go_on(self) -> str:
-        if self.saved_at is None or self.settings.path is None:
+        if self.saved_at is None or self.checkpoint is None:
             return ""
         return (
-            f" The last good state is in {self.settings.path}: go on from there with "
-            f"fit(..., checkpoint={str(self.settings.path)!r}, resume=True)"
+            f" The last good state is in {self._path}: go on from there with "
+            f"fit(..., checkpoint=Checkpoint({str(self._path)!r}, resume=True))"
         )
 
     def _read(self) -> None:
         """Looks at the steps since the last time, and raises where one is not finite."""
         before = self.history.steps - self.batch  # steps of earlier epochs
         found = self.record.read()
-        step, why = (before + found[0] + 1, found[1]) if found else (0, "")
-        if self.world > 1:
-            if not self._largest(step):
-                return
-            words = self._gather((step, why))
-            step, why = min(word for word in words if word[0])
-        if step:
-            batch = step - before
+        own = (before + found[0] + 1, found[1]) if found else (math.inf, "")
+        step, why = min(self.runner.gather(own))
+        if step < math.inf:
             raise ValueError(
-                f"The loss is not finite at step {step} (batch {batch} of epoch {self.epoch}): "
-                f"{why}. Check the data and the parameters for NaN and for values outside a "
-                "support, lower the learning rate, or give clip_norm." + self._where_to_go_on()
+                f"The loss is not finite at step {step} (batch {step - before} of epoch "
+                f"{self.epoch}): {why}. Check the data and the parameters for NaN and for values "
+                "outside a support, lower the learning rate, or give clip_norm."
+                + self._where_to_go_on()
             )
 
     # ------------------------------------------------------------------ validation
 
     @torch.no_grad()
-    def _evaluate(self, batches: Batches) -> dict[str, float]:
+    def _evaluate(self, batches: InMemory | Loaded) -> dict[str, float]:
         """The terms on the validation data, with the same noise each time."""
-        self.module.eval()
+        self.learner.parts.eval()
         record = Record()
         model: Any = self.module.model
         guide: Any = self.module.guide
-        transform = self.settings.transform
-        seed = 0x7C_B0_5EED + self.settings.seed  # not that of the training noise
-        with random_state.seeded(seed, self.device, self.fabric.global_rank):
-            for x in batches.epoch(1):
-                x = x if transform is None else transform(x)
-                record.add(self.elbo.differentiable_loss(model, guide, x), self.elbo)
+        seed = 0x7C_B0_5EED + self.seed  # not that of the training noise
+        with random_state.seeded(seed, self.runner.device, self.runner.rank):
+            for batch in map(self.prepare, batches.epoch(1)):
+                loss = self.elbo.differentiable_loss(model, guide, *batch.args, **batch.kwargs)
+                record.add(loss, self.elbo)
             found = record.read()
-        self.module.train()
+        self.learner.parts.train()
         if not len(record):
             raise ValueError("The validation data are empty: there is no batch to evaluate on")
         if found:
@@ -304,64 +288,131 @@ class Loop:
         return self._averages(record)
 
     def _averages(self, record: Record) -> dict[str, float]:
-        totals = record.totals()
-        if self.world > 1:
-            totals = torch.stack(self._gather(totals)).sum(0)
-        return record.averages(totals, self.elbo.num_particles)
+        totals: list[Tensor] = self.runner.gather(record.totals())
+        return record.averages(torch.stack(totals).sum(0))
 
-    def _note_best(self, averages: dict[str, float]) -> None:
-        if "val_objective" not in averages:
-            return
+    def _note_best(self, objective: float) -> None:
         history = self.history
         best = history.best_epoch
-        value = averages["val_objective"]
-        if best is None or value > history.epochs[best - 1]["val_objective"]:
+        if best is None or objective > history.epochs[best - 1]["val_objective"]:
             history.best_epoch, self.waited = self.epoch, 0
-            if self.settings.patience is not None:
-                state = self.module.state_dict()
-                self.best = {name: tensor.detach().clone() for name, tensor in state.items()}
+            if self.patience is not None:
+                self.best = self.learner.parameters_copied()
         else:
             self.waited += 1
-            patience = self.settings.patience
-            history.stopped_early = patience is not None and self.waited >= patience
-
-    # ------------------------------------------------------------------ several processes
-
-    def _largest(self, number: int) -> int:
-        value = torch.tensor(number, device=self.device)
-        return int(self.fabric.all_reduce(value, reduce_op="max"))
-
-    def _gather(self, value: Any) -> list[Any]:
-        found: list[Any] = [None] * self.world
-        torch.distributed.all_gather_object(found, value)
-        return found
+            history.stopped_early = self.patience is not None and self.waited >= self.patience
 
     # ------------------------------------------------------------------ checkpoints
+
+    @property
+    def _path(self) -> Any:
+        assert self.checkpoint is not None
+        return self.checkpoint.path
 
     def save(self) -> None:
         """Writes a checkpoint, unless the parameters have become NaN."""
         self._read()
-        path = self.settings.path
-        assert path is not None
-        own = {
-            "random": random_state.capture(self.device, self.data.generators()),
-            "epoch_random": self.epoch_random if self.batch else None,
-            "record": self.record.state_dict(),
-        }
-        processes = [own] if self.world == 1 else self._gather(own)
-        bad = checkpoint.not_finite(self.module)
+        bad = self.learner.not_finite()
         if bad:
             raise ValueError(
                 f"The parameter {bad!r} is not finite after step {self.history.steps} (batch "
                 f"{self.batch} of epoch {self.epoch}), though the loss was before it. Lower the "
                 f"learning rate, or give clip_norm.{self._where_to_go_on()}"
             )
-        if self.fabric.global_rank == 0:
-            checkpoint.write(self, path, processes)
+        state = self.state_dict()
+        if self.runner.rank == 0:
+            try:
+                files.write(self._path, state)
+            except OSError as error:
+                after = f"Training stopped after step {self.history.steps}"
+                error.strerror = f"{error.strerror}. {after}"
+                raise
         self.saved_at = (self.epoch, self.batch)
-        if self.world > 1:
-            self.fabric.barrier()
+        self.runner.gather(None)  # all wait for the file
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run stands, as data; all processes have to ask for it together."""
+        own = {
+            "random": random_state.capture(self.runner.device, self.batches.generators()),
+            "epoch_random": self.epoch_random if self.batch else None,
+            "record": self.record.state_dict(),
+        }
+        history = {name: value for name, value in vars(self.history).items() if name != "terms"}
+        history["losses"] = torch.tensor(history["losses"], dtype=torch.float64)
+        return {
+            "kind": "checkpoint",
+            "told": self._told(),
+            **self.learner.state_dict(),
+            "processes": self.runner.gather(own),
+            "best": self.best,
+            "place": {"epoch": self.epoch, "batch": self.batch, "waited": self.waited},
+            "history": history,
+        }
 
-def _per_epoch(schedule: Any) -> bool:
-    return isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts the run where a checkpoint says that it stood.
+
+        :raises CheckpointError: where it is none, or of another run.
+        """
+        if state.get("kind") != "checkpoint":
+            raise CheckpointError(
+                f"{self._path} holds a module, as save wrote it, but no run to go on with. Load it "
+                "with load(path, module), and start a run with another checkpoint=..."
+            )
+        files.compare(self.module, state, self._path)
+        self._compare(state["told"])
+        self.learner.load_state_dict(state, self._path)
+        own = state["processes"][self.runner.rank]
+        self.resume_random, self.epoch_random = own["random"], own["epoch_random"]
+        self.record = Record(**own["record"])
+        self.best = state["best"]
+        for name, value in state["place"].items():
+            setattr(self, name, value)
+        for name, value in state["history"].items():
+            setattr(self.history, name, value.tolist() if isinstance(value, Tensor) else value)
+        self.saved_at = (self.epoch, self.batch)
+        if self.epoch_random is None:  # between two epochs
+            generators = self.batches.generators()
+            random_state.restore(own["random"], self.runner.device, generators)
+            self.resume_random = None
+
+    def _told(self) -> dict[str, Any]:
+        """What makes this run this one, as data."""
+        return {
+            "the format": _FORMAT,
+            "seed": self.seed,
+            "the number of data": self.batches.num_data,
+            "batch_size": None if isinstance(self.data, DataLoader) else self.batch_size,
+            **self.learner.described(),
+        }
+
+    def _compare(self, saved: dict[str, Any]) -> None:
+        given = self._told()
+        different = [
+            f"{name} was {saved.get(name)!r} and is {given.get(name)!r}"
+            for name in {**saved, **given}
+            if saved.get(name) != given.get(name)
+        ]
+        if different:
+            raise CheckpointError(
+                f"{self._path} is of another run: {'; '.join(different)}. To go on with that run, "
+                "call fit as it was called (epochs may be more); to start another from its "
+                "parameters, load(path, module) and give another checkpoint=..."
+            )
+
+    # ------------------------------------------------------------------ other processes
+
+    def trained(self) -> list[Any]:
+        """The state of all that training changes, to be brought back from another process."""
+        return [part.state_dict() for part in self._changing()]
+
+    def bring_back(self, states: list[Any]) -> None:
+        """Puts :meth:`trained` of another process here."""
+        for part, state in zip(self._changing(), states, strict=True):
+            part.load_state_dict(state)
+        self.module.eval()
+
+    def _changing(self) -> list[Any]:
+        given = all_schedules(self.elbo, self.optimization)
+        own = [part for _, part in files.schedules(self.module)]
+        return [self.module, self.elbo.regularizer_modules, *own, *filter(files.is_schedule, given)]

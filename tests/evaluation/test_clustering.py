@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_corex.evaluation import cluster_accuracy, contingency
+from pyro_corex.evaluation import cluster_accuracy
 
 
 def test_a_relabelled_clustering_is_perfect():
@@ -24,10 +24,6 @@ def test_matches_the_best_of_all_assignments(seed):
 
 def test_clusters_without_a_class_count_as_wrong():
     assert cluster_accuracy([0, 0, 1, 1], [0, 2, 1, 1]) == 0.75
-
-
-def test_contingency_counts():
-    assert contingency([0, 0, 1], [5, 6, 6]).tolist() == [[1, 1], [0, 1]]
 
 
 @pytest.mark.parametrize(("labels", "clusters"), [([], []), ([0, 1], [0]), ([[0]], [[0]])])

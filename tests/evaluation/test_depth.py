@@ -8,8 +8,9 @@ import torch
 
 import pyro_corex as pc
 from pyro_corex.datasets import layered
-from pyro_corex.evaluation import Bound, Depth, Trial
-from pyro_corex.programs import GroupedDecoder, LearnedNormal, mlp, mlp_encoder
+from pyro_corex.evaluation import Depth, Trial
+from pyro_corex.information import Estimate
+from pyro_corex.programs import GroupedDecoder, LearnedNormalLikelihood, mlp, mlp_encoder
 
 SIZES = (18, 6, 2, 1)
 
@@ -23,7 +24,7 @@ def make_layer(level):
 def choose(data, layers=make_layer, **options):
     torch.manual_seed(0)
     defaults = {
-        "likelihood": LearnedNormal(18),
+        "likelihood": LearnedNormalLikelihood(18),
         "epochs": 6,
         "lr": 2e-2,
         "batch_size": 256,
@@ -119,7 +120,7 @@ def test_data_with_no_density_need_no_margin_for_it():
 
 
 def test_a_trial_pays_beyond_its_margin():
-    trial = Trial(1, Bound(1.0, 0.1), None, 0.9)
+    trial = Trial(1, Estimate(1.0, 0.1), None, 0.9)
     assert trial.pays
     assert not dataclasses.replace(trial, margin=1.0).pays
 

@@ -3,11 +3,10 @@ import math
 import pytest
 import torch
 
+from benchmarks.scores_by_drawing import beta_vae_score, factor_vae_score
 from pyro_corex.evaluation import (
-    beta_vae_score,
     dci,
     factor_information,
-    factor_vae_score,
     matched_information,
     mutual_information_gap,
 )

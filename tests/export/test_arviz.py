@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import pyro_corex as pc
-from pyro_corex.programs import Categorical, mlp_decoder, mlp_encoder
+from pyro_corex.programs import CategoricalLikelihood, mlp_decoder, mlp_encoder
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # ArviZ 0.23 tells once a day that 1.0 is coming
@@ -30,7 +30,7 @@ def anchored():
 
 def of_states():
     decoder = mlp_decoder([2, 6], n_params=3)
-    return pc.CorExVAE(mlp_encoder([6, 2]), decoder, 2, likelihood=Categorical(3))
+    return pc.CorExVAE(mlp_encoder([6, 2]), decoder, 2, likelihood=CategoricalLikelihood(3))
 
 
 class Own:

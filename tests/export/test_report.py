@@ -11,7 +11,7 @@ import torch
 
 import pyro_corex as pc
 from pyro_corex.export.pictures import image_shape
-from pyro_corex.programs import Categorical, mlp_decoder, mlp_encoder
+from pyro_corex.programs import CategoricalLikelihood, mlp_decoder, mlp_encoder
 
 
 def vae(width=6, **options):
@@ -113,7 +113,7 @@ def test_grey_values_under_a_bernoulli_get_no_bound(tmp_path):
 
 def test_states_have_means_and_samples(tmp_path):
     decoder = mlp_decoder([2, 6], n_params=3)
-    module = pc.CorExVAE(mlp_encoder([6, 2]), decoder, 2, likelihood=Categorical(3))
+    module = pc.CorExVAE(mlp_encoder([6, 2]), decoder, 2, likelihood=CategoricalLikelihood(3))
     page = written(module, torch.randint(0, 3, (50, 6)).float(), tmp_path)
     assert {"Traversals", "Samples"} <= set(headings(page))
     assert "nan" not in page

@@ -82,7 +82,7 @@ def test_sample_uses_the_global_state_by_default(gaussian, discrete):
             draws.append(post.sample(5))
         assert torch.equal(*draws)
         assert post.sample(0).shape == (0, draws[0].shape[1])
-        with pytest.raises(ValueError, match="must not be negative, but is -1"):
+        with pytest.raises(ValueError, match="must not be negative, but got -1"):
             post.sample(-1)
 
 
@@ -93,7 +93,7 @@ def test_log_prob_in_blocks(gaussian, generator, monkeypatch):
     torch.testing.assert_close(post.log_prob(z), want)
     monkeypatch.setattr("pyro_corex.information.aggregate._ELEMENTS", 100)
     torch.testing.assert_close(post.log_prob(z), want)
-    with pytest.raises(ValueError, match=r"shape \(n, 3\), but has \(3,\)"):
+    with pytest.raises(ValueError, match=r"shape \(n, 3\), but got \(3,\)"):
         post.log_prob(z[0])
 
 
@@ -198,8 +198,15 @@ def test_from_data_takes_tensors_and_loaders(generator):
     torch.testing.assert_close(post.mean, want.mean(0))
     torch.testing.assert_close(post.variance, (0.1 + want**2).square().mean(0) + want.var(0, False))
     loader = DataLoader(TensorDataset(x, torch.arange(2_500)), batch_size=300)
-    for data in (loader, [x[:1000], x[1000:]], iter([{0: x}[0]])):
-        other = AggregatePosterior.from_data(module, data)
+    with pytest.raises(TypeError, match=r"encode\(x\) does not take them.*transform=lambda x, \*"):
+        AggregatePosterior.from_data(module, loader)
+    for data, select in (
+        (loader, lambda x, *_: x),
+        ([x[:1000], x[1000:]], None),
+        (iter([x]), None),
+        ({"x": x}, None),
+    ):
+        other = AggregatePosterior.from_data(module, data, transform=select)
         torch.testing.assert_close(other.mean, post.mean)
     module.batches.clear()
     AggregatePosterior.from_data(module, x[:10], batch_size=4)
@@ -276,19 +283,21 @@ def test_from_data_refuses_other_data():
         AggregatePosterior.from_data(Encoder(), [])
     with pytest.raises(ValueError, match=r"shape \(N, ...\)"):
         AggregatePosterior.from_data(Encoder(), torch.tensor(0.0))
-    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, but is 0"):
+    with pytest.raises(ValueError, match="batch_size must be an integer >= 1, but got 0"):
         AggregatePosterior.from_data(Encoder(), torch.zeros(3, 4), batch_size=0)
-    with pytest.raises(ValueError, match=r"batch_size must be an integer .*, but is 'big'"):
+    with pytest.raises(ValueError, match=r"batch_size must be an integer .*, but got 'big'"):
         AggregatePosterior.from_data(Encoder(), torch.zeros(3, 4), batch_size="big")
-    with pytest.raises(TypeError, match="begin with one, but is dict"):
-        AggregatePosterior.from_data(Encoder(), [{"x": torch.zeros(3, 4)}])
-    with pytest.raises(TypeError, match="begin with one, but is tuple"):
+    with pytest.raises(TypeError, match=r"encode\(x\) does not take them.*transform=lambda \*\*"):
+        AggregatePosterior.from_data(Encoder(), [{"z": torch.zeros(3, 4)}])
+    with pytest.raises(TypeError, match="a tuple or a mapping of tensors, but got tuple"):
         AggregatePosterior.from_data(Encoder(), [()])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_encodings_in_a_file_are_those_in_memory(generator, tmp_path, monkeypatch, dtype):
-    monkeypatch.setattr("pyro_corex.information.storage._BYTES", 10_000)  # several turned blocks
+    monkeypatch.setattr(
+        "pyro_corex.information.memory_maps._BYTES", 10_000
+    )  # several turned blocks
     x = torch.randn(1_500, 4, generator=generator, dtype=torch.float64)
     module = Encoder(lambda a, b: Normal(a.to(dtype), b.to(dtype))).double()
     disk = AggregatePosterior.from_data(module, x, batch_size=400, storage=tmp_path)
@@ -376,7 +385,7 @@ def test_storage_says_what_is_wrong(generator, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pyro_corex.information.storage._reserve", full)
+    monkeypatch.setattr("pyro_corex.information.memory_maps._reserve", full)
     with pytest.raises(OSError, match="No space left"):
         AggregatePosterior.from_data(Encoder(), x, storage=tmp_path)
     assert not list(tmp_path.iterdir())
@@ -388,5 +397,5 @@ def test_from_data_takes_arrays_and_data_sets(generator):
     want = AggregatePosterior.from_data(module, x).mean
     for data in (x.numpy(), TensorDataset(x)):
         torch.testing.assert_close(AggregatePosterior.from_data(module, data).mean, want)
-    with pytest.raises(TypeError, match="a Dataset or an iterable of batches, but is int"):
+    with pytest.raises(TypeError, match="a Dataset or an iterable of batches, but got int"):
         AggregatePosterior.from_data(module, 3)

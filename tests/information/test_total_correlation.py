@@ -164,7 +164,7 @@ def test_sample_refuses(x, kind, match):
 def test_aggregate_is_the_direct_sum(generator, monkeypatch):
     z, loc, scale = encoders(50, 3, generator)
     want = exact(z, loc, scale)
-    monkeypatch.setattr("pyro_corex.information._pairwise._ELEMENTS", 100)  # many blocks
+    monkeypatch.setattr("pyro_corex.information.pairwise._ELEMENTS", 100)  # many blocks
     got = info.aggregate_total_correlation(z, loc, scale)
     torch.testing.assert_close(got.value, want.mean())
     torch.testing.assert_close(got.stderr, want.std() / math.sqrt(50))
@@ -201,7 +201,7 @@ def test_aggregate_against_a_gaussians_closed_form(generator):
 def test_aggregate_refuses(generator):
     z, loc, scale = encoders(5, 2, generator)
     function = info.aggregate_total_correlation
-    with pytest.raises(ValueError, match=r"shape \(S, 2\), but has shape \(5, 1\)"):
+    with pytest.raises(ValueError, match=r"shape \(S, 2\), but got shape \(5, 1\)"):
         function(z[:, :1], loc, scale)
     with pytest.raises(ValueError, match="at least two draws"):
         function(z[:1], loc, scale)
@@ -322,18 +322,18 @@ def test_minibatch_refuses():
         info.minibatch_total_correlation(x[:1], x[:1], x[:1], 10)
     with pytest.raises(ValueError, match="n_data = 3 is less than the batch of 4"):
         info.minibatch_total_correlation(x, x, x, 3)
-    with pytest.raises(ValueError, match='"stratified" or "weighted", but is \'mss\''):
+    with pytest.raises(ValueError, match='"stratified" or "weighted", but got \'mss\''):
         info.minibatch_total_correlation(x, x, x, 10, "mss")
-    with pytest.raises(ValueError, match=r"shape \(B, B, m\), but has \(4, 3\)"):
+    with pytest.raises(ValueError, match=r"shape \(B, B, m\), but got \(4, 3\)"):
         info.pairwise_total_correlation(x, 10)
-    with pytest.raises(ValueError, match=r"shape \(B, B, m\), but has \(4, 3, 1\)"):
+    with pytest.raises(ValueError, match=r"shape \(B, B, m\), but got \(4, 3, 1\)"):
         info.pairwise_total_correlation(x[:, :, None], 10)
 
 
 @pytest.mark.parametrize("method", ["stratified", "weighted"])
 @pytest.mark.parametrize("elements", [1, 1 << 16])
 def test_gaussian_pairs_in_blocks_are_the_general_way(generator, monkeypatch, method, elements):
-    monkeypatch.setattr("pyro_corex.information._normal_pairs._ELEMENTS", elements)
+    monkeypatch.setattr("pyro_corex.information.pairwise._PAIRS", elements)
     z = torch.randn(7, 3, generator=generator, dtype=torch.float64).requires_grad_()
     loc = torch.randn(7, 3, generator=generator, dtype=torch.float64).requires_grad_()
     scale = (torch.rand(7, 3, generator=generator, dtype=torch.float64) + 0.05).requires_grad_()

@@ -7,20 +7,20 @@ import torch
 from torch import Tensor
 
 from pyro_corex.programs import (
-    Bernoulli,
-    Categorical,
-    ContinuousBernoulli,
-    LearnedNormal,
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    ContinuousBernoulliLikelihood,
+    LearnedNormalLikelihood,
     Likelihood,
-    Normal,
+    NormalLikelihood,
 )
 from pyro_corex.programs.likelihoods import make_likelihood
 
 LOGITS = torch.tensor([-6.0, -2.5, -0.3, -1e-4, 0.0, 0.7, 3.0, 6.0], dtype=torch.float64)
 
 
-def learned() -> LearnedNormal:
-    return LearnedNormal(len(LOGITS), init_scale=0.5).double()
+def learned() -> LearnedNormalLikelihood:
+    return LearnedNormalLikelihood(len(LOGITS), init_scale=0.5).double()
 
 
 # ---------------------------------------------------------------------- the density
@@ -29,7 +29,7 @@ def learned() -> LearnedNormal:
 def test_bernoulli():
     x = torch.tensor([0.0, 1.0]).double()[:, None]
     expected = scipy.stats.bernoulli.logpmf(x.numpy(), LOGITS.sigmoid().numpy())
-    np.testing.assert_allclose(Bernoulli()(LOGITS).log_prob(x), expected, rtol=1e-10)
+    np.testing.assert_allclose(BernoulliLikelihood()(LOGITS).log_prob(x), expected, rtol=1e-10)
 
 
 def test_continuous_bernoulli():
@@ -39,26 +39,26 @@ def test_continuous_bernoulli():
     ratio = np.full_like(p, 2.0)  # its limit at p = 1/2
     ratio[away] = 2 * np.arctanh(1 - 2 * p[away]) / (1 - 2 * p[away])
     expected = np.log(ratio) + x.numpy() * np.log(p) + (1 - x.numpy()) * np.log1p(-p)
-    got = ContinuousBernoulli()(LOGITS).log_prob(x)
+    got = ContinuousBernoulliLikelihood()(LOGITS).log_prob(x)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_categorical():
     params = torch.randn(5, 4).double()
-    got = Categorical(4)(params).log_prob(torch.tensor([0.0, 1.0, 2.0, 3.0, 1.0]))
+    got = CategoricalLikelihood(4)(params).log_prob(torch.tensor([0.0, 1.0, 2.0, 3.0, 1.0]))
     torch.testing.assert_close(got, params.log_softmax(-1)[range(5), [0, 1, 2, 3, 1]])
 
 
 def test_normal():
     x = torch.linspace(-3, 3, 13).double()[:, None]
     expected = scipy.stats.norm.logpdf(x.numpy(), LOGITS.numpy(), 0.5)
-    np.testing.assert_allclose(Normal(0.5)(LOGITS).log_prob(x), expected, rtol=1e-10)
+    np.testing.assert_allclose(NormalLikelihood(0.5)(LOGITS).log_prob(x), expected, rtol=1e-10)
 
 
 def test_normal_is_squared_error():
     """Differences of its log density are those of -(x - loc)² / 2 scale²."""
     x = torch.randn(20, 8).double()
-    log_prob = Normal(0.7)(LOGITS).log_prob(x)
+    log_prob = NormalLikelihood(0.7)(LOGITS).log_prob(x)
     error = (x - LOGITS) ** 2 / (2 * 0.7**2)
     constant = (log_prob + error).flatten()
     torch.testing.assert_close(constant, constant[:1].expand_as(constant))
@@ -75,7 +75,7 @@ def test_learned_normal():
 
 
 def test_learned_normal_starts_at_its_scale_and_learns():
-    common = LearnedNormal(init_scale=0.25)
+    common = LearnedNormalLikelihood(init_scale=0.25)
     assert common.log_scale.shape == ()
     fn = common(torch.zeros(5))
     torch.testing.assert_close(fn.scale, torch.full((5,), 0.25))
@@ -84,8 +84,8 @@ def test_learned_normal_starts_at_its_scale_and_learns():
 
 
 QUADRATURE: dict[str, tuple[Callable[[], Likelihood], float, float]] = {
-    "continuous_bernoulli": (ContinuousBernoulli, 0.0, 1.0),
-    "normal": (lambda: Normal(0.5), -20.0, 20.0),
+    "continuous_bernoulli": (ContinuousBernoulliLikelihood, 0.0, 1.0),
+    "normal": (lambda: NormalLikelihood(0.5), -20.0, 20.0),
     "learned_normal": (learned, -20.0, 20.0),
 }
 
@@ -100,7 +100,7 @@ def test_densities_are_proper(name):
     torch.testing.assert_close(mass, torch.ones(8).double(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("likelihood", [Bernoulli(), Categorical(3)], ids=repr)
+@pytest.mark.parametrize("likelihood", [BernoulliLikelihood(), CategoricalLikelihood(3)], ids=repr)
 def test_masses_are_proper(likelihood):
     params = LOGITS if likelihood.n_params == 1 else torch.randn(8, 3).double()
     states = likelihood(params).enumerate_support()
@@ -111,7 +111,14 @@ def test_masses_are_proper(likelihood):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
-    "likelihood", [Bernoulli(), ContinuousBernoulli(), Categorical(3), Normal(0.5)], ids=repr
+    "likelihood",
+    [
+        BernoulliLikelihood(),
+        ContinuousBernoulliLikelihood(),
+        CategoricalLikelihood(3),
+        NormalLikelihood(0.5),
+    ],
+    ids=repr,
 )
 def test_shapes_and_dtype_follow_the_parameters(likelihood, dtype):
     tail = () if likelihood.n_params == 1 else (likelihood.n_params,)
@@ -123,7 +130,7 @@ def test_shapes_and_dtype_follow_the_parameters(likelihood, dtype):
 
 @pytest.mark.parametrize("shape", [(2, 3), (6,)])
 def test_scales_of_an_image_fit_it_flat_or_not(shape):
-    likelihood = LearnedNormal((2, 3))
+    likelihood = LearnedNormalLikelihood((2, 3))
     with torch.no_grad():
         likelihood.log_scale.copy_(torch.arange(6.0).view(2, 3))
     scale = likelihood(torch.zeros(4, *shape)).scale
@@ -134,17 +141,39 @@ def test_scales_of_an_image_fit_it_flat_or_not(shape):
 
 NAN, INF = float("nan"), float("inf")
 OUTSIDE = [
-    (Bernoulli(), 0.5, r"binary data \(0 and 1\), but the data hold 0\.5 \(1 of 6.*Binarise"),
-    (Bernoulli(), -1.0, r"hold -1 .*'continuous_bernoulli' or 'normal' likelihood"),
-    (ContinuousBernoulli(), 1.5, r"data in \[0, 1\], but the data hold 1\.5 .*Scale them"),
-    (ContinuousBernoulli(), -0.1, r"hold -0\.1 .*'normal' likelihood"),
-    (Categorical(3), 3.0, r"states coded 0 to 2, but the data hold 3 \(1 of 6"),
-    (Categorical(3), -1.0, r"states coded 0 to 2, but the data hold -1 "),
-    (Categorical(3), 0.5, r"states coded 0 to 2, but the data hold 0\.5 "),
-    (Normal(), INF, r"Normal is a likelihood for real numbers, but the data hold inf"),
-    (LearnedNormal(), -INF, r"LearnedNormal is a likelihood for real .* hold -inf"),
+    (
+        BernoulliLikelihood(),
+        0.5,
+        r"binary data \(0 and 1\), but the data hold 0\.5 \(1 of 6.*Binarise",
+    ),
+    (BernoulliLikelihood(), -1.0, r"hold -1 .*'continuous_bernoulli' or 'normal' likelihood"),
+    (
+        ContinuousBernoulliLikelihood(),
+        1.5,
+        r"data in \[0, 1\], but the data hold 1\.5 .*Scale them",
+    ),
+    (ContinuousBernoulliLikelihood(), -0.1, r"hold -0\.1 .*'normal' likelihood"),
+    (CategoricalLikelihood(3), 3.0, r"states coded 0 to 2, but the data hold 3 \(1 of 6"),
+    (CategoricalLikelihood(3), -1.0, r"states coded 0 to 2, but the data hold -1 "),
+    (CategoricalLikelihood(3), 0.5, r"states coded 0 to 2, but the data hold 0\.5 "),
+    (
+        NormalLikelihood(),
+        INF,
+        r"NormalLikelihood is a likelihood for real numbers, but the data hold inf",
+    ),
+    (
+        LearnedNormalLikelihood(),
+        -INF,
+        r"LearnedNormalLikelihood is a likelihood for real .* hold -inf",
+    ),
 ]
-EVERY = [Bernoulli(), ContinuousBernoulli(), Categorical(3), Normal(), LearnedNormal()]
+EVERY = [
+    BernoulliLikelihood(),
+    ContinuousBernoulliLikelihood(),
+    CategoricalLikelihood(3),
+    NormalLikelihood(),
+    LearnedNormalLikelihood(),
+]
 
 
 def one_bad(value: float) -> Tensor:
@@ -166,15 +195,15 @@ def test_nan_is_refused(likelihood):
 
 
 INSIDE = [
-    (Bernoulli(), torch.tensor([0, 1])),
-    (Bernoulli(), torch.tensor([False, True])),
-    (Bernoulli(), torch.tensor([0.0, 1.0])),
-    (ContinuousBernoulli(), torch.tensor([0.0, 0.3, 1.0])),
-    (Categorical(3), torch.tensor([0, 1, 2])),
-    (Categorical(3), torch.tensor([0.0, 1.0, 2.0])),
-    (Categorical(3), torch.tensor([0, 1, 2], dtype=torch.uint8)),
-    (Normal(), torch.tensor([-1e30, 0.0, 1e30])),
-    (LearnedNormal(), torch.tensor([-1, 5])),
+    (BernoulliLikelihood(), torch.tensor([0, 1])),
+    (BernoulliLikelihood(), torch.tensor([False, True])),
+    (BernoulliLikelihood(), torch.tensor([0.0, 1.0])),
+    (ContinuousBernoulliLikelihood(), torch.tensor([0.0, 0.3, 1.0])),
+    (CategoricalLikelihood(3), torch.tensor([0, 1, 2])),
+    (CategoricalLikelihood(3), torch.tensor([0.0, 1.0, 2.0])),
+    (CategoricalLikelihood(3), torch.tensor([0, 1, 2], dtype=torch.uint8)),
+    (NormalLikelihood(), torch.tensor([-1e30, 0.0, 1e30])),
+    (LearnedNormalLikelihood(), torch.tensor([-1, 5])),
 ]
 
 
@@ -184,16 +213,16 @@ def test_values_inside_of_the_support_pass(likelihood, x):
 
 
 def test_a_device_is_not_asked_for_values():
-    Bernoulli().check(torch.full((3,), 0.5, device="meta"))
+    BernoulliLikelihood().check(torch.full((3,), 0.5, device="meta"))
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("bernoulli", Bernoulli),
-        ("continuous_bernoulli", ContinuousBernoulli),
-        ("normal", Normal),
-        ("learned_normal", LearnedNormal),
+        ("bernoulli", BernoulliLikelihood),
+        ("continuous_bernoulli", ContinuousBernoulliLikelihood),
+        ("normal", NormalLikelihood),
+        ("learned_normal", LearnedNormalLikelihood),
     ],
 )
 def test_names(name, kind):
@@ -202,9 +231,9 @@ def test_names(name, kind):
 
 def test_print_shows_the_parameters():
     assert [repr(likelihood) for likelihood in EVERY] == [
-        "Bernoulli()",
-        "ContinuousBernoulli()",
-        "Categorical(n_states=3)",
-        "Normal(scale=1)",
-        "LearnedNormal(shape=())",
+        "BernoulliLikelihood()",
+        "ContinuousBernoulliLikelihood()",
+        "CategoricalLikelihood(n_states=3)",
+        "NormalLikelihood(scale=1)",
+        "LearnedNormalLikelihood(shape=())",
     ]

@@ -13,7 +13,7 @@ from torch.distributions import Normal
 from torch.nn.functional import log_softmax, one_hot, softplus
 
 from pyro_corex import CorExELBO, Layer, StackedCorEx
-from pyro_corex.programs import Categorical, conv_decoder, conv_encoder, mlp
+from pyro_corex.programs import CategoricalLikelihood, conv_decoder, conv_encoder, mlp
 
 B, D, M1, M2, K = 5, 6, 3, 2, 4
 EXACT = {"rtol": 0, "atol": 1e-8}
@@ -170,7 +170,7 @@ def test_networks_may_return_loc_and_scale(particles):
 
 
 def test_categorical_likelihood():
-    stack = make_stack(likelihood=Categorical(5))
+    stack = make_stack(likelihood=CategoricalLikelihood(5))
     x = torch.randint(5, (B, D)).float()
     assert stack.decode(torch.arange(K)).batch_shape == (K, D)
     terms = CorExELBO().terms(stack.model, stack.guide, x)

@@ -13,9 +13,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from pyro_corex import AnchorVAE, CorExELBO, CorExVAE
 from pyro_corex.programs import (
-    Categorical,
-    LearnedNormal,
-    Normal,
+    CategoricalLikelihood,
+    LearnedNormalLikelihood,
+    NormalLikelihood,
     conv_decoder,
     conv_encoder,
     mlp_decoder,
@@ -126,7 +126,7 @@ def test_categorical_likelihood(shape):
         mlp_encoder([D, M]),
         mlp_decoder([M, D], n_params=n, shape=shape),
         M,
-        likelihood=Categorical(n),
+        likelihood=CategoricalLikelihood(n),
     )
     x = torch.randint(n, (B, *shape)).float()
     decoded = vae.decode(torch.zeros(B, M))
@@ -141,7 +141,7 @@ def test_categorical_likelihood(shape):
 @pytest.mark.parametrize("shape", [(D,), (2, 3)])
 def test_learned_scale_for_each_input_dimension(shape):
     decoder = mlp_decoder([M, D], shape=shape)
-    vae = CorExVAE(mlp_encoder([D, M]), decoder, M, likelihood=LearnedNormal(shape))
+    vae = CorExVAE(mlp_encoder([D, M]), decoder, M, likelihood=LearnedNormalLikelihood(shape))
     x = torch.randn(B, *shape)
     assert vae.decode(torch.zeros(B, M)).batch_shape == (B, *shape)
     CorExELBO().differentiable_loss(vae.model, vae.guide, x).backward()
@@ -329,6 +329,6 @@ def test_training_raises_the_bound():
 
 
 def test_print_shows_what_it_is():
-    vae = make_vae(likelihood=Normal(0.5), prior="learned_mixture")
+    vae = make_vae(likelihood=NormalLikelihood(0.5), prior="learned_mixture")
     assert "scale=0.5" in repr(vae)
     assert "n_components=8" in repr(vae)

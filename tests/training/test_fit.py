@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_corex as pc
 from pyro_corex.programs import mlp_decoder, mlp_encoder
+from tests.training.programs import OPTIONS, fit, vector
 
 
 def vae(likelihood="bernoulli"):
@@ -83,7 +84,7 @@ def test_a_callback_and_a_schedule(copies):
         ({"batch_size": 2.5}, "batch_size must be an integer >= 1, but got 2.5"),
         ({"lr": 0.0}, "lr must be > 0, but got 0.0"),
         ({"data": torch.zeros(0, 8)}, r"The data are empty: their shape is \(0, 8\)"),
-        ({"data": torch.full((4, 8), 0.3)}, "Bernoulli is a likelihood for binary data"),
+        ({"data": torch.full((4, 8), 0.3)}, "BernoulliLikelihood is a likelihood for binary data"),
         ({"data": torch.full((4, 8), math.nan)}, "The data hold 32 NaN"),
     ],
 )
@@ -99,7 +100,10 @@ def test_a_module_that_is_no_program():
 
 
 def test_data_of_an_unknown_kind():
-    with pytest.raises(TypeError, match="must be a tensor, an array, a Dataset or a DataLoader"):
+    with pytest.raises(
+        TypeError,
+        match=r"a dict of them, a Dataset or a DataLoader, but got str",
+    ):
         pc.fit(vae(), "data.csv", epochs=1, progress=False)
 
 
@@ -112,3 +116,59 @@ def test_an_empty_loader():
 def test_nan_while_training_names_the_site_and_the_term(copies):
     with pytest.raises(ValueError, match=r"site '\w+' is NaN"):
         pc.fit(vae("normal"), copies, epochs=1, progress=False, transform=lambda x: x * math.nan)
+
+
+# ---------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"device": "gpu"}, 'device must be "auto", or a device of torch .* but got .gpu'),
+        ({"precision": "8"}, "precision must be one of .*'32-true', 'bf16-mixed'.* but got '8'"),
+        ({"precision": "16-mixed", "device": "cpu"}, 'is for CUDA, but the device is .* "bf16-mix'),
+        ({"devices": 0}, "devices must be an integer >= 1, but got 0"),
+        ({"devices": -1}, "devices must be an integer >= 1, but got -1"),
+        ({"devices": "2"}, "devices must be an integer >= 1, but got '2'"),
+        ({"device": "mps", "devices": 2}, "devices=2 is for the CPU and CUDA, but not for 'mps'"),
+        (
+            {"patience": 0, "validation": torch.zeros(4, 8)},
+            "patience must be an integer >= 1, but got 0",
+        ),
+        ({"patience": 2}, "patience needs validation=..."),
+        ({"checkpoint": "run", "every": 0}, "every must be an integer >= 1, but got 0"),
+        ({"checkpoint": "run", "every_steps": 0}, "every_steps must be an integer >= 1"),
+        ({"clip_norm": 0.0}, "clip_norm must be > 0, but got 0.0"),
+        ({"lr": float("nan")}, "lr must be > 0, but got nan"),
+        (
+            {"checkpoint": "run", "resume": "yes"},
+            "resume must be True, False or \"auto\", but got 'yes'",
+        ),
+    ],
+)
+def test_bad_options(options, match):
+    with pytest.raises(ValueError, match=match):
+        fit(vae(), torch.zeros(4, 8), **{**OPTIONS, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"transform": "bernoulli"}, "transform must be a function, but got str"),
+        ({"optimizer": 3}, "optimizer must be a function, but got int"),
+        (
+            {"callback": [print, "print"]},
+            "callback must be a function or a logger .* got str",
+        ),
+        ({"lr_schedule": 0.9}, "lr_schedule must be a function of the optimiser .* but got float"),
+        ({"lr_schedule": lambda _: None}, "must be one of torch.optim.lr_scheduler, .* NoneType"),
+        ({"kl_schedule": 0.5}, r"kl_schedule must be e.g. Warmup\(.*\), but got float"),
+    ],
+)
+def test_options_of_another_type(options, match):
+    """They are refused before anything is trained."""
+    module = vae()
+    before = vector(module)
+    with pytest.raises(TypeError, match=match):
+        fit(module, torch.zeros(4, 8), **{**OPTIONS, **options})
+    assert torch.equal(vector(module), before)

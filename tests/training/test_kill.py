@@ -8,10 +8,9 @@ import time
 
 import torch
 
-import pyro_corex as pc
 from pyro_corex.datasets import bundled_digits
-from pyro_corex.training import files
-from tests.training.programs import vae, vector
+from pyro_corex.training import checkpoint
+from tests.training.programs import fit, vae, vector
 
 EPOCHS = 30
 
@@ -19,9 +18,9 @@ EPOCHS = 30
 def train(path, every_steps, **options):
     torch.set_num_threads(1)
     module = vae((64, 32, 4))
-    pc.fit(
+    fit(
         module, bundled_digits().x, epochs=EPOCHS, transform=torch.bernoulli, progress=False,
-        checkpoint=path, checkpoint_every_steps=every_steps, **options,
+        checkpoint=path, every_steps=every_steps, **options,
     )  # fmt: skip
     return module
 
@@ -41,7 +40,7 @@ def test_killed_ten_times_and_no_different(tmp_path):
         end = time.monotonic() + moments.uniform(0.02, 0.3)
         while time.monotonic() < end:
             if path.exists():
-                steps.append(files.read(path)["history"]["steps"])  # raises unless it is whole
+                steps.append(checkpoint.read(path)["history"]["steps"])  # raises unless it is whole
         os.kill(child.pid, signal.SIGKILL)
         child.join()
         assert child.exitcode == -signal.SIGKILL, "it should have been killed, not have ended"

@@ -5,8 +5,8 @@ import torch
 
 import pyro_corex as pc
 from pyro_corex.datasets import bundled_digits
-from pyro_corex.training.networks import networks
-from tests.training.programs import copies, stack, vae, vector
+from pyro_corex.training.precision import networks
+from tests.training.programs import copies, fit, stack, vae, vector
 
 
 def test_what_the_networks_of_a_program_are():
@@ -42,7 +42,7 @@ def test_networks_compute_in_bf16_and_densities_do_not(precision):
         return z
 
     module.model = note
-    history = pc.fit(module, copies(), epochs=1, precision=precision, progress=False)
+    history = fit(module, copies(), epochs=1, precision=precision, progress=False)
     inside = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
     assert {out for _, out in spy.seen} == {inside}
     assert set(dtypes) == {torch.float32}
@@ -58,7 +58,7 @@ def test_bf16_reaches_the_bound_of_float32(seed):
     bounds = {}
     for precision in ("32-true", "bf16-mixed"):
         module = vae((64, 64, 8), seed=seed)
-        pc.fit(
+        fit(
             module, x, epochs=15, lr=3e-3, seed=seed, precision=precision, progress=False,
             batch_size=128,
         )  # fmt: skip
@@ -72,7 +72,7 @@ def test_bf16_reaches_the_bound_of_float32(seed):
 
 def test_a_double_module_stays_double():
     module = vae().double()
-    history = pc.fit(module, copies(), epochs=1, progress=False)
+    history = fit(module, copies(), epochs=1, progress=False)
     assert {p.dtype for p in module.parameters()} == {torch.float64}
     assert history.terms.kl["z"].dtype == torch.float64
 
@@ -88,8 +88,8 @@ def test_compiled_networks_give_the_same():
 
     torch._dynamo.reset()
     plain, compiled = vae(), vae()
-    pc.fit(plain, copies(), epochs=1, batch_size=128, progress=False)
-    pc.fit(compiled, copies(), epochs=1, batch_size=128, progress=False, compile_networks=backend)
+    fit(plain, copies(), epochs=1, batch_size=128, progress=False)
+    fit(compiled, copies(), epochs=1, batch_size=128, progress=False, compile_networks=backend)
     assert calls
     assert torch.equal(vector(plain), vector(compiled))
     assert compiled.encoder._compiled_call_impl is None  # it is as it was
@@ -97,4 +97,4 @@ def test_compiled_networks_give_the_same():
 
 def test_an_unknown_backend():
     with pytest.raises(Exception, match="Invalid backend: 'none such'"):
-        pc.fit(vae(), copies(), epochs=1, compile_networks="none such", progress=False)
+        fit(vae(), copies(), epochs=1, compile_networks="none such", progress=False)

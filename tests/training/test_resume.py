@@ -8,8 +8,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import pyro_corex as pc
-from pyro_corex.training import files
-from tests.training.programs import copies, stack, vae, vector, without_time
+from pyro_corex.training import checkpoint
+from tests.training.programs import copies, fit, stack, vae, vector, without_time
 
 
 class PowerError(Exception):
@@ -88,13 +88,13 @@ def test_resuming_is_bit_for_bit(case, stop, tmp_path):
         module = vae()
         transform = more.pop("transform", None) or Until()
         arguments = {"epochs": 4, "batch_size": 64, "lr": 1e-2, "progress": False, **options}
-        history = pc.fit(module, make(copies()), transform=transform, **arguments, **more)
+        history = fit(module, make(copies()), transform=transform, **arguments, **more)
         return module, history
 
     expected, history = run()
     path = tmp_path / "run.ckpt"
     with pytest.raises(PowerError):
-        run(checkpoint=path, checkpoint_every_steps=3, transform=Until(stop))
+        run(checkpoint=path, every_steps=3, transform=Until(stop))
     resumed, again = run(checkpoint=path, resume="auto")
     assert torch.equal(vector(resumed), vector(expected))
     assert without_time(again) == without_time(history)
@@ -106,12 +106,12 @@ def test_resuming_between_the_last_step_of_an_epoch_and_its_end(tmp_path):
     def run(transform, **more):
         module = vae()
         options = {"epochs": 2, "batch_size": 64, "progress": False, "transform": transform}
-        return module, pc.fit(module, copies(), **options, **more)
+        return module, fit(module, copies(), **options, **more)
 
     expected, history = run(Until())
     path = tmp_path / "run.ckpt"
     with pytest.raises(PowerError):
-        run(Until(9), checkpoint=path, checkpoint_every=None, checkpoint_every_steps=8)
+        run(Until(9), checkpoint=path, every=None, every_steps=8)
     resumed, again = run(Until(), checkpoint=path, resume=True)
     assert torch.equal(vector(resumed), vector(expected))
     assert without_time(again) == without_time(history)
@@ -122,16 +122,16 @@ def test_kl_schedules_go_on(tmp_path):
         warmup = pc.Warmup(0.0, 1.0, steps=20)
         module = stack(warmup)
         options = {"epochs": 3, "batch_size": 64, "progress": False, "kl_schedule": warmup}
-        pc.fit(module, copies(), **{**options, **more})
+        fit(module, copies(), **{**options, **more})
         return vector(module), warmup.taken
 
     expected, taken = run()
     assert taken == 24
     path = tmp_path / "run.ckpt"
     with pytest.raises(PowerError):
-        run(checkpoint=path, checkpoint_every_steps=5, transform=Until(14))
+        run(checkpoint=path, every_steps=5, transform=Until(14))
     # the transform only draws; without it the rest of the run has other data
-    assert files.read(path)["kl_schedules"] == [{"taken": 10}]
+    assert checkpoint.read(path)["kl_schedules"] == [{"taken": 10}]
     run(checkpoint=tmp_path / "whole", epochs=1)
     resumed, taken = run(checkpoint=tmp_path / "whole", resume=True)
     assert taken == 24
@@ -143,7 +143,7 @@ def test_a_schedule_that_a_callback_moves_goes_on(tmp_path):
         warmup = pc.Warmup(0.0, 1.0, steps=2)
         module = stack(warmup)
         options = {"batch_size": 64, "progress": False, "callback": lambda *_: warmup.step()}
-        pc.fit(module, copies(), epochs=epochs, **options, **more)
+        fit(module, copies(), epochs=epochs, **options, **more)
         return vector(module)
 
     expected = run(3)
@@ -154,51 +154,13 @@ def test_a_schedule_that_a_callback_moves_goes_on(tmp_path):
 def test_a_finished_run_is_loaded_and_can_be_made_longer(tmp_path):
     options = {"batch_size": 64, "progress": False, "checkpoint": tmp_path / "run"}
     first = vae()
-    pc.fit(first, copies(), epochs=2, **options)
+    fit(first, copies(), epochs=2, **options)
     second = vae(seed=1)
-    history = pc.fit(second, copies(), epochs=2, resume=True, **options)
+    history = fit(second, copies(), epochs=2, resume=True, **options)
     assert torch.equal(vector(first), vector(second))
     assert len(history.epochs) == 2
     assert history.terms is None  # there was no step
-    pc.fit(second, copies(), epochs=4, resume=True, **options)
+    fit(second, copies(), epochs=4, resume=True, **options)
     expected = vae()
-    pc.fit(expected, copies(), epochs=4, batch_size=64, progress=False)
+    fit(expected, copies(), epochs=4, batch_size=64, progress=False)
     assert torch.equal(vector(second), vector(expected))
-
-
-def test_how_often_checkpoints_are_written(tmp_path, monkeypatch):
-    written = []
-    write = files.write
-
-    def note(path, content):
-        written.append((content["place"]["epoch"], content["place"]["batch"]))
-        write(path, content)
-
-    monkeypatch.setattr(files, "write", note)
-
-    def places(**every):
-        written.clear()
-        path = tmp_path / str(every)
-        pc.fit(
-            vae(), copies(256), epochs=3, batch_size=64, progress=False, checkpoint=path, **every
-        )
-        return list(written)
-
-    assert places() == [(2, 0), (3, 0), (4, 0)]
-    assert places(checkpoint_every=2) == [(3, 0), (4, 0)]
-    assert places(checkpoint_every=None) == [(4, 0)]
-    assert places(checkpoint_every=None, checkpoint_every_steps=5) == [(2, 1), (3, 2), (4, 0)]
-
-
-def test_the_global_states_are_put_back(tmp_path):
-    def states():
-        return torch.get_rng_state().tolist(), str(np.random.get_state()), str(random.getstate())
-
-    module = vae()
-    before = states()
-    for resume in (False, True):
-        pc.fit(
-            module, copies(), epochs=1 + resume, transform=Until(), progress=False,
-            checkpoint=tmp_path / "run", resume=resume, validation=copies(50),
-        )  # fmt: skip
-        assert states() == before

@@ -22,23 +22,18 @@ def concatenate_in_files(parts: Iterable[tuple[Tensor, ...]], folder: str | Path
     that what reads a few latents of all data reads one stretch of the file; while it is written,
     there are two copies of it.
 
-    Args:
-        parts: tuples of tensors (B, ...), which may differ in B only. Half precision is stored as
-            float32.
-        folder: where the files are made, best on a quick disk.
-
-    Returns:
-        One CPU tensor (N, ...) for each member of the tuples; none if there are no parts.
-
-    Raises:
-        FileNotFoundError, NotADirectoryError, PermissionError: no file can be made in ``folder``.
-        OSError: the disk is full.
-
+    :param parts: tuples of tensors ``(B, ...)``, which may differ in B only.  Half precision is
+        stored as float32.
+    :param folder: where the files are made, best on a quick disk.
+    :returns: one CPU tensor ``(N, ...)`` for each member of the tuples; none if there are no parts.
+    :raises FileNotFoundError, NotADirectoryError, PermissionError: where no file can be made in
+        ``folder``.
+    :raises OSError: where the disk is full.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"the folder for the encodings, {str(folder)!r}, does not exist; make it first."
+            f"the folder for the encodings, {str(folder)!r}, does not exist; make it first"
         )
     spools: list[_Spool] = []
     try:
@@ -67,7 +62,7 @@ class _Spool:
         if x.shape[1:] != self.shape:
             raise ValueError(
                 f"a batch has encodings of shape {tuple(x.shape[1:])} for each datum, but those "
-                f"before it have {tuple(self.shape)}."
+                f"before it have {tuple(self.shape)}"
             )
         self.rows.write(x.detach().to("cpu", self.dtype).contiguous().numpy().data)
         self.size += len(x)

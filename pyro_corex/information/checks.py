@@ -17,13 +17,13 @@ def check_finite(name: str, x: Tensor) -> None:
     if x.numel() == 0:
         raise ValueError(
             f"{name} is empty: got shape {tuple(x.shape)}; give at least one datum and one "
-            "dimension."
+            "dimension"
         )
     if x.is_floating_point() and not bool(x.isfinite().all()):
         bad = int(x.numel() - x.isfinite().sum())
         raise ValueError(
             f"{name} must be finite, but {bad} of its {x.numel()} entries are NaN or infinite; "
-            "drop or impute them first."
+            "drop or impute them first"
         )
 
 
@@ -31,8 +31,8 @@ def check_matrix(name: str, x: Tensor, shape: str = "(N, d)") -> None:
     """Raise ValueError unless x has two dimensions."""
     if x.dim() != 2:
         raise ValueError(
-            f"{name} must have shape {shape}, one row per datum, but has shape {tuple(x.shape)}; "
-            "flatten a datum's dimensions with x.flatten(1), or add one with x[:, None]."
+            f"{name} must have shape {shape}, one row per datum, but got shape {tuple(x.shape)}; "
+            "flatten a datum's dimensions with x.flatten(1), or add one with x[:, None]"
         )
 
 
@@ -42,30 +42,30 @@ def check_gaussian(loc: Tensor, scale: Tensor, minimum: int = 1) -> None:
     if scale.shape != loc.shape:
         raise ValueError(
             f"loc and scale must have the same shape (N, m), but have {tuple(loc.shape)} and "
-            f"{tuple(scale.shape)}; expand a shared scale with scale.expand_as(loc)."
+            f"{tuple(scale.shape)}; expand a shared scale with scale.expand_as(loc)"
         )
     for name, x in (("loc", loc), ("scale", scale)):
         if not x.is_floating_point():
-            raise TypeError(f"{name} must have a floating dtype, but has {x.dtype}; use .float().")
+            raise TypeError(f"{name} must have a floating dtype, but got {x.dtype}; use .float()")
     if scale.dtype != loc.dtype or scale.device != loc.device:
         raise ValueError(
             f"loc and scale must share dtype and device, but are {loc.dtype} on {loc.device} and "
-            f"{scale.dtype} on {scale.device}; move one with .to(other)."
+            f"{scale.dtype} on {scale.device}; move one with .to(other)"
         )
     if loc.numel() == 0 or loc.shape[0] < minimum:
         raise ValueError(
             f"loc has shape {tuple(loc.shape)}, but at least {minimum} data and one latent are "
-            "needed; encode more data."
+            "needed; encode more data"
         )
     # the extremes carry NaN along, at the price of no temporary as large as the input
     low, high = loc.amin(), loc.amax()
     narrow, wide = scale.amin(), scale.amax()
     if not bool((high - low).isfinite()):
-        raise ValueError("loc must be finite, but holds NaN or infinity; look at the encoder.")
+        raise ValueError("loc must be finite, but holds NaN or infinity; look at the encoder")
     if not bool(wide.isfinite()):
-        raise ValueError("scale must be finite, but holds NaN or infinity; look at the encoder.")
+        raise ValueError("scale must be finite, but holds NaN or infinity; look at the encoder")
     if not bool(narrow > 0):
         raise ValueError(
             f"scale is a standard deviation and must be positive, but its least entry is "
-            f"{float(narrow):g}; pass it through softplus or exp, and take the root of a variance."
+            f"{float(narrow):g}; pass it through softplus or exp, and take the root of a variance"
         )

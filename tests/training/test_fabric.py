@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_corex as pc
-from pyro_corex.training import files
-from tests.training.programs import copies, stack, vae, vector, without_time
+from pyro_corex.training import checkpoint
+from tests.training.programs import copies, fit, stack, vae, vector, without_time
 
 ROOT = Path(pc.__file__).parents[1]
 
@@ -51,7 +51,7 @@ def gradient(make, devices, batch_size, data, **options):
     """What one step of SGD with the rate 1 takes off the parameters."""
     module = make()
     before = vector(module)
-    pc.fit(
+    fit(
         module, data, epochs=1, batch_size=batch_size, devices=devices, optimizer=sgd,
         progress=False, **options,
     )  # fmt: skip
@@ -96,7 +96,7 @@ def test_parameters_are_equal_and_noise_is_not(tmp_path):
     warmup = pc.Warmup(0.0, 1.0, steps=100)
     module = stack(warmup)
     note = Note(tmp_path)
-    history = pc.fit(
+    history = fit(
         module, copies(), epochs=2, batch_size=64, devices=2, callback=note, progress=False,
         kl_schedule=warmup, validation=copies(100),
     )  # fmt: skip
@@ -115,9 +115,7 @@ def test_parameters_are_equal_and_noise_is_not(tmp_path):
 def test_the_history_is_of_all_data():
     """Averages over processes are those of one process."""
     one, two = (
-        pc.fit(
-            gaussian(), copies(), epochs=2, batch_size=256 // n, devices=n, progress=False, lr=1e-9
-        )
+        fit(gaussian(), copies(), epochs=2, batch_size=256 // n, devices=n, progress=False, lr=1e-9)
         for n in (1, 2)
     )
     for a, b in zip(without_time(one), without_time(two), strict=True):
@@ -127,15 +125,15 @@ def test_the_history_is_of_all_data():
 def test_resuming_two_processes_is_bit_for_bit(tmp_path):
     options = {"batch_size": 32, "devices": 2, "progress": False}
     expected = vae()
-    pc.fit(expected, copies(), epochs=3, **options)
+    fit(expected, copies(), epochs=3, **options)
     path = tmp_path / "run"
-    pc.fit(vae(), copies(), epochs=1, checkpoint=path, **options)
+    fit(vae(), copies(), epochs=1, checkpoint=path, **options)
     resumed = vae()
-    history = pc.fit(resumed, copies(), epochs=3, checkpoint=path, resume=True, **options)
+    history = fit(resumed, copies(), epochs=3, checkpoint=path, resume=True, **options)
     assert torch.equal(vector(resumed), vector(expected))
     assert len(history.epochs) == 3
     with pytest.raises(pc.CheckpointError, match="the number of processes was 2 and is 1"):
-        pc.fit(vae(), copies(), epochs=3, checkpoint=path, resume=True, batch_size=32)
+        fit(vae(), copies(), epochs=3, checkpoint=path, resume=True, batch_size=32)
 
 
 def test_nan_in_one_process_stops_both():
@@ -143,7 +141,7 @@ def test_nan_in_one_process_stops_both():
     data[0, 0] = float("nan")
     loader = DataLoader(TensorDataset(data), batch_size=64)
     with pytest.raises(ValueError, match=r"step 1 \(batch 1 of epoch 1\): the KL of site 'z' is"):
-        pc.fit(vae(), loader, epochs=1, devices=2, progress=False)
+        fit(vae(), loader, epochs=1, devices=2, progress=False)
 
 
 def test_a_stream_cannot_be_shared():
@@ -152,7 +150,7 @@ def test_a_stream_cannot_be_shared():
             return iter(copies())
 
     with pytest.raises(ValueError, match="an iterable data set, which 2 processes cannot share"):
-        pc.fit(vae(), Stream(), epochs=1, devices=2, progress=False)
+        fit(vae(), Stream(), epochs=1, devices=2, progress=False)
 
 
 SCRIPT = """
@@ -195,5 +193,5 @@ def test_a_signal_to_the_parent_ends_all_in_order(tmp_path):
     assert err.startswith("Training was interrupted after step")
     assert "resume=True" in err
     for path in paths:
-        assert files.read(path)["history"]["steps"] > 0
+        assert checkpoint.read(path)["history"]["steps"] > 0
     assert sorted(tmp_path.iterdir()) == paths

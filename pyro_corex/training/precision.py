@@ -1,4 +1,4 @@
-"""What is done to the networks of a program while it trains: lower precision, compilation.
+"""How the networks of a program compute while it trains: lower precision, compilation.
 
 Only the networks compute in lower precision.  What they give is turned back, so that densities,
 divergences and their sums over hundreds of dimensions are computed in the parameters' precision.
@@ -36,38 +36,26 @@ def in_lower_precision(
     module: nn.Module, context: Callable[[], AbstractContextManager[Any]], dtype: torch.dtype
 ) -> Iterator[None]:
     """Runs the networks of a program in ``context`` and turns what they give into ``dtype``."""
+
+    def turned_back(value: Any) -> Any:
+        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    def lowered(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with context():
+                out = forward(*args, **kwargs)
+            return tree_map(turned_back, out)
+
+        return run
+
     with ExitStack() as stack:
         for part in networks(module):
-            stack.callback(_put_back, part, vars(part).get("forward"))
-            part.forward = _Lower(part.forward, context, dtype)
+            if "forward" in vars(part):
+                stack.callback(setattr, part, "forward", part.forward)
+            else:
+                stack.callback(delattr, part, "forward")
+            part.forward = lowered(part.forward)
         yield
-
-
-def _put_back(part: nn.Module, forward: Any) -> None:
-    if forward is None:
-        del part.forward
-    else:
-        part.forward = forward
-
-
-class _Lower:
-    def __init__(
-        self,
-        forward: Callable[..., Any],
-        context: Callable[[], AbstractContextManager[Any]],
-        dtype: torch.dtype,
-    ) -> None:
-        self.forward, self.context, self.dtype = forward, context, dtype
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with self.context():
-            out = self.forward(*args, **kwargs)
-        return tree_map(self._raise, out)
-
-    def _raise(self, value: Any) -> Any:
-        if isinstance(value, Tensor) and value.is_floating_point():
-            return value.to(self.dtype)
-        return value
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Hermite moments of one-dimensional Gaussians in cells of position and scale.
 
-The first step of the entropy of a mixture; see :mod:`._scale_space` for the whole.
+The first step of the entropy of a mixture; see :mod:`.scale_space` for the whole.
 """
 
 from __future__ import annotations

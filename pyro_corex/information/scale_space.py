@@ -30,10 +30,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ._cells import ABOVE, BANDS, BELOW, BLOCK, CELLS, GROUP_KEYS, ORDER, Cells, Frame
+from pyro_corex.information.cells import (
+    ABOVE,
+    BANDS,
+    BELOW,
+    BLOCK,
+    CELLS,
+    GROUP_KEYS,
+    ORDER,
+    Cells,
+    Frame,
+)
 
 HALO = 12  # lattice cells kept on either side of a block, enough to refine it alone
 NODES = 48  # Gauss-Legendre nodes in a block
@@ -61,14 +72,6 @@ class _Maps:
     weight: Tensor  # (NODES,)
 
 
-def _gauss_legendre(n: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights on (-1, 1), by Golub and Welsch (1969)."""
-    k = torch.arange(1, n, dtype=torch.float64)
-    off = k / (4 * k * k - 1).sqrt()
-    node, vector = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
-    return node, 2 * vector[0] ** 2
-
-
 def _normal(x: Tensor, variance: float) -> Tensor:
     return (x * x * (-0.5 / variance)).exp() / math.sqrt(2 * math.pi * variance)
 
@@ -93,7 +96,7 @@ def _build_maps(device: torch.device) -> _Maps:
     refine = torch.stack(
         [_normal(half * BLOCK + lattice[None, :] - 2 * lattice[:, None], 3.0) for half in (0, 1)]
     )
-    node, weight = _gauss_legendre(NODES)
+    node, weight = map(torch.from_numpy, np.polynomial.legendre.leggauss(NODES))
     node = (node + 1) * (BLOCK / 2)
     evaluate = _normal(node[None, :] - lattice[:, None], 1.0)
     return _Maps(
@@ -202,16 +205,12 @@ def _summarise(cells: Cells, maps: _Maps, pointwise: bool) -> MixtureSummary:
 
 
 def summarise_mixtures(loc: Tensor, scale: Tensor, pointwise: bool = False) -> MixtureSummary:
-    """Entropy of the mixture (1/N) sum_n N(loc_nj, scale_nj^2) for every latent j, in nats.
+    """Entropies of the mixtures (1/N) sum_n N(loc_nj, scale_nj^2), one for each latent j, in nats.
 
-    Args:
-        loc: (N, m), finite.
-        scale: (N, m), standard deviations, positive and finite.
-        pointwise: whether the variance of KL(N_n || p) over n is wanted (NaN otherwise).
-
-    Returns:
-        Three float64 tensors of shape (m,).
-
+    :param loc: ``(N, m)``, finite.
+    :param scale: ``(N, m)``, standard deviations, positive and finite.
+    :param pointwise: whether the variance of KL(N_n || p) over n is wanted (NaN otherwise).
+    :returns: three float64 tensors of shape ``(m,)``.
     """
     with torch.inference_mode(False), torch.no_grad():
         maps = _build_maps(loc.device)

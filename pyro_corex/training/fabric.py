@@ -1,0 +1,177 @@
+"""Precision and several processes, through Lightning Fabric."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision, Precision
+from torch import Tensor, nn
+
+from pyro_corex.batches import place_of
+from pyro_corex.objective import CorExTerms
+from pyro_corex.training import checkpoint
+from pyro_corex.training.history import History
+from pyro_corex.training.interrupts import Stopped, passed_on
+from pyro_corex.training.precision import in_lower_precision
+from pyro_corex.training.runners import Devices, Runner
+
+
+class _NetworksOnly(MixedPrecision):
+    """Mixed precision that is turned on by :meth:`networks` and nowhere else."""
+
+    def networks(self) -> AbstractContextManager[Any]:
+        return MixedPrecision.forward_context(self)
+
+    def forward_context(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+    def convert_output(self, data: Any) -> Any:
+        return data
+
+
+class FabricRunner(Runner):
+    """Runs a loop as Fabric launches it; see :class:`Runner` for what is asked of it."""
+
+    def __init__(self, device: torch.device, how: Devices) -> None:
+        devices, nodes, strategy = how.number, 1, how.strategy
+        if strategy == "auto":
+            world = int(os.environ.get("WORLD_SIZE", "1"))
+            if world > 1 and "LOCAL_WORLD_SIZE" in os.environ:  # as torchrun leaves it
+                devices = int(os.environ["LOCAL_WORLD_SIZE"])
+                nodes, strategy = world // devices, "ddp"
+            elif devices > 1:
+                forks = sys.platform == "linux" and not torch.cuda.is_initialized()
+                strategy = "ddp_fork" if forks else "ddp_spawn"
+        indexed = device.index is not None and device.type != "cpu" and devices == 1
+        mixed = how.precision != "32-true"
+        plugin: Any = _NetworksOnly(how.precision, device.type) if mixed else Precision()  # type: ignore[arg-type]
+        self.fabric = Fabric(
+            accelerator=device.type,
+            devices=[device.index] if indexed else devices,
+            num_nodes=nodes,
+            strategy=strategy,
+            plugins=[plugin],
+        )
+        super().__init__(device, how.compile_networks)
+        self.precision = how.precision
+
+    def adopt(self, fabric: Fabric) -> None:
+        """Takes the place that a launched ``fabric`` has among the processes."""
+        self.fabric, self.device = fabric, fabric.device
+        self.rank, self.world = fabric.global_rank, fabric.world_size
+
+    def launch(self, loop: Any) -> History:
+        """In this process, or in several that are started for it.
+
+        What processes of their own have trained is brought back into the loop's module.
+        """
+        start_method = getattr(self.fabric.strategy.launcher, "_start_method", None)
+        if start_method is None:
+            self.fabric.launch()
+            self.adopt(self.fabric)
+            return super().launch(loop)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            passed_on(multiprocessing.active_children),
+            _quiet(logging.getLogger("lightning_fabric")),
+        ):
+            path = Path(folder) / "result"
+            work = partial(_work, runner=self, loop=loop, path=path)
+            self.fabric.launch(partial(work, forked=start_method != "spawn"))
+            result = checkpoint.read(path)
+        loop.bring_back(result["trained"])
+        if "error" in result:
+            kind, message = result["error"]
+            raise _ERRORS.get(kind, ValueError)(message)
+        if "stopped" in result:
+            raise Stopped(*result["stopped"]).as_signal()
+        terms = result["history"].pop("terms")
+        return History(**result["history"], terms=None if terms is None else CorExTerms(**terms))
+
+    @contextmanager
+    def computing(self, module: nn.Module) -> Iterator[None]:
+        """Mixed precision and compilation of the networks."""
+        precision: Any = self.fabric.strategy.precision
+        with ExitStack() as stack:
+            if self.precision != "32-true":
+                dtype = place_of(module)[1] or torch.get_default_dtype()
+                stack.enter_context(in_lower_precision(module, precision.networks, dtype))
+            stack.enter_context(super().computing(module))
+            yield
+
+    def setup(self, loss: nn.Module, optimiser: Any) -> tuple[Any, Any]:
+        """Wraps both, for several processes and for the scaling of gradients."""
+        return self.fabric.setup(loss, optimiser)
+
+    def backward(self, loss: Tensor) -> None:
+        """With what precision and processes need."""
+        self.fabric.backward(loss)
+
+    def clip(self, loss: nn.Module, optimiser: Any, norm: float) -> None:
+        """Of gradients that are not scaled any more."""
+        self.fabric.clip_gradients(loss, optimiser, max_norm=norm, error_if_nonfinite=False)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Of any Python value."""
+        found: list[Any] = [value] * self.world
+        if self.world > 1:
+            torch.distributed.all_gather_object(found, value)
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the scaler of "16-mixed"."""
+        return self.fabric.strategy.precision.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts :meth:`state_dict` back."""
+        self.fabric.strategy.precision.load_state_dict(state)
+
+
+_ERRORS = {kind.__name__: kind for kind in (checkpoint.CheckpointError, TypeError)}
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Without a word about each process that starts."""
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _work(fabric: Fabric, runner: FabricRunner, loop: Any, path: Path, forked: bool) -> None:
+    """What a process does that was started for this; the first leaves the result in a file."""
+    runner.adopt(fabric)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # signals of the terminal go to the parent, which hands them on
+    if forked:
+        torch.set_num_threads(1)  # OpenMP's threads do not outlive a fork
+    result: dict[str, Any] = {}
+    try:
+        result["history"] = vars(loop.run(runner))
+        if (terms := result["history"]["terms"]) is not None:
+            fields = (field.name for field in dataclasses.fields(terms) if field.repr)
+            result["history"] |= {"terms": {name: getattr(terms, name) for name in fields}}
+    except Stopped as stopped:
+        result["stopped"] = [stopped.number, stopped.message]
+    except (ValueError, TypeError) as error:  # all processes have agreed on it
+        result["error"] = [type(error).__name__, str(error)]
+    if runner.rank == 0:
+        checkpoint.write(path, {**result, "trained": loop.trained()})

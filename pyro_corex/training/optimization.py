@@ -1,0 +1,227 @@
+"""What a training step changes: the parameters, by an optimiser, and schedules."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_corex.batches import Batch
+from pyro_corex.objective import CorExELBO
+from pyro_corex.training import checkpoint
+from pyro_corex.training.runners import Runner
+
+_OF_THE_MOMENT = re.compile(r" at 0x[0-9a-f]+|, now [^)]+")
+"""What a ``repr`` may say that is no part of what was asked for: a place in memory, where a
+schedule stands."""
+
+MakeOptimiser = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How :func:`~pyro_corex.fit` takes a step.
+
+    :raises ValueError: for a ``clip_norm`` that is not positive.
+    :raises TypeError: for what are no functions or schedules.
+    """
+
+    optimizer: MakeOptimiser | None = None
+    """From the parameters to an optimiser, in place of ``Adam`` with the rate ``lr`` (torch's fused
+    one where there is one), e.g. ``lambda parameters: torch.optim.SGD(parameters, lr=0.1)``."""
+
+    lr_schedule: Callable[[torch.optim.Optimizer], Any] | None = None
+    """From the optimiser to one of torch's schedulers, which takes a step after each training step;
+    ``ReduceLROnPlateau`` after each epoch, with minus the objective (on the validation data, if
+    there are)."""
+
+    kl_schedule: Any = None
+    """A KL-weight schedule such as :class:`~pyro_corex.Warmup`, or several: their ``step()`` is
+    called after each training step.  Weights of regularizers need not be named here."""
+
+    clip_norm: float | None = None
+    """The largest norm of the gradient."""
+
+    def __post_init__(self) -> None:
+        for name, what, more in (
+            ("optimizer", self.optimizer, ""),
+            ("lr_schedule", self.lr_schedule, " of the optimiser that gives a scheduler"),
+        ):
+            if what is not None and not callable(what):
+                got = type(what).__name__
+                raise TypeError(f"{name} must be a function{more}, but got {got}")
+        _check_steps("kl_schedule", several(self.kl_schedule), "e.g. Warmup(0.0, 1.0, steps=1000)")
+        if self.clip_norm is not None:
+            check_positive("clip_norm", self.clip_norm)
+
+    def make(self, parameters: list[nn.Parameter], lr: float, fused: bool) -> Any:
+        """The optimiser."""
+        if self.optimizer is None:
+            try:
+                return torch.optim.Adam(parameters, lr=lr, fused=fused)
+            except RuntimeError:  # not for these devices or dtypes
+                return torch.optim.Adam(parameters, lr=lr)
+        made = self.optimizer(parameters)
+        if not isinstance(made, torch.optim.Optimizer):
+            raise TypeError(
+                "optimizer must be a function from the parameters to a torch.optim.Optimizer, "
+                f"but gave {type(made).__name__}"
+            )
+        return made
+
+
+class Loss(nn.Module):
+    """The loss as a module, whose forward pass is what several processes synchronise on."""
+
+    def __init__(self, module: nn.Module, elbo: CorExELBO, factor: int) -> None:
+        super().__init__()
+        self.module = module
+        self.regularizers = elbo.regularizer_modules
+        self.elbo = elbo
+        self.factor = factor
+        """The number of processes: they average their gradients, but the loss is a sum."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Minus the objective, in nats summed over the batch, times the number of processes."""
+        model: Any = self.module.model
+        guide: Any = self.module.guide
+        loss = self.elbo.differentiable_loss(model, guide, *args, **kwargs)
+        return loss if self.factor == 1 else loss * self.factor
+
+
+class Learner:
+    """The parameters of a program and of its regularizers, their optimiser, and all schedules."""
+
+    def __init__(
+        self, module: nn.Module, elbo: CorExELBO, how: Optimization, lr: float, runner: Runner
+    ) -> None:
+        self.elbo, self.how, self.runner = elbo, how, runner
+        self.parts = Loss(module, elbo, runner.world).to(runner.device).train()
+        # a fused optimiser would undo how the gradients of 16-mixed are scaled
+        self.bare = how.make(list(self.parts.parameters()), lr, runner.precision != "16-mixed")
+        self.lr_schedule = None
+        if how.lr_schedule is not None:
+            self.lr_schedule = how.lr_schedule(self.bare)
+            _check_steps("lr_schedule", [self.lr_schedule], "one of torch.optim.lr_scheduler")
+        self.loss, self.optimiser = runner.setup(self.parts, self.bare)
+        self.schedules = all_schedules(elbo, how)
+
+    def compute(self, batch: Batch) -> Tensor:
+        """The loss of a batch, with its graph."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss: Tensor = self.loss(*batch.args, **batch.kwargs)
+        return loss
+
+    def update(self, loss: Tensor) -> None:
+        """Takes a step."""
+        self.runner.backward(loss)
+        if self.how.clip_norm is not None:
+            self.runner.clip(self.loss, self.optimiser, self.how.clip_norm)
+        self.optimiser.step()
+        if self.lr_schedule is not None and not self._plateau:
+            self.lr_schedule.step()
+        for schedule in self.schedules:
+            schedule.step()
+
+    @property
+    def _plateau(self) -> bool:
+        return isinstance(self.lr_schedule, torch.optim.lr_scheduler.ReduceLROnPlateau)
+
+    def epoch_done(self, objective: float) -> None:
+        """Tells a plateau schedule, if there is one."""
+        if self.lr_schedule is not None and self._plateau:
+            self.lr_schedule.step(-objective)
+
+    def parameters_copied(self) -> dict[str, Tensor]:
+        """All parameters and buffers, to be put back with ``parts.load_state_dict``."""
+        return {name: value.detach().clone() for name, value in self.parts.state_dict().items()}
+
+    def not_finite(self) -> str:
+        """The name of a parameter that is not finite, or nothing."""
+        named = self.parts.named_parameters()
+        found = (name for name, value in named if not bool(value.isfinite().all()))
+        return next(found, "").removeprefix("module.")
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def described(self) -> dict[str, Any]:
+        """What has to be the same when a run goes on."""
+        ignored = ("foreach", "fused", "capturable", "differentiable")  # how, and not what
+        plain = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in self.bare.defaults.items()
+            if name not in ignored and isinstance(value, (bool, int, float, str, tuple, type(None)))
+        }
+        return {
+            "the optimiser": type(self.bare).__name__,
+            "its options": plain,
+            "lr_schedule": None if self.lr_schedule is None else type(self.lr_schedule).__name__,
+            "the number of KL schedules": len(self.schedules),
+            "clip_norm": self.how.clip_norm,
+            "precision": self.runner.precision,
+            "the number of processes": self.runner.world,
+            "the objective": _OF_THE_MOMENT.sub("", repr(self.elbo)),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """As data."""
+        return {
+            **checkpoint.contents(self.parts.module),
+            "regularizers": checkpoint.contents(self.parts.regularizers),
+            "optimiser": self.optimiser.state_dict(),
+            "lr_schedule": None if self.lr_schedule is None else self.lr_schedule.state_dict(),
+            "kl_schedules": [
+                each.state_dict() if checkpoint.is_schedule(each) else None
+                for each in self.schedules
+            ],
+            "scaler": self.runner.state_dict(),
+            "max_plate_nesting": self.elbo.max_plate_nesting,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], path: Any) -> None:
+        """Puts :meth:`state_dict` back.
+
+        :raises CheckpointError: where it does not fit.
+        """
+        checkpoint.fill(self.parts.module, state, path)
+        checkpoint.fill(self.parts.regularizers, state["regularizers"], path)
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.lr_schedule is not None:
+            self.lr_schedule.load_state_dict(state["lr_schedule"])
+        for schedule, saved in zip(self.schedules, state["kl_schedules"], strict=True):
+            if saved is not None:
+                schedule.load_state_dict(saved)
+        self.runner.load_state_dict(state["scaler"])
+        # else the objective would look for it, with a run of the programs that draws
+        self.elbo.max_plate_nesting = state["max_plate_nesting"]
+
+
+def all_schedules(elbo: CorExELBO, how: Optimization) -> list[Any]:
+    """The KL-weight schedules that were given, and the weights of regularizers that are such."""
+    weights = (regularizer.weight for regularizer in elbo.regularizers)
+    found = [*several(how.kl_schedule), *(w for w in weights if callable(getattr(w, "step", None)))]
+    return list({id(schedule): schedule for schedule in found}.values())
+
+
+def several(given: Any) -> list[Any]:
+    """What was given as one or as several, as a list."""
+    if given is None:
+        return []
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raises ``ValueError`` for what is no positive, finite number."""
+    if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be > 0, but got {value!r}")
+
+
+def _check_steps(name: str, given: list[Any], what: str) -> None:
+    for each in given:
+        if not callable(getattr(each, "step", None)):
+            raise TypeError(f"{name} must be {what}, but got {type(each).__name__}")

@@ -1,0 +1,205 @@
+"""Checkpoints, and files that cannot be written or read: with nothing lost, changed or executed."""
+
+import errno
+import io
+import os
+import pickle
+
+import pytest
+import torch
+
+import pyro_corex as pc
+from pyro_corex.training import checkpoint
+from tests.training.programs import copies, run, vae, vector
+
+
+def no_space(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def no_permission(*_):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@pytest.mark.parametrize(
+    ("call", "action", "match"),
+    [
+        ("fsync", no_space, r"Could not write .*run: No space left on device\. The file that was"),
+        ("replace", no_permission, r"Could not write .*run: Permission denied\. The file that was"),
+    ],
+    ids=["full disk", "folder without permission"],
+)
+def test_a_checkpoint_that_cannot_be_written(path, monkeypatch, call, action, match):
+    module = vae()
+    monkeypatch.setattr(checkpoint.os, call, action)
+    with pytest.raises(OSError, match=match) as error:
+        run(path, module, resume=True, every_steps=3)
+    assert "Training stopped after step 9" in str(error.value)
+    assert vector(module).isfinite().all()
+    assert not module.training
+
+
+def test_a_full_disk_when_nothing_was_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint.os, "fsync", no_space)
+    with pytest.raises(OSError, match=r"No space left on device\. Nothing is there"):
+        pc.save(vae(), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_is_cut_off(path, monkeypatch):
+    """As when the disk is full in the middle: part of the file is written."""
+    real = open
+
+    def cut(name, mode="r", *rest, **options):
+        file = real(name, mode, *rest, **options)
+        if mode == "xb":
+            write, left = file.write, [3]
+
+            class Short(io.FileIO):
+                def write(self, data):
+                    left[0] -= 1
+                    if not left[0]:
+                        write(bytes(data)[:100])
+                        no_space()
+                    return write(data)
+
+            file.close()
+            os.unlink(name)
+            file = Short(name, "xb")
+            write = super(Short, file).write
+        return file
+
+    monkeypatch.setattr("builtins.open", cut)
+    with pytest.raises(OSError, match="No space left on device"):
+        run(path, resume=True)
+
+
+def test_a_missing_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"The folder .*no of run does not exist: make it"):
+        run(tmp_path / "no" / "run")
+    with pytest.raises(FileNotFoundError, match=r"The folder .*no of model does not exist"):
+        pc.save(vae(), tmp_path / "no" / "model")
+    with pytest.raises(IsADirectoryError, match="is a folder: give the name of a file in it"):
+        run(tmp_path)
+
+
+def test_a_checkpoint_of_another_run_is_not_overwritten(path):
+    with pytest.raises(
+        FileExistsError, match=r"is there already: pass .*resume=True. to go on from"
+    ):
+        run(path)
+
+
+# ---------------------------------------------------------------------- reading
+
+
+DAMAGE = {
+    "cut short": (lambda raw: raw[:-1], "is damaged: it was cut short or changed"),
+    "only its beginning": (lambda raw: raw[:10], "is damaged: it was cut short or changed"),
+    "one bit": (lambda raw: raw[:500] + bytes([raw[500] ^ 1]) + raw[501:], "is damaged"),
+    "the checksum": (lambda raw: raw[:40] + bytes([raw[40] ^ 1]) + raw[41:], "is damaged"),
+    "empty": (lambda raw: b"", "is not a file that pyro_corex wrote"),
+    "text": (lambda raw: b"epoch,loss\n1,2\n", "is not a file that pyro_corex wrote"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_or_foreign_file(tmp_path, damage):
+    path = tmp_path / "run"
+    run(path, epochs=1)
+    change, match = DAMAGE[damage]
+    path.write_bytes(change(path.read_bytes()))
+    module = vae(seed=1)
+    before = vector(module)
+    for attempt in (lambda: pc.load(path, module), lambda: run(path, module, resume=True)):
+        with pytest.raises(pc.CheckpointError, match=match):
+            attempt()
+    assert torch.equal(vector(module), before)
+
+
+def test_a_file_of_torch_save(tmp_path):
+    torch.save(vae().state_dict(), tmp_path / "model.pt")
+    with pytest.raises(
+        pc.CheckpointError, match=r"A state_dict that torch.save wrote is read with"
+    ):
+        pc.load(tmp_path / "model.pt", vae())
+
+
+class Code:
+    def __reduce__(self):
+        return (os.mkdir, ("executed",))
+
+
+def test_a_file_with_code_is_refused_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint.write(tmp_path / "model", {"kind": "module", "state": Code()})
+    with pytest.raises(pc.CheckpointError, match="holds something other than data"):
+        pc.load(tmp_path / "model", vae())
+    assert not (tmp_path / "executed").exists()
+    assert pickle.dumps(Code())
+
+
+def test_there_is_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*model"):
+        pc.load(tmp_path / "model", vae())
+    with pytest.raises(FileNotFoundError, match=r"There is no checkpoint .*run to go on from"):
+        run(tmp_path / "run", resume=True)
+
+
+def test_a_saved_module_is_no_run(tmp_path):
+    pc.save(vae(), tmp_path / "model")
+    with pytest.raises(pc.CheckpointError, match="holds a module, as save wrote it, but no run"):
+        run(tmp_path / "model", resume=True)
+
+
+def test_save_and_load_with_their_arguments_swapped(tmp_path):
+    path = str(tmp_path / "vae.pt")
+    with pytest.raises(TypeError, match=r"save\(module, path\) needs a .*Module, but got str"):
+        pc.save(path, vae())
+    with pytest.raises(TypeError, match=r"load\(path, module\) needs a .*Module, but got str"):
+        pc.load(vae(), path)
+
+
+# ---------------------------------------------------------------------- another program
+
+
+def tanh():
+    module = vae()
+    module.encoder[2] = torch.nn.Tanh()
+    return module
+
+
+ARCHITECTURES = {
+    "wider": (lambda: vae((8, 20, 2)), r"'encoder.1.weight' is float32 of shape \(16, 8\) in the"),
+    "deeper": (
+        lambda: vae((8, 16, 4, 2)),
+        r"'encoder.5.weight' is absent in the file, but float32",
+    ),
+    "likelihood": (
+        lambda: vae(likelihood="learned_normal"),
+        "'likelihood.log_scale' is absent in the file",
+    ),
+    "another likelihood": (
+        lambda: vae(likelihood="continuous_bernoulli"),
+        r"'likelihood' is BernoulliLikelihood\(\) in the file, but "
+        r"ContinuousBernoulliLikelihood\(\) here",
+    ),
+    "activation": (tanh, r"'encoder.2' is ReLU\(\) in the file, but Tanh\(\) here"),
+    "double": (lambda: vae().double(), r"is float32 of shape .* but float64 of shape"),
+    "class": (
+        lambda: pc.StackedCorEx([(8, 16, 2)], n_classes=None),
+        r"the module is CorExVAE\(\) in the file, but StackedCorEx\(\) here",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", ARCHITECTURES)
+def test_a_changed_architecture(path, change):
+    make, match = ARCHITECTURES[change]
+    module = make()
+    before = vector(module)
+    data = copies().double() if change == "double" else copies()
+    for attempt in (lambda: pc.load(path, module), lambda: run(path, module, data, resume=True)):
+        with pytest.raises(pc.CheckpointError, match=match):
+            attempt()
+    assert torch.equal(vector(module), before)

@@ -1,0 +1,47 @@
+"""What a run was like, as its terms tell."""
+
+import pytest
+import torch
+
+import pyro_corex as pc
+from tests.training.programs import copies, vae, without_time
+
+
+def test_the_history_is_that_of_the_terms():
+    """The averages over an epoch are those of the terms of its steps, weighted by their data."""
+    elbo = pc.CorExELBO(num_particles=2, tc_weight=0.5)
+    seen = []
+
+    class Spy(torch.optim.SGD):
+        def step(self, closure=None):
+            seen.append(elbo.last_terms)
+            return super().step(closure)
+
+    history = pc.fit(
+        vae(), copies(100), epochs=1, batch_size=64, elbo=elbo, progress=False,
+        optimizer=lambda parameters: Spy(parameters, lr=1e-4),
+    )  # fmt: skip
+    assert [terms.num_data for terms in seen] == [64, 36]
+    for name in ("elbo", "objective"):
+        mean = sum(getattr(terms, name) * terms.num_data for terms in seen) / 100
+        assert history[name][0] == pytest.approx(mean, rel=1e-5)
+    kl = sum(float(terms.kl["z"].sum()) * terms.num_data for terms in seen) / 100
+    assert history["kl_z"][0] == pytest.approx(kl, rel=1e-5)
+    tc = (
+        sum(float(terms.regularizers["total_correlation"]) * terms.num_data for terms in seen) / 100
+    )
+    assert history["total_correlation"][0] == pytest.approx(tc, rel=1e-5)
+    assert without_time(history)[0].keys() == {"elbo", "objective", "kl_z", "total_correlation"}
+
+
+def test_the_history_has_what_a_discrete_latent_knows():
+    stack = pc.StackedCorEx([(8, 8, 3), (3, 8, 2)], n_classes=2)
+    invariance = pc.Invariance(lambda x: 1 - x, {"z2": 3.0})
+    elbo = pc.CorExELBO(mi_weight={"z2": 2.0}, invariance=invariance)
+    history = pc.fit(stack, copies(64), epochs=1, batch_size=64, elbo=elbo, progress=False)
+    known = float(history.terms.regularizers["mutual_information"].sum())
+    assert history["mutual_information"] == [pytest.approx(known, rel=1e-5)]
+    kept = float(history.terms.regularizers["invariance"].sum())
+    assert history["invariance"] == [pytest.approx(kept, rel=1e-5)]
+    objective = history["elbo"][0] + 2 * known - 3 * kept
+    assert history["objective"][0] == pytest.approx(objective, rel=1e-5)
