@@ -57,7 +57,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         ``pyro_corex.tc_bound(corex.program_, corex.coded(X))``.
 
         :param X: shape ``(N, d)``.
-        :returns: a float64 tensor, of shape ``(N, d')`` for d' columns that vary, coded as
+        :returns: a float64 tensor of shape ``(N, k)`` for k columns that vary, coded as
             ``columns_`` say.  Gaps are filled with draws from the model that follow
             ``random_state``, and values of continuous columns that repeat are spread evenly
             half-way to their neighbours, by which TC(x) does not change.
