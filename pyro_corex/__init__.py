@@ -31,7 +31,7 @@ from pyro_corex.training import (
 if TYPE_CHECKING:
     from pyro_corex.estimator import CorEx
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AggregatePosterior",

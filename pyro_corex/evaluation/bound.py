@@ -24,7 +24,6 @@ from pyro_corex.batches import (
 from pyro_corex.information import Estimate
 from pyro_corex.information.entropy import mean_with_entropies
 from pyro_corex.objective import CorExELBO, CorExTerms
-from pyro_corex.objective.evidence import Evidence
 
 
 @dataclass(frozen=True, repr=False)
@@ -154,14 +153,11 @@ def dataset_terms(
     model, guide = programs_of(module)
     check_count("num_particles", num_particles)
     check_count("batch_size", batch_size)
-    elbo = CorExELBO(data_plates=data_plates, strict_enumeration_warning=False)
+    elbo = CorExELBO(num_particles, data_plates=data_plates, strict_enumeration_warning=False)
     parts: list[CorExTerms] = []
     with evaluating(module, seed):
         for batch in batches_for(module, data, batch_size, transform):
-            draws = [
-                elbo.terms(model, guide, *batch.args, **batch.kwargs) for _ in range(num_particles)
-            ]
-            terms = _average(draws)
+            terms = elbo.terms(model, guide, *batch.args, **batch.kwargs)
             if watch is not None:
                 watch(terms)
             parts.append(replace(terms, _source=terms.evidence.compact()))
@@ -202,35 +198,13 @@ def evaluating(module: Any, seed: int) -> Iterator[None]:
 
 def _bound(terms: CorExTerms) -> TCBound:
     evidence = terms.evidence
-    inputs = [(i.values, i.kind, 1.0) for i in evidence.inputs.values()]
-    names = {name for _, name in evidence.per_datum}
-    t = {name: evidence.signed(name) for name in names}
     if evidence.size < 2:
         raise ValueError(f"A bound on TC(x) needs at least 2 data, but got {evidence.size}")
     _ = terms.entropy  # which names the site if its entropies are not known
-    whole = mean_with_entropies(torch.stack(list(t.values())).sum(0), inputs)
-    layers = []
-    if not evidence.no_layers:
-        latents = set(evidence.layers)
-        rest, entropies = torch.stack([t[n] for n in names - latents]).sum(0), inputs
-        for name in evidence.layers:
-            share, above = rest + t[name], []
-            if name in evidence.below:
-                below = evidence.below[name]
-                rest, share = below.log_prob, share - below.log_prob
-                above = [(below.values, "continuous", 1.0)]
-            minus = [(values, kind, -sign) for values, kind, sign in above]
-            part = mean_with_entropies(share, [*entropies, *minus])
-            layers.append(Estimate(float(part.value), float(part.stderr)))
-            entropies = above
-    return TCBound(float(whole.value), float(whole.stderr), terms, evidence.size, tuple(layers))
-
-
-def _average(particles: list[CorExTerms]) -> CorExTerms:
-    """The mean of several draws for one batch."""
-    evidence = Evidence.average([terms.evidence for terms in particles])
-    joined = CorExTerms.join(particles) if len(particles) > 1 else particles[0]
-    return replace(joined, num_data=particles[0].num_data, _source=evidence)
+    parts = [evidence.whole(), *([] if evidence.no_layers else evidence.by_layer())]
+    found = [mean_with_entropies(*part) for part in parts]
+    whole, *layers = [Estimate(float(each.value), float(each.stderr)) for each in found]
+    return TCBound(whole.value, whole.stderr, terms, evidence.size, tuple(layers))
 
 
 def _refuse(terms: CorExTerms) -> None:

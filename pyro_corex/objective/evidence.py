@@ -21,6 +21,8 @@ from pyro_corex.objective.term import Term, layout
 
 Key = tuple[str, str]  # the kind of a term and its site
 K = TypeVar("K")
+Shares = tuple[Tensor, list[tuple[Tensor, str, float]]]
+"""Shares of the data in nats, ``(N,)``, and triples of values, kind and sign of their entropies."""
 
 _NOT_A_LIKELIHOOD = (
     "cross-entropy on grey values is the log-likelihood of nothing, so no bound on TC(x) could be "
@@ -83,6 +85,29 @@ class Evidence:
             if site == name
         ]
         return torch.stack(parts).sum(0)
+
+    def whole(self) -> Shares:
+        """What each datum adds to the bound on TC(x), and the entropies that are added to it."""
+        names = {name: None for _, name in self.per_datum}
+        entropies = [(found.values, found.kind, 1.0) for found in self.inputs.values()]
+        return torch.stack([self.signed(name) for name in names]).sum(0), entropies
+
+    def by_layer(self) -> list[Shares]:
+        """The same for each layer of a stack, from the data upwards (Eq. 13 to 17).
+
+        What a layer is explained with by the one above is taken off its own and given to that.
+        """
+        rest, entropies = self.whole()
+        rest = rest - torch.stack([self.signed(name) for name in self.layers]).sum(0)
+        found = []
+        for name in self.layers:
+            share, above = rest + self.signed(name), list[tuple[Tensor, str, float]]()
+            if name in self.below:
+                rest = self.below[name].log_prob
+                share, above = share - rest, [(self.below[name].values, "continuous", 1.0)]
+            found.append((share, [*entropies, *((x, kind, -sign) for x, kind, sign in above)]))
+            entropies = above
+        return found
 
     def matrix(self, kind: str, name: str) -> Tensor:
         """A term for each datum and dimension of one batch, in nats: shape ``(B, d)``.

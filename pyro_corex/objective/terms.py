@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pyro_corex.information import Estimate, entropy_estimate
+from pyro_corex.information import Estimate, entropy_estimate, mean_with_entropies
 from pyro_corex.objective.contributions import Contributions, Key, Sum
 from pyro_corex.objective.evidence import Evidence, Inputs, Recorded, by_key
 
@@ -46,8 +46,8 @@ class CorExTerms:
     regularizer_weight: Mapping[str, Tensor | float] = field(default_factory=dict)
     """Regularizer -> the weight in force; what it multiplies is taken off the bound."""
 
-    _source: Recorded | Evidence | None = field(default=None, repr=False, compare=False)
-    """What the terms were made of."""
+    _source: Sequence[Recorded] | Evidence | None = field(default=None, repr=False, compare=False)
+    """What the terms were made of: one for each draw from the guide."""
 
     @classmethod
     def of(cls, traces: Sequence[Contributions], num_particles: int) -> CorExTerms:
@@ -73,7 +73,7 @@ class CorExTerms:
                 for name in last.regularizers
             },
             regularizer_weight={name: weight for name, (_, weight) in last.regularizers.items()},
-            _source=last.recorded,
+            _source=[trace.recorded for trace in traces],
         )
 
     @property
@@ -177,17 +177,8 @@ class CorExTerms:
                 f"The latents are not the layers of a stack: {evidence.no_layers}. Use tc_bound "
                 "for the whole, or StackedCorEx."
             )
-        rest = self._relevance()
-        found = []
-        for name in evidence.layers:
-            above = 0.0
-            if name in evidence.below:
-                below = evidence.below[name]
-                entropy = entropy_of(name, Inputs(below.values, "continuous")).value
-                above = float(entropy.double().sum()) + float(below.log_prob.double().mean())
-            found.append(rest - _number({name: self.kl[name]}) - above)
-            rest = above
-        return tuple(found)
+        _ = self.entropy  # which names the site if its entropies are not known
+        return tuple(float(mean_with_entropies(*part).value) for part in evidence.by_layer())
 
     def without_data(self) -> CorExTerms:
         """The same terms, letting go of the batch that they are from.
@@ -235,7 +226,9 @@ class CorExTerms:
                 "These terms have let go of their data, which the entropies H(x_i) need. Evaluate "
                 "anew, elbo.terms(model, guide, x)."
             )
-        return self._source if isinstance(self._source, Evidence) else self._source.evidence
+        if isinstance(self._source, Evidence):
+            return self._source
+        return Evidence.average([source.evidence for source in self._source])
 
     def _relevance(self) -> float:
         if not self.evidence.inputs:
