@@ -10,7 +10,8 @@ from the programs, once for each set of sites.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -107,12 +108,7 @@ def violations(
     trusted: all of ``names`` are returned.
     """
     try:
-        with (
-            torch.random.fork_rng(),
-            torch.no_grad(),
-            pyro.validation_enabled(False),
-            poutine.block(),
-        ):
+        with _unseen():
             runs = _Runs(model, guide, args, kwargs)
             with _NoReading():
                 above_in_guide = _parents(runs.guide(_Track()).nodes)
@@ -134,21 +130,24 @@ def violations(
 def guide_parents(
     guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, frozenset[str]] | None:
-    """Guide site -> the sites that its distribution depends on; ``None`` if it cannot be followed.
-
-    The random state is left as it was.
-    """
+    """Guide site -> the sites that it is drawn from; ``None`` if that cannot be followed."""
     try:
-        with (
-            torch.random.fork_rng(),
-            torch.no_grad(),
-            pyro.validation_enabled(False),
-            poutine.block(),
-            _NoReading(),
-        ):
+        with _unseen(), _NoReading():
             return _parents(_Runs(None, guide, args, kwargs).guide(_Track()).nodes)
     except Exception:  # any operation may lack support for tracked tensors; say so
         return None
+
+
+@contextmanager
+def _unseen() -> Iterator[None]:
+    """Programs run without a trace in gradients, handlers or the random state."""
+    with (
+        torch.random.fork_rng(),
+        torch.no_grad(),
+        pyro.validation_enabled(False),
+        poutine.block(),
+    ):
+        yield
 
 
 class _Runs:

@@ -196,21 +196,6 @@ def samples(trace: Any) -> dict[str, Site]:
     return {name: site for name, site in trace.nodes.items() if site["type"] == "sample"}
 
 
-def is_deterministic(site: Site) -> bool:
-    """Whether the site is a ``pyro.deterministic`` statement, whose log density is 0."""
-    return bool(site["infer"].get("_deterministic", False))
-
-
 def enumerated(site: Site) -> bool:
     """Whether the site is marked for enumeration and is free to be enumerated."""
     return not site["is_observed"] and site["infer"].get("enumerate") in ("parallel", "sequential")
-
-
-def plate_scale(site: Site) -> float:
-    """The factor by which subsampled plates scale the site's log density."""
-    scale = 1.0
-    for frame in site["cond_indep_stack"]:
-        full = frame.full_size
-        if full is not None and frame.size not in (full, -1):
-            scale *= full / frame.size
-    return scale

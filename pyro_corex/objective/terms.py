@@ -127,9 +127,8 @@ class CorExTerms:
     def tc_bound(self) -> float:
         r"""The sum of ``relevance`` minus the sum of ``kl``: a lower bound on TC(x) (Eq. 10).
 
-        It is of the batch that the terms are from, and as noisy as that; see
-        :func:`pyro_corex.tc_bound` for a data set, with a standard error.  The KLs count in full,
-        whatever the weights that were trained with.
+        It is of the batch, and as noisy as that; :func:`pyro_corex.tc_bound` is of a data set, with
+        a standard error.  The KLs count in full, whatever weights were trained with.
 
         :raises ValueError: as :attr:`entropy`.
         """
@@ -140,12 +139,9 @@ class CorExTerms:
         r"""A lower bound on :math:`TC(x;z) = \sum_i I(x_i:z) - I(x:z)` (Eq. 5), in nats.
 
         Each :math:`I(x_i:z)` is replaced by ``relevance`` (Eq. 8), which is not more, and
-        :math:`I(x:z)` by the sum of ``kl``, which is not less (Eq. 9, whose sum over j exceeds
-        :math:`I(x:z)` by TC(z) and by the distance of the prior from :math:`p_\theta(z_j)`).  That
-        is the number ``tc_bound``: what bounds the objective of Eq. 4 bounds its first term.  It
-        falls short of TC(x;z) by TC(z) at least, so
-        :meth:`~pyro_corex.AggregatePosterior.total_correlation` may be added to it as far as that
-        estimate is trusted.
+        :math:`I(x:z)` by the sum of ``kl``, which is not less (Eq. 9): the number ``tc_bound``.  It
+        falls short of TC(x;z) by TC(z) and by the distance of the prior from
+        :math:`p_\theta(z_j)`.
 
         :raises ValueError: as :attr:`entropy`.
         """
@@ -163,10 +159,9 @@ class CorExTerms:
             \sum_i [H(z^{(l-1)}_i) + \langle \ln q(z^{(l-1)}_i|z^{(l)}) \rangle]
             - \sum_j [H(z^{(l)}_j) + \langle \ln p(z^{(l)}_j|z^{(l-1)}) \rangle],
 
-        where :math:`z^{(0)} = x`, and the second sum is that of ``kl`` for the top layer.  The
-        entropies of the aggregate posterior's marginals are estimated from the draws of the batch;
-        their errors move nats from one layer to the next, but leave the sum as it is.  A layer
-        pays for itself where its contribution is positive (Eq. 16).
+        where :math:`z^{(0)} = x`, and the second sum is that of ``kl`` for the top layer.  Errors
+        of the draws' entropies move nats from one layer to the next, but leave the sum as it is.
+        A layer pays for itself where its contribution is positive (Eq. 16).
 
         :raises ValueError: as :attr:`entropy`, and for programs whose latents are not layers: in a
             stack the guide goes up and the model comes down.
@@ -181,10 +176,8 @@ class CorExTerms:
         return tuple(float(mean_with_entropies(*part).value) for part in evidence.by_layer())
 
     def without_data(self) -> CorExTerms:
-        """The same terms, letting go of the batch that they are from.
-
-        What needs the data (``entropy``, ``relevance``, ``tc_bound``, ``informativeness``,
-        ``layers``) is then gone: for keeping the terms of many steps.
+        """The same terms without what needs the data, from ``entropy`` to ``layers``, of which
+        they let go: for keeping the terms of many steps.
         """
         return replace(self, _source=None)
 
