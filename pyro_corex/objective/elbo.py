@@ -266,7 +266,7 @@ class CorExELBO(Runner):
 
     @property
     def last_totals(self) -> dict[tuple[str, str], Tensor]:
-        """Each term of the last call as one number in nats per datum, left on the device.
+        """Each term of the last call as a scalar in nats per datum, left on the device.
 
         The keys are a kind, ``"reconstruction"``, ``"kl"`` or ``"regularizer"``, and the name of a
         site or a regularizer.
@@ -287,7 +287,7 @@ class CorExELBO(Runner):
 
     @property
     def last_num_data(self) -> float:
-        """The number of data that the loss of the last call stands for."""
+        """The number of data that the loss of the last call, in nats, stands for."""
         return self._kept()[-1].num_data
 
     def describe_non_finite(self) -> str:

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from pyro_corex.objective.sites import Factored, Site, is_delta
+from pyro_corex.objective.problems import Observed, observe, problem_of
+from pyro_corex.objective.sites import Factored, Site
 from pyro_corex.objective.term import Term, layout
 
 Key = tuple[str, str]  # the kind of a term and its site
@@ -24,11 +25,6 @@ K = TypeVar("K")
 Shares = tuple[Tensor, list[tuple[Tensor, str, float]]]
 """Shares of the data in nats, ``(N,)``, and triples of values, kind and sign of their entropies."""
 
-_NOT_A_LIKELIHOOD = (
-    "cross-entropy on grey values is the log-likelihood of nothing, so no bound on TC(x) could be "
-    "stated. Binarise them (x > 0.5, or transform=torch.bernoulli), or use the "
-    "'continuous_bernoulli' or 'normal' likelihood."
-)
 _SUMMED_OUT = (
     "The likelihood of site {name!r} is summed with latents that the model enumerates, so it has "
     "no value for each input dimension. Enumerate them in the guide instead."
@@ -188,19 +184,6 @@ def by_key(
     return {key: together([part[key] for part in parts]) for key in parts[0]}
 
 
-class _Observed(NamedTuple):
-    """An observed site, without its distribution, which would hold the graph."""
-
-    value: Tensor
-    support: Any
-    events: int  # event dimensions that the likelihood has
-    likelihood: str
-    masked: bool
-    delta: bool
-    scale: Any
-    frames: Any
-
-
 class _Latent(NamedTuple):
     """What the guide drew at a site."""
 
@@ -229,7 +212,7 @@ class Recorded:
         """Whether the trace is one of several that make up the estimate of a particle."""
         self.model_order = tuple(model)
         self.observed = {
-            name: _observed(site)
+            name: observe(site)
             for name, site in model.items()
             if site["is_observed"] and not site["infer"].get("_deterministic")
         }
@@ -288,70 +271,19 @@ class Recorded:
             found[key] = found[key] + term.per_datum if key in found else term.per_datum
         return found if len({len(term) for term in found.values()}) <= 1 else {}
 
-    def _inputs(self, name: str, site: _Observed) -> Inputs:
+    def _inputs(self, name: str, site: Observed) -> Inputs:
         discrete = bool(getattr(site.support, "is_discrete", False))
         boolean = site.likelihood == "Bernoulli"
         kind = "binary" if boolean else "categorical" if discrete else "continuous"
         term = next(iter(self._of("reconstruction", name)), None)
         if term is None or name in self.absorbed:
             return Inputs(site.value.new_empty((1, 0)), kind, _SUMMED_OUT.format(name=name))
-        problem = self._problem(name, site, term)
+        problem = problem_of(name, site, term)
         if problem:
             return Inputs(site.value.new_empty((1, 0)), kind, problem)
         value = site.value.detach()
         value = value.expand(torch.broadcast_shapes(value.shape, term.value.shape))
         return Inputs(layout(value, term.event_dims, term), kind)
-
-    def _problem(self, name: str, site: _Observed, term: Term) -> str:
-        if site.masked:
-            return (
-                f"Site {name!r} is masked: the entropies of what is missing are not known. "
-                "Evaluate on complete data without the mask."
-            )
-        if site.delta:
-            return (
-                f"Site {name!r} has a Delta likelihood, which is no density. Give it a scale, "
-                "e.g. Normal(loc, scale)."
-            )
-        if site.events != term.event_dims:
-            return (
-                f"The likelihood of site {name!r}, {site.likelihood}, does not factorise over its "
-                "input dimensions, as Eq. 10 needs. Declare independent dimensions with "
-                ".to_event() or a plate."
-            )
-        if not term.data_dims:
-            return (
-                f"Site {name!r} is not in a plate of data, so it is one datum, and its entropies "
-                "cannot be estimated. Put it in a plate, or name the data's plate with data_plates."
-            )
-        plates = 1.0
-        for frame in site.frames:
-            full = frame.full_size
-            if full is not None and frame.size not in (full, -1):
-                if frame.name not in term.data_axes:
-                    return (
-                        f"Site {name!r} sees {frame.size} of the {full} input dimensions in the "
-                        f"plate {frame.name!r}. Evaluate without the subsampling."
-                    )
-                plates *= full / frame.size
-        scale = torch.as_tensor(site.scale / plates)
-        if bool(((scale - 1).abs() > 1e-6).any()):
-            return (
-                f"The likelihood of site {name!r} is scaled, by poutine.scale or similar, and is "
-                "then no log-likelihood. Evaluate without the scale."
-            )
-        if site.support is None or bool(site.support.check(site.value).all()):
-            return ""
-        if site.likelihood == "Bernoulli":
-            return (
-                f"Site {name!r} is Bernoulli, but its data hold other values than 0 and 1: "
-                + _NOT_A_LIKELIHOOD
-            )
-        return (
-            f"Site {name!r} holds values outside of the support of its likelihood, "
-            f"{site.likelihood}: {site.support}. Choose a likelihood that fits the data, or "
-            "transform them."
-        )
 
     # ------------------------------------------------------------------ layers
 
@@ -384,25 +316,6 @@ class Recorded:
         value, event_dims = self.below.get(name) or (last.value, last.event_dims)
         down = replace(last, value=value, event_dims=event_dims, sign=1.0)
         return Below(layout(latent.value, latent.events, last), down.per_datum)
-
-
-def _observed(site: Site) -> _Observed:
-    fn: Any = site["fn"]
-    masked = site["mask"] is not None and site["mask"] is not True
-    base = fn
-    while hasattr(base, "base_dist") and not hasattr(base, "transforms"):
-        masked = masked or hasattr(base, "_mask")
-        base = base.base_dist
-    return _Observed(
-        site["value"],
-        getattr(base, "support", None),
-        len(getattr(fn, "event_shape", ())),
-        type(base).__name__,
-        masked,
-        is_delta(base),
-        site["scale"],
-        site["cond_indep_stack"],
-    )
 
 
 def _latent(site: Site) -> _Latent:

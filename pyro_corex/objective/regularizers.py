@@ -199,7 +199,7 @@ class _OfSites:
 
     @property
     def weight(self) -> float | Tensor:
-        """The weight of the sites; where these differ, of each of the values last given."""
+        """The weight of the sites, a scalar; where these differ, of each latent: ``(m,)``."""
         signed = [self._sign * weight for weight in self.weights.values()]
         if len(set(signed)) == 1:
             return signed[0]

@@ -44,7 +44,8 @@ class CorExTerms:
     Joined terms have the mean over batches."""
 
     regularizer_weight: Mapping[str, Tensor | float] = field(default_factory=dict)
-    """Regularizer -> the weight in force; what it multiplies is taken off the bound."""
+    """Regularizer -> the weight in force, a scalar or in the shape of its value; what it multiplies
+    is taken off the bound."""
 
     _source: Sequence[Recorded] | Evidence | None = field(default=None, repr=False, compare=False)
     """What the terms were made of: one for each draw from the guide."""
