@@ -13,7 +13,8 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.stats import chi2, chi2_contingency
+from scipy.stats.contingency import crosstab
 from tables import erased_copies, same_groups
 
 from pyro_corex import CorEx
@@ -32,17 +33,14 @@ def pairings(columns: list[int]) -> list[list[tuple[int, int]]]:
     ]
 
 
-def scores(a: NDArray[np.float64], b: NDArray[np.float64], levels: int) -> list[float]:
+def scores(a: NDArray[np.float64], b: NDArray[np.float64]) -> list[float]:
     """Plug-in information, the same less its bias (Miller 1955), and the log of a p-value."""
     seen = ~np.isnan(a) & ~np.isnan(b)
-    joint = np.zeros((levels, levels))
-    np.add.at(joint, (a[seen].astype(int), b[seen].astype(int)), 1.0)
-    n = joint.sum()
-    expected = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True) / n
-    on = joint > 0
-    information = float((joint[on] * np.log(joint[on] / expected[on])).sum() / n)
-    freedom = (np.count_nonzero(joint.sum(1)) - 1) * (np.count_nonzero(joint.sum(0)) - 1)
-    return [information, information - freedom / (2 * n), -chi2.logsf(2 * n * information, freedom)]
+    counts = crosstab(a[seen], b[seen]).count
+    test = chi2_contingency(counts, correction=False, lambda_="log-likelihood")
+    information, n = test.statistic / (2 * counts.sum()), counts.sum()
+    bias = test.dof / (2 * n)
+    return [information, information - bias, -chi2.logsf(test.statistic, test.dof)]
 
 
 def main() -> None:
@@ -58,7 +56,7 @@ def main() -> None:
         found = np.zeros((3, 8, 8))
         for i in range(8):
             for j in range(i):
-                found[:, i, j] = found[:, j, i] = scores(x[:, i], x[:, j], states + 1)
+                found[:, i, j] = found[:, j, i] = scores(x[:, i], x[:, j])
         for name, score in zip(names, found, strict=False):
             best = max(pairings(list(range(8))), key=lambda p: sum(score[i, j] for i, j in p))
             groups = np.empty(8, dtype=int)

@@ -8,6 +8,7 @@ installed.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import sys
@@ -167,33 +168,37 @@ def rows(n: int, seed: int) -> dict[str, Any]:
     }
 
 
+def grid(**options: Any) -> list[dict[str, Any]]:
+    """All combinations of options, the last of which varies fastest."""
+    return [
+        dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())
+    ]
+
+
 def plan(section: str) -> Iterator[tuple[Any, dict[str, Any]]]:
-    if section == "linear":
-        for seed in range(3):
-            for d, m in ((50, 5), (100, 10), (200, 10), (500, 20)):
-                for groups in (True, False):
-                    yield linear, {"d": d, "m": m, "groups": groups, "seed": seed}
-    elif section == "discrete":
-        for seed in range(3):
-            for size in (2, 5, 20):
-                for states in (2, 3, 4):
-                    for n in (100, 1000, 10_000):
-                        for missing, erasure in ((0.0, 0.1), (0.0, 0.5), (0.3, 0.1), (0.3, 0.5)):
-                            yield discrete, {
-                                "size": size, "states": states, "n": n, "missing": missing,
-                                "erasure": erasure, "seed": seed,
-                            }  # fmt: skip
-    elif section == "survey":
-        for seed in range(10):
-            for acquiescence in (0.0, 0.15, 0.3, 0.5):
-                yield questions, {"acquiescence": acquiescence, "seed": seed}
-    elif section == "impute":
-        for seed in range(3):
-            for name in ("iris", "wine", "diabetes", "breast_cancer", "linnerud"):
-                yield impute, {"name": name, "seed": seed}
-    elif section == "rows":
-        for n in (100_000, 1_000_000):
-            yield rows, {"n": n, "seed": 0}
+    sizes = [{"d": d, "m": m} for d, m in ((50, 5), (100, 10), (200, 10), (500, 20))]
+    names = ("iris", "wine", "diabetes", "breast_cancer", "linnerud")
+    plans: dict[str, tuple[Any, list[dict[str, Any]]]] = {
+        "linear": (
+            linear,
+            [
+                {**each["size"], "groups": each["groups"], "seed": each["seed"]}
+                for each in grid(seed=range(3), size=sizes, groups=(True, False))
+            ],
+        ),
+        "discrete": (
+            discrete,
+            grid(
+                seed=range(3), size=(2, 5, 20), states=(2, 3, 4), n=(100, 1000, 10_000),
+                missing=(0.0, 0.3), erasure=(0.1, 0.5),
+            ),
+        ),
+        "survey": (questions, grid(seed=range(10), acquiescence=(0.0, 0.15, 0.3, 0.5))),
+        "impute": (impute, grid(seed=range(3), name=names)),
+        "rows": (rows, grid(n=(100_000, 1_000_000), seed=(0,))),
+    }  # fmt: skip
+    run, options = plans[section]
+    return ((run, each) for each in options)
 
 
 SECTIONS = ("linear", "discrete", "survey", "impute", "rows")
@@ -281,10 +286,10 @@ def main() -> None:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.touch()
     records = [json.loads(line) for line in args.output.read_text().splitlines()]
-    done = {json.dumps([r["section"], r["options"]]) for r in records}
+    done = {json.dumps([r["section"], r["options"]], sort_keys=True) for r in records}
     for section in args.sections:
         for run, options in plan(section):
-            if json.dumps([section, options]) in done:
+            if json.dumps([section, options], sort_keys=True) in done:
                 continue
             record = {"section": section, "options": options, "found": run(**options)}
             records.append(record)

@@ -69,20 +69,18 @@ def read(path: Path, delimiter: str, drop: Iterable[str]) -> tuple[list[str], An
         raise ValueError(f"--drop names {unknown}, but the columns are {names}")
     keep = [i for i, name in enumerate(names) if name not in drop]
     columns = [_column([row[i].strip() for row in rows]) for i in keep]
-    words = any(column.dtype == object for column in columns)
-    x = np.empty((len(rows), len(keep)), dtype=object if words else float)
-    for at, column in enumerate(columns):
-        x[:, at] = column
+    words = any(isinstance(value, str) for column in columns for value in column)
+    x = np.array(columns, dtype=object if words else float).T
     return [names[i] for i in keep], x
 
 
-def _column(values: list[str]) -> Any:
-    gone = [value.lower() in MISSING for value in values]
+def _column(values: list[str]) -> list[Any]:
+    """Numbers if all are, else words; None where missing."""
+    known: list[Any] = [None if value.lower() in MISSING else value for value in values]
     try:
-        return np.array([np.nan if g else float(v) for v, g in zip(values, gone, strict=True)])
+        return [None if value is None else float(value) for value in known]
     except ValueError:
-        words = [None if g else v for v, g in zip(values, gone, strict=True)]
-        return np.array(words, dtype=object)
+        return known
 
 
 def layers(text: str) -> Any:
@@ -125,29 +123,18 @@ def write(corex: CorEx, x: Any, names: list[str], output: Path) -> None:
     """Writes the summary, tables and figures."""
     output.mkdir(parents=True, exist_ok=True)
     (output / "summary.txt").write_text(corex.summary() + "\n", encoding="utf-8")
-    m = corex.n_hidden_
-    latents = [f"latent_{j}" for j in range(m)]
-    z = corex.transform(x)
-    table(output / "latents.csv", latents, z)
-    header = ["column", "kind", "latent", *latents]
-    rows = [
-        [name, column.kind, corex.clusters_[i], *corex.mis_[:, i]]
-        for i, (name, column) in enumerate(zip(names, corex.columns_, strict=True))
-    ]
-    table(output / "columns.csv", header, rows)
-    totals = [
-        [j, tc, se] for j, (tc, se) in enumerate(zip(corex.tcs_, corex.tcs_stderr_, strict=True))
-    ]
+    m = range(corex.n_hidden_)
+    latents = [f"latent_{j}" for j in m]
+    table(output / "latents.csv", latents, corex.transform(x))
+    kinds = [column.kind for column in corex.columns_]
+    rows = zip(names, kinds, corex.clusters_, *corex.mis_, strict=True)
+    table(output / "columns.csv", ["column", "kind", "latent", *latents], rows)
+    totals = zip(m, corex.tcs_, corex.tcs_stderr_, strict=True)
     table(output / "totals.csv", ["latent", "tc_nats", "stderr"], totals)
-    save(information_map(corex), output / "information.png")
-    save(hierarchy(corex), output / "hierarchy.png")
-    for j in range(m):
-        save(latent_against_column(corex, x, j), output / f"latent_{j}.png")
-
-
-def save(ax: Any, path: Path) -> None:
-    """Writes the figure that axes are in."""
-    ax.figure.savefig(path, dpi=150)
+    figures = {"information": information_map(corex), "hierarchy": hierarchy(corex)}
+    figures |= {f"latent_{j}": latent_against_column(corex, x, j) for j in m}
+    for name, ax in figures.items():
+        ax.figure.savefig(output / f"{name}.png", dpi=150)  # type: ignore[union-attr]
 
 
 def table(path: Path, header: list[str], rows: Any) -> None:

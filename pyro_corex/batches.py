@@ -46,11 +46,10 @@ class Batch:
             batch = cls((_tensor(found),))
         if not batch.tensors():
             held = " and ".join(sorted({_kind(value) for value in batch.args})) or "nothing"
-            several = f"{_kind(found)} of " if isinstance(found, (Mapping, tuple, list)) else ""
+            if isinstance(found, (Mapping, tuple, list)):
+                held = f"{_kind(found)} of {held}"
             raise TypeError(
-                "A batch must be a tensor, or a tuple or a mapping of tensors, but got "
-                + several
-                + held
+                f"A batch must be a tensor, or a tuple or a mapping of tensors, but got {held}"
             )
         return batch
 

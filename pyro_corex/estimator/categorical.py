@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, Column
-from pyro_corex.estimator.group import ZERO, Design, Fitted
+from pyro_corex.estimator.group import ZERO, Design, Fitted, refine, table_information
 from pyro_corex.estimator.grouping import find_groups, pairwise_scores
 from pyro_corex.estimator.layer import Batches, Points, Training
 from pyro_corex.estimator.parameters import Options
-from pyro_corex.estimator.refine import refine, table_information
 from pyro_corex.programs.latent_classes import LatentClasses
 from pyro_corex.programs.tables import TableSpec
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,16 +14,13 @@ from pyro_corex.estimator.parameters import Options
 from pyro_corex.programs.tables import TableVAE
 
 
-@dataclass
-class _Moments:
-    """Sums over rows, of what the M step regresses each column on: the latents and 1."""
+class _Moments(NamedTuple):
+    """Sums over rows for the M step, which regresses each column on the latents and 1."""
 
     gram: Tensor
     cross: Tensor
     square: Tensor
-    count: Tensor
-    log_likelihood: float = 0.0
-    n: int = 0
+    seen: Tensor
 
 
 @torch.no_grad()
@@ -35,9 +32,8 @@ def expectation_maximisation(program: TableVAE, batches: Batches, options: Optio
     history: list[dict[str, float]] = []
     last = -math.inf
     for _ in range(options.max_iter):
-        found = _expect(program, batches)
+        value, found = _expect(program, batches)
         _maximise(program, found)
-        value = found.log_likelihood / found.n
         history.append({"elbo": value})
         if value - last < options.tol * 0.1:
             return Training(history, len(history))
@@ -45,14 +41,16 @@ def expectation_maximisation(program: TableVAE, batches: Batches, options: Optio
     return Training(history, len(history), converged=False)
 
 
-def _expect(program: TableVAE, batches: Batches) -> _Moments:
+def _expect(program: TableVAE, batches: Batches) -> tuple[float, _Moments]:
+    """The log-likelihood of a row, less a constant, and the moments given the observed entries."""
     m, w = program.latent_dim, program.loadings()
     noise = (-2 * program.log_scale).exp()
     weight = program.column_weight * noise
     outer = (w[:, :, None] * w[:, None, :]).flatten(1)
     eye, d = torch.eye(m, dtype=w.dtype), len(w)
-    zero = w.new_zeros(d)
-    out = _Moments(w.new_zeros(d, (m + 1) ** 2), w.new_zeros(d, m + 1), zero, zero)
+    shapes = ((d, (m + 1) ** 2), (d, m + 1), (d,), (d,))
+    out = _Moments(*(w.new_zeros(shape) for shape in shapes))
+    total, n = 0.0, 0
     for x in batches():
         seen = (~x.isnan()).to(x.dtype)
         raw = x.nan_to_num()
@@ -65,15 +63,13 @@ def _expect(program: TableVAE, batches: Batches) -> _Moments:
         z = torch.cat([mean, mean.new_ones(len(mean), 1)], 1)
         zz = z[:, :, None] * z[:, None, :]
         zz[:, :m, :m] += cov
-        out.gram += seen.T @ zz.flatten(1)
-        out.cross += raw.T @ z
-        out.square = out.square + (raw**2).sum(0)
-        out.count = out.count + seen.sum(0)
+        parts = (seen.T @ zz.flatten(1), raw.T @ z, (raw**2).sum(0), seen.sum(0))
+        out = _Moments(*(a + b for a, b in zip(out, parts, strict=True)))
         quadratic = (value**2 * weight).sum() - (mean * right).sum()
         log_det = 2 * chol.diagonal(dim1=-2, dim2=-1).log().sum() - (seen * weight.log()).sum()
-        out.log_likelihood += float(-0.5 * (quadratic + log_det))
-        out.n += len(x)
-    return out
+        total -= 0.5 * float(quadratic + log_det)
+        n += len(x)
+    return total / n, out
 
 
 def _maximise(program: TableVAE, found: _Moments) -> None:
@@ -87,7 +83,7 @@ def _maximise(program: TableVAE, found: _Moments) -> None:
         solved[i] = 0.0
         solved[i, free] = torch.linalg.solve(gram[i][free][:, free], cross[i, free])
     fitted = torch.einsum("da,dab,db->d", solved, gram, solved)
-    rest = (found.square - 2 * (solved * cross).sum(1) + fitted) / found.count.clamp(min=1)
+    rest = (found.square - 2 * (solved * cross).sum(1) + fitted) / found.seen.clamp(min=1)
     program.weight.copy_(solved[:, :m])
     program.bias.copy_(solved[:, m])
     program.log_scale.copy_(0.5 * rest.clamp(min=FLOOR).log())

@@ -51,13 +51,16 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self._by_rows(X, self._layer.posterior)
 
     def coded(self, X: Any) -> Tensor:
-        """The rows as the bound is evaluated on them, ``(N, d)`` to ``(N, d')``, in float64.
+        """The rows as the bound is evaluated on them.
 
-        They have the columns that vary, coded as ``columns_`` say; gaps are filled with draws from
-        the model that follow ``random_state``, and values of continuous columns that repeat are
-        spread evenly half-way to their neighbours, by which TC(x) does not change.  On the table
-        that was fitted, of at most 20,000 rows, ``bound_`` is
+        On the table that was fitted, of at most 20,000 rows, ``bound_`` is
         ``pyro_corex.tc_bound(corex.program_, corex.coded(X))``.
+
+        :param X: shape ``(N, d)``.
+        :returns: a float64 tensor of shape ``(N, k)`` for k columns that vary, coded as
+            ``columns_`` say.  Gaps are filled with draws from the model that follow
+            ``random_state``, and values of continuous columns that repeat are spread evenly
+            half-way to their neighbours, by which TC(x) does not change.
         """
         x = self._read(X)
         return completed(self._layer, self._coding.encode(x), self._seed)

@@ -18,7 +18,7 @@ from pyro_corex.estimator.layer import Batches, Points, Training
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import correlation_loadings, promax, reported_rotation
 from pyro_corex.programs.tables import TableSpec, TableVAE, normal_points
-from pyro_corex.training import fit
+from pyro_corex.training import Optimization, fit
 
 
 class GaussianLayer:
@@ -230,32 +230,26 @@ def train(
     """
     n = len(data)
     batch_size = min(options.batch_size if n < 100_000 else 4 * options.batch_size, n)
-    epochs = max(1, round(options.max_iter / math.ceil(n / batch_size)))
-    optimisers: list[torch.optim.Optimizer] = []
-    ended = 0
+    steps = math.ceil(n / batch_size)
+    epochs = max(1, round(options.max_iter / steps))
+    slow = (epochs - epochs // 3) * steps
+    ended: list[int] = []
 
-    def optimiser(parameters: Any) -> torch.optim.Optimizer:
-        optimisers.append(torch.optim.Adam(parameters, lr=options.lr))
-        return optimisers[0]
-
-    def after(epoch: int, *_: Any) -> None:
-        nonlocal ended
-        ended = epoch
-        if epoch == epochs - epochs // 3:
-            optimisers[0].param_groups[0]["lr"] = options.lr / 5
+    def schedule(optimiser: torch.optim.Optimizer) -> Any:
+        return torch.optim.lr_scheduler.MultiStepLR(optimiser, [slow], gamma=0.2)
 
     try:
         found = fit(
-            program, data, transform=transform, epochs=epochs, batch_size=batch_size,
-            optimizer=optimiser, seed=options.seed, device="cpu", callback=after, progress=False,
+            program, data, transform=transform, epochs=epochs, batch_size=batch_size, lr=options.lr,
+            optimizer=Optimization(lr_schedule=schedule), seed=options.seed, device="cpu",
+            callback=lambda epoch, *_: ended.append(epoch), progress=False,
         )  # fmt: skip
     except ValueError as error:  # the data have been checked: it is the loss
         raise FloatingPointError(
-            f"Training diverged in epoch {ended + 1}: {error}. Lower lr={options.lr}."
+            f"Training diverged in epoch {len(ended) + 1}: {error}. Lower lr={options.lr}."
         ) from error
-    elbos = [float(value) for value in found["elbo"]]
-    history = [{"elbo": value} for value in elbos]
-    return Training(history, len(history), has_converged(np.array(elbos), options.tol))
+    history = [{"elbo": float(value)} for value in found["elbo"]]
+    return Training(history, len(history), has_converged(np.array(found["elbo"]), options.tol))
 
 
 def has_converged(elbos: Array, tol: float) -> bool:

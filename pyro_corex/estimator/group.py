@@ -1,4 +1,4 @@
-"""A latent class model of a group of columns, by EM.
+"""A latent class model of a group of columns by EM, and moving columns between groups.
 
 A step of EM is a step of coordinate ascent on the bound of Eq. 10, in which the encoder is the
 exact posterior; its fixed points are where the gradient of the bound vanishes.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.cluster.vq import kmeans2
-from scipy.special import softmax
+from scipy.special import rel_entr, softmax
 from scipy.stats import nbinom, norm
 
 from pyro_corex.estimator.columns import Array, Column
+from pyro_corex.estimator.parameters import Options
 
 ZERO = 0.004
 """Probabilities below are at the border, and not free."""
@@ -61,14 +62,12 @@ class Group:
         self.design = design
         self.columns = list(columns)
         self.n_states = n_states
-        self.weight = weight[self.columns]
+        self.weight = weight
         self.levels = [i for i in self.columns if design.columns[i].n_levels]
         self.numbers = [i for i in self.columns if not design.columns[i].n_levels]
         spans = [np.arange(*design.cells(i).indices(10**9)) for i in self.levels]
         self.cells = np.concatenate(spans) if spans else np.zeros(0, int)
         self.of = np.repeat(np.arange(len(self.levels)), [len(s) for s in spans])
-        at = [self.columns.index(i) for i in self.levels]
-        self.cell_weight = self.weight[at][self.of] if at else np.zeros(0)
         self.onehot = design.onehot[:, self.cells]
 
     def maximise(self, q: Array) -> None:
@@ -97,10 +96,8 @@ class Group:
                 self.loc[a] = np.log(mean)
             else:
                 self.loc[a] = mean
-                floor = 1e-3 * spread
-                self.scale[a] = np.sqrt(
-                    np.maximum((square + _PRIOR * spread) / (sums + _PRIOR), floor)
-                )
+                variance = (square + _PRIOR * spread) / (sums + _PRIOR)
+                self.scale[a] = np.sqrt(np.maximum(variance, 1e-3 * spread))
 
     def n_parameters(self, above: float = 0.0) -> float:
         """Parameters of the dependence among the columns; of probabilities only those above."""
@@ -113,36 +110,30 @@ class Group:
         cells = np.inf if n_numbers else float(np.prod(width.astype(float)))
         return float(np.clip(free, 0, cells - 1 - (width - 1).sum()))
 
-    def log_joint(self, rows: Any = slice(None), weighted: bool = True) -> Array:
+    def log_joint(self, weighted: bool = True) -> Array:
         """Joint ln p(x, state) of the group's columns: ``(N, S)``."""
-        weight = self.cell_weight[:, None] if weighted else 1.0
-        out = self.onehot[rows] @ (self.log_table * weight) + self.log_pi
-        for a, i in enumerate(self.numbers):
-            w = self.weight[self.columns.index(i)] if weighted else 1.0
-            out = out + w * self.number_log_prob(a, i, rows)
+        weight = self.weight if weighted else np.ones_like(self.weight)
+        out = self.onehot @ (self.log_table * weight[self.levels][self.of, None]) + self.log_pi
+        for i in self.numbers:
+            out = out + weight[i] * self.column_log_prob(i)
         return out
 
-    def number_log_prob(self, a: int, i: int, rows: Any = slice(None)) -> Array:
-        """Log-probability ln p(x_i|state) of one of the numbers, 0 where missing."""
-        x = np.nan_to_num(self.design.code[rows, i])[:, None]
+    def column_log_prob(self, i: int) -> Array:
+        """Log-probability ln p(x_i|state) of one of the columns, 0 where missing: ``(N, S)``."""
+        if i in self.levels:
+            own = self.of == self.levels.index(i)
+            return self.onehot[:, own] @ self.log_table[own]
+        a, x = self.numbers.index(i), np.nan_to_num(self.design.code[:, i])[:, None]
         if self.design.columns[i].kind == "counts":
             size = self.size[a]
             value = nbinom.logpmf(x, size, size / (size + np.exp(self.loc[a])))
         else:
             value = norm.logpdf(x, self.loc[a], self.scale[a])
-        return np.where(self.design.seen[rows, i][:, None], value, 0.0)
+        return np.where(self.design.seen[:, [i]], value, 0.0)
 
     def without(self, i: int) -> Array:
         """The states' probabilities given all columns of the group but one."""
-        joint = self.log_joint()
-        if i in self.levels:
-            own = self.of == self.levels.index(i)
-            table = self.log_table[own] * self.cell_weight[own][:, None]
-            joint = joint - self.onehot[:, own] @ table
-        else:
-            w = self.weight[self.columns.index(i)]
-            joint = joint - w * self.number_log_prob(self.numbers.index(i), i)
-        return softmax(joint, axis=1)
+        return softmax(self.log_joint() - self.weight[i] * self.column_log_prob(i), axis=1)
 
     def evidence(self) -> float:
         """Mean of ln p of the group's columns, without weights, in nats."""
@@ -236,3 +227,89 @@ def fit_group(
         found.append((value - group.n_parameters(ZERO) / design.n, q))
     q, _, taken, converged = group.run(max(found, key=lambda each: each[0])[1], n_iter, tol)
     return Fitted(group, q, taken, converged)
+
+
+# ---------------------------------------------------------------------- moving columns
+
+
+def table_information(counts: Array) -> tuple[float, float]:
+    """Mutual information of a table of counts in nats, and the variance of its summand.
+
+    It is less the bias of so many cells (Miller 1955), and may be negative.
+    """
+    n = max(counts.sum(), 1e-12)
+    p = counts / n
+    ratio = rel_entr(p, p.sum(1, keepdims=True) * p.sum(0))
+    value = ratio.sum()
+    variance = (ratio**2 / np.maximum(p, 1e-12)).sum() - value**2
+    cells = ((p.sum(1) > 1e-9).sum() - 1) * ((p.sum(0) > 1e-3).sum() - 1)
+    return float(value - cells / (2 * max(n, 1.0))), float(variance)
+
+
+def relevances(design: Design, fitted: Sequence[Fitted]) -> Array:
+    """What each latent tells of each column, ``(m, d)`` in nats, without the column's own say.
+
+    The mutual information of a column and the posterior given the *other* columns, less the bias
+    of so many cells.
+    """
+    out = np.zeros((len(fitted), design.d))
+    for j, (group, q, *_) in enumerate(fitted):
+        if len(group.columns) < 2:
+            out[j, group.columns] = -1.0  # a lone column is better off anywhere
+        joint = design.onehot.T @ q
+        for i in range(design.d):
+            cells = design.cells(i)
+            table = joint[cells]
+            if i in group.columns and len(group.columns) > 1:
+                table = design.onehot[:, cells].T @ group.without(i)
+            out[j, i] += table_information(table)[0]
+    return out
+
+
+def refine(
+    design: Design, parent: Array, states: Sequence[int], weight: Array, held: Mapping[int, int],
+    options: Options, rng: np.random.RandomState,
+) -> list[Fitted]:  # fmt: skip
+    """Moves columns to the latents that tell most of them, while that raises the bound.
+
+    :param parent: the latent of each column, -1 where it has none yet.
+    :param weight: how often the likelihood of each column counts.
+    :param held: columns that stay where they are.
+    """
+    n_iter, tol = max(options.max_iter, 100), options.tol * 0.01
+
+    def fit(parent: Array, known: Sequence[Fitted] = ()) -> list[Fitted]:
+        out = []
+        for j, s in enumerate(states):
+            own = np.flatnonzero(parent == j).tolist()
+            if known and known[j].group.columns == own:
+                out.append(known[j])
+            else:
+                out.append(fit_group(design, own, s, weight, n_iter, tol, rng))
+        return out
+
+    fitted = fit(parent)
+    for _ in range(12):
+        told = relevances(design, fitted)
+        now = np.where(parent < 0, -np.inf, np.maximum(told[parent, np.arange(design.d)], 0.0))
+        now[list(held)] = np.inf
+        lead = told.max(0) - now
+        movers = np.flatnonzero(lead > 1e-9)
+        movers = movers[np.argsort(-lead[movers], kind="stable")]
+        while len(movers):  # all of them, or the half that gains most, or half of these ...
+            moved = parent.copy()
+            moved[movers] = told[:, movers].argmax(0)
+            trial = fit(moved, fitted)
+            if (parent < 0).any() or _bound(trial) > _bound(fitted) + 1e-9:
+                parent, fitted = moved, trial
+                break
+            movers = movers[: len(movers) // 2]
+        if not len(movers):
+            break
+    return fitted
+
+
+def _bound(fitted: Sequence[Fitted]) -> float:
+    """What new rows would have in nats, less a constant: a nat for each parameter (Akaike 1973)."""
+    n = fitted[0].group.design.n
+    return sum(each.group.evidence() - each.group.n_parameters() / n for each in fitted)

@@ -34,6 +34,8 @@ def pairwise_scores(onehot: Array, starts: Array) -> Array:
     ratio = np.add.reduceat(np.add.reduceat(terms, begin, 0), begin, 1)
     seen = np.add.reduceat((rows > 0).astype(float), begin, 0)  # levels of i where j is observed
     df = np.maximum((seen - 1) * (seen.T - 1), 1)
+    # the cube root of chi-square / df is nearly N(1 - spread, spread): scores of all tables
+    # can be compared, where the statistic itself grows with the number of cells
     spread = 2 / (9 * df)
     scores = (np.cbrt(2 * np.maximum(ratio, 0.0) / df) - (1 - spread)) / np.sqrt(spread)
     np.fill_diagonal(scores, 0.0)
@@ -118,6 +120,8 @@ def _climb(scores: Array, label: Array, n_groups: int, free: Array) -> tuple[Arr
     to, size = scores @ member, member.sum(0)  # a column's scores with the columns of each group
 
     while True:
+        # What a column adds to a sum over pairs is twice its scores with the group's columns, which
+        # ``to`` holds: the gain of every move, and of every change of places, in a few products.
         pairs = np.bincount(label, to[each, label], n_groups + 1)
         now = _value(pairs, size)
         now[n_groups] = 0.0
@@ -132,7 +136,10 @@ def _climb(scores: Array, label: Array, n_groups: int, free: Array) -> tuple[Arr
         i, k = divmod(int(gain.argmax()), n_groups + 1)
         moves = [(i, k)]
         if gain[i, k] < 1e-9:
-            place = to[:, label].T - own[:, None] - scores  # of j in the place of i
+            # j in the place of i: the size of the group stays, so that its value changes by
+            # 2 / size times what j has with the others there more than i had; the score of i with
+            # j goes off, as i is no longer there
+            place = to[:, label].T - own[:, None] - scores
             place *= np.where(out, 0.0, 2 / size[label])[:, None]
             gain = place + place.T
             gain[label[:, None] == label] = -np.inf

@@ -30,8 +30,6 @@ class Moments:
     corr: Array
     column: Array
     """The column of each score."""
-    state: Array
-    """Its state, -1 where the column has one score."""
     complete: bool
     n: int
 
@@ -63,33 +61,29 @@ def moments(columns: Sequence[Column], batches: Batches) -> Moments:
     products: Any = 0.0
     counts: Any = 0.0
     sums: Any = 0.0
-    n, complete = 0, True
+    n = 0
     for batch in batches():
         x = batch.numpy()
-        seen = ~np.isnan(x)
-        whole = bool(seen.all())
-        s = np.empty((len(x), len(column)))
+        seen = ~np.isnan(x)[:, column]
+        s = np.empty(seen.shape)
         for i, table in enumerate(tables):
+            at = slice(starts[i], starts[i + 1])
             if table is None:
-                s[:, starts[i]] = x[:, i]
+                s[:, at] = x[:, [i]]
             else:
-                at = np.clip(np.nan_to_num(x[:, i]), 0, len(table) - 1).astype(int)
-                s[:, starts[i] : starts[i + 1]] = table[at]
-        if not whole:
-            s[~seen[:, column]] = 0.0
-        complete = complete and whole
-        n += len(x)
+                s[:, at] = table[np.clip(np.nan_to_num(x[:, i]), 0, len(table) - 1).astype(int)]
+        s[~seen] = 0.0
         products = products + s.T @ s
+        counts = counts + seen.T.astype(s.dtype) @ seen
         sums = sums + s.sum(0)
-        counts = counts + (len(x) if whole else seen[:, column].T.astype(float) @ seen[:, column])
-    counts = np.maximum(counts * np.ones_like(products), 1.0)
+        n += len(x)
+    complete = bool(np.all(counts == n))
+    counts = np.maximum(counts, 1.0)
     mean = sums / np.diag(counts)
     corr = products / counts - np.outer(mean, mean)
     has_table = np.array([tables[i] is not None and widths[i] == 1 for i in column])
     sd = np.where(has_table, 1.0, np.sqrt(np.maximum(np.diag(corr), 1e-12)))
-    corr = corr / sd / sd[:, None]
-    state = np.concatenate([np.arange(w) if w > 1 else [-1] for w in widths])
-    return Moments(nearest_correlation(corr), column, state, complete, n)
+    return Moments(nearest_correlation(corr / sd / sd[:, None]), column, complete, n)
 
 
 def place_anchors(

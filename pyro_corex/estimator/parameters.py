@@ -60,32 +60,36 @@ def check_parameters(e: Any) -> Options:
             "hidden must be the sizes of hidden layers, e.g. (32,), or () for a linear program, "
             f"but got {e.hidden!r}"
         )
-    for wrong, message in (
-        (
-            hidden and e.latent == "categorical",
-            f"hidden={e.hidden!r} is for Gaussian latents: discrete latents have a table for each "
-            "column, which is as general as can be. Leave hidden out.",
-        ),
-        (
-            hidden and e.anchors,
-            "anchors need a linear program: what a network does cannot be kept to chosen latents. "
-            "Leave hidden out.",
-        ),
-        (
-            len(layers) > 1 and e.latent == "categorical",
-            f"n_hidden={e.n_hidden!r} has several layers, which are for Gaussian latents. Give one "
-            "number, or latent='gaussian'.",
-        ),
-        (
-            not layers and e.anchors,
-            "anchors name latents, so their number must be known: give n_hidden as a number "
-            "instead of 'auto'.",
-        ),
-    ):
-        if wrong:
-            raise ValueError(message)
+    _check_together(e, layers, hidden)
     n_states = _states(e.n_states, layers)
     return Options(layers, n_states, tuple(hidden), e.max_iter, e.batch_size, e.lr, e.tol)
+
+
+def _check_together(e: Any, layers: Sequence[int], hidden: Sequence[int]) -> None:
+    """Raises where parameters do not go together."""
+    problem = ""
+    if e.latent == "categorical" and hidden:
+        problem = (
+            f"hidden={e.hidden!r} is for Gaussian latents: categorical ones have a table for each "
+            "column, which is as general as can be. Leave hidden out."
+        )
+    elif e.latent == "categorical" and len(layers) > 1:
+        problem = (
+            f"n_hidden={e.n_hidden!r} has several layers, which are for Gaussian latents. Give one "
+            "number, or latent='gaussian'."
+        )
+    elif e.anchors and hidden:
+        problem = (
+            "anchors need a linear program: what a network does cannot be kept to chosen latents. "
+            "Leave hidden out."
+        )
+    elif e.anchors and not layers:
+        problem = (
+            "anchors name latents, so their number must be known: give n_hidden as a number "
+            "instead of 'auto'."
+        )
+    if problem:
+        raise ValueError(problem)
 
 
 def _layers(n_hidden: Any) -> tuple[int, ...]:

@@ -97,12 +97,10 @@ class Words:
         """The place of each word among the labels, -1 of those that are not."""
         if not labels or not len(words):
             return np.full(len(words), -1.0)
-        known = np.array([str(label) for label in labels], dtype=object)
-        encoder = OrdinalEncoder(
-            categories=[known], handle_unknown="use_encoded_value", unknown_value=-1
-        )
-        encoder.fit(known[:, None])
-        return encoder.transform(np.array([str(w) for w in words], dtype=object)[:, None])[:, 0]
+        known, given = ([[str(word)] for word in each] for each in (labels, words))
+        encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+        encoder.set_params(categories=[[word for (word,) in known]])
+        return encoder.fit(known).transform(given)[:, 0]
 
 
 def _has_words(x: Any) -> bool:
@@ -174,22 +172,16 @@ def read_kinds(kinds: Any, names: Sequence[Any]) -> dict[int, str]:
 
 def find_column(key: Any, names: Sequence[Any], option: str) -> int:
     """The index of a column that is given by name or index."""
-    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
-        if key in names:
-            return list(names).index(key)
-        if not -len(names) <= key < len(names):
-            raise ValueError(
-                f"{option} names column {key}, but the table has {len(names)} columns, 0 to "
-                f"{len(names) - 1}"
-            )
-        return int(key) % len(names)
+    n = len(names)
     if key in names:
         return list(names).index(key)
-    shown = ", ".join(repr(str(name)) for name in list(names)[:8])
-    raise ValueError(
-        f"{option} names column {key!r}, but the table has {shown}"
-        f"{', ...' if len(names) > 8 else ''}"
-    )
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        if -n <= key < n:
+            return int(key) % n
+        shown = f"{n} columns, 0 to {n - 1}"
+    else:
+        shown = ", ".join(repr(str(name)) for name in list(names)[:8]) + ", ..." * (n > 8)
+    raise ValueError(f"{option} names column {key!r}, but the table has {shown}")
 
 
 def read_anchors(
@@ -209,7 +201,6 @@ def read_anchors(
             f"{type(anchors).__name__}"
         )
     found: dict[int, dict[int, float]] = {}
-    owner: dict[int, int] = {}
     for latent, columns in anchors.items():
         if not isinstance(latent, (int, np.integer)) or not 0 <= latent < n_hidden:
             raise ValueError(
@@ -220,33 +211,27 @@ def read_anchors(
         entries = columns if isinstance(columns, Mapping) else dict.fromkeys(columns, strength)
         if not entries:
             raise ValueError(f"anchors names no column for latent {latent}")
+        own = found[int(latent)] = {}
         for key, value in entries.items():
             i = find_column(key, names, "anchors")
-            _check_anchor(key, value)
-            if owner.setdefault(i, int(latent)) != latent or i in found.get(int(latent), {}):
+            if not isinstance(value, (int, float, np.number)) or not 1 <= value < np.inf:
                 raise ValueError(
-                    f"Column {names[i]!r} is anchored to latents {owner[i]} and {latent}: a column "
+                    f"The strength of an anchor must be a number >= 1, but column {key!r} has "
+                    f"{value!r}. It says how often the column's likelihood counts; 1 only holds "
+                    "the column in its latent."
+                )
+            other = next((j for j, taken in found.items() if i in taken), None)
+            if other is not None:
+                raise ValueError(
+                    f"Column {names[i]!r} is anchored to latents {other} and {latent}: a column "
                     "has one anchor."
                 )
-            found.setdefault(int(latent), {})[i] = float(value)
+            own[i] = float(value)
     return found
 
 
-def _check_anchor(key: Any, strength: Any) -> None:
-    if not isinstance(strength, (int, float, np.number)) or not 1 <= strength < np.inf:
-        raise ValueError(
-            f"The strength of an anchor must be a number >= 1, but column {key!r} has "
-            f"{strength!r}. It says how often the column's likelihood counts; 1 only holds "
-            "the column in its latent."
-        )
-
-
 def describe(
-    x: Array,
-    names: Sequence[str],
-    kinds: Mapping[int, str],
-    words: Words,
-    rng: np.random.RandomState,
+    x: Array, names: Sequence[str], kinds: Mapping[int, str], words: Words, rng: Any
 ) -> list[Column]:
     """The columns of a table of numbers, NaN where a value is missing.
 
@@ -254,42 +239,35 @@ def describe(
     """
     n = len(x)
     some = np.arange(n) if n <= _LOOK else np.sort(rng.choice(n, _LOOK, replace=False))
-    return [
-        _describe(name, x[:, i], some, kinds.get(i), words.labels.get(i), words.ordered.get(i))
-        for i, name in enumerate(names)
-    ]
+    found = []
+    for i, name in enumerate(names):
+        whole, look = (values[~np.isnan(values)] for values in (x[:, i], x[some, i]))
+        look = (look if len(look) else whole).astype(np.float64)
+        if not len(look):
+            raise ValueError(
+                f"Column {name!r} has no observed value: all of its {n} entries are missing. "
+                "Drop it."
+            )
+        labels = words.labels.get(i)
+        kind = "ordinal" if words.ordered.get(i) else "categorical" if labels else _detect(look)
+        found.append(_describe(name, kinds.get(i) or kind, whole, look, labels))
+    return found
 
 
-def _describe(
-    name: str,
-    whole: Array,
-    some: Array,
-    told: str | None,
-    labels: list[Any] | None,
-    ordered: bool | None,
-) -> Column:
-    look = whole[some].astype(np.float64)
-    look = look[~np.isnan(look)]
-    if not len(look):
-        look = whole[~np.isnan(whole)].astype(np.float64)
-    if not len(look):
-        raise ValueError(
-            f"Column {name!r} has no observed value: all of its {len(whole)} entries are missing. "
-            "Drop it."
-        )
-    kind = told or ("ordinal" if ordered else "categorical" if labels else _detect(look))
-    if kind in ("binary", "categorical", "ordinal") or len(np.unique(look[:1000])) == 1:
-        seen = np.unique(whole[~np.isnan(whole)]).astype(np.float64)
+def _describe(name: str, kind: str, whole: Array, look: Array, labels: list[Any] | None) -> Column:
+    """A column from its observed values, and those of the rows that are looked at."""
+    discrete = kind in ("binary", "categorical", "ordinal")
+    if discrete or len(np.unique(look[:1000])) == 1:
+        seen = np.unique(whole).astype(np.float64)
         if len(seen) == 1:
             return Column(name, "constant", seen, labels=labels)
-        if kind in ("binary", "categorical", "ordinal"):
-            kind = "binary" if len(seen) == 2 and kind != "binary" else kind
-            return _levels(name, kind, look, seen, labels)
+        if discrete:
+            return _levels(name, "binary" if len(seen) == 2 else kind, look, seen, labels)
     if kind == "counts":
-        if np.any((look < 0) | (look != np.round(look))):
-            bad = look[(look < 0) | (look != np.round(look))][0]
+        bad = look[(look < 0) | (look != np.round(look))]
+        if len(bad):
             raise ValueError(
-                f"Column {name!r} is told to hold counts, but has the value {bad:g}: counts are "
+                f"Column {name!r} is told to hold counts, but has the value {bad[0]:g}: counts are "
                 "0, 1, 2, ... Name another kind, such as 'continuous'."
             )
         frequency = np.bincount(look.astype(int)) + 0.5 / (1 + look.max())
@@ -339,16 +317,14 @@ def _continuous(name: str, look: Array) -> Column:
     repeats = len(values) < 0.9 * n
     if normal or n < 20:
         gap = np.diff(values).min() / scale if repeats and len(values) > 1 else 0.0
-        return Column(name, "continuous", loc=loc, scale=scale, resolution=float(gap))
-    middle = (np.cumsum(counts) - 0.5 * counts) / n
-    scores = ndtri(middle)
-    mean = (counts * scores).sum() / n
-    sd = np.sqrt((counts * (scores - mean) ** 2).sum() / n)
-    scores = (scores - mean) / sd
+        return Column(name, "continuous", np.zeros(0), loc, scale, resolution=float(gap))
+    scores = ndtri((np.cumsum(counts) - 0.5 * counts) / n)
+    scores -= (counts * scores).sum() / n
+    scores /= np.sqrt((counts * scores**2).sum() / n)
     gap = np.diff(scores).min() if repeats else 0.0
     if len(values) > _KNOTS:
         pick = np.unique(np.linspace(0, len(values) - 1, _KNOTS).astype(int))
         values, scores = values[pick], scores[pick]
     return Column(
-        name, "continuous", loc=loc, scale=scale, knots=(values, scores), resolution=float(gap)
+        name, "continuous", np.zeros(0), loc, scale, (values, scores), resolution=float(gap)
     )

@@ -114,6 +114,7 @@ class LatentClasses(CorExProgram):
         complete = not bool(x.isnan().any())
         prior = self.prior()
         with data_plate(len(x)):
+            # latents do not see each other, so that one dimension enumerates each of them
             for j in pyro.markov(range(len(self.n_states)), history=0):
                 fn = dist.Categorical(logits=prior[j, : self.n_states[j]], validate_args=False)
                 state = pyro.sample(f"z_{j}", fn.expand([len(x), 1]))

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.precision import MixedPrecision, Precision
+from lightning_fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
 from pyro_corex.batches import place_of
@@ -59,14 +59,15 @@ class FabricRunner(Runner):
                 forks = sys.platform == "linux" and not torch.cuda.is_initialized()
                 strategy = "ddp_fork" if forks else "ddp_spawn"
         indexed = device.index is not None and device.type != "cpu" and devices == 1
-        mixed = how.precision != "32-true"
-        plugin: Any = _NetworksOnly(how.precision, device.type) if mixed else Precision()  # type: ignore[arg-type]
+        plugins: list[Any] = []
+        if how.precision != "32-true":
+            plugins.append(_NetworksOnly(how.precision, device.type))  # type: ignore[arg-type]
         self.fabric = Fabric(
             accelerator=device.type,
             devices=[device.index] if indexed else devices,
             num_nodes=nodes,
             strategy=strategy,
-            plugins=[plugin],
+            plugins=plugins,
         )
         super().__init__(device, how.compile_networks)
         self.precision = how.precision

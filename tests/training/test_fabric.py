@@ -195,3 +195,33 @@ def test_a_signal_to_the_parent_ends_all_in_order(tmp_path):
     for path in paths:
         assert checkpoint.read(path)["history"]["steps"] > 0
     assert sorted(tmp_path.iterdir()) == paths
+
+
+TORCHRUN = """
+import os
+import sys
+from pathlib import Path
+
+import pyro_corex as pc
+from tests.training.programs import copies, vae, vector
+
+module = vae()
+history = pc.fit(module, copies(), epochs=2, batch_size=32, progress=False, device="cpu")
+found = f"{history.steps} {vector(module).sum().item()}"
+Path(sys.argv[1], os.environ["RANK"]).write_text(found)
+"""
+
+
+def test_torchrun(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(TORCHRUN)
+    run = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", script,
+         tmp_path],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    module = vae()
+    pc.fit(module, copies(), epochs=2, batch_size=32, devices=2, progress=False, device="cpu")
+    expected = f"16 {vector(module).sum().item()}"
+    assert [(tmp_path / rank).read_text() for rank in "01"] == [expected] * 2
