@@ -24,6 +24,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",  # for what is inherited from scikit-learn
     "sphinx.ext.viewcode",
 ]
 exclude_patterns = ["_build", "results"]
