@@ -57,7 +57,10 @@ class Optimization:
             check_positive("clip_norm", self.clip_norm)
 
     def make(self, parameters: list[nn.Parameter], lr: float, fused: bool | None) -> Any:
-        """The optimiser."""
+        """The optimiser.
+
+        :raises TypeError: where the function gave something else.
+        """
         if self.optimizer is None:
             try:
                 return torch.optim.Adam(parameters, lr=lr, fused=fused)
