@@ -22,7 +22,8 @@ API = (Path(__file__).parents[1] / "docs" / "api.md").read_text()
 # Names without a source in the literature, and why.
 PLUMBING = {
     "files and processes": {
-        "Checkpoint", "CheckpointError", "Devices", "History", "Optimization", "fit", "load", "save",
+        "Checkpoint", "CheckpointError", "Devices", "History", "Optimization", "fit", "load",
+        "save",
     },
     "pictures of what is defined elsewhere": {
         "hierarchy", "image_grid", "information_map", "latent_against_column", "latent_bars",

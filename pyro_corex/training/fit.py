@@ -74,8 +74,8 @@ def fit(
     :param transform: called on the device with what the programs would be given of each batch, and
         gives what they are given instead: a tensor, a tuple or a dict; e.g. ``torch.bernoulli`` to
         binarise grey values anew in each epoch, or ``lambda x, y: x`` to select.
-    :param validation: held-out data, ``(N, ...)`` as ``data``, on which the terms are evaluated after each
-        epoch, with the same noise each time.
+    :param validation: held-out data, ``(N, ...)`` as ``data``, on which the terms are evaluated
+        after each epoch, with the same noise each time.
     :param patience: stop after this many epochs without a higher "val_objective"; the module is
         then left with the parameters of the best epoch.
     :param optimizer: from the parameters to an optimiser, in place of Adam; or an
