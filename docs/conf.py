@@ -92,7 +92,10 @@ intersphinx_mapping = reachable(Path(__file__).parent / "_build" / "inventories"
 
 # ---------------------------------------------------------------------- every public name
 
-PACKAGES = [m.name for m in pkgutil.iter_modules(pyro_corex.__path__) if m.ispkg]
+PUBLIC_FILES = {"regularizers"}  # beside the packages
+PACKAGES = [
+    m.name for m in pkgutil.iter_modules(pyro_corex.__path__) if m.ispkg or m.name in PUBLIC_FILES
+]
 PUBLIC = ["pyro_corex", *(f"pyro_corex.{name}" for name in PACKAGES)]
 
 

@@ -35,7 +35,11 @@ class Regularizer(Protocol):
 
     An ``nn.Module`` is trained with the programs.  If it has a method ``own_loss(step)``, its
     parameters follow the gradient of that alone, and the programs only that of the objective: so
-    are critics written.
+    are critics written, such as that of FactorVAE (Kim & Mnih 2018).  The penalty on TC(z) of
+    Sec. 7 is one that comes with the library.
+
+    :raises TypeError: by the objective, for an object without these, and a value that is no tensor.
+    :raises ValueError: by the objective, for a value that is neither one nor one for each latent.
     """
 
     name: str
@@ -43,7 +47,7 @@ class Regularizer(Protocol):
 
     @property
     def weight(self) -> Weight:
-        """A number, a tensor that fits the value, or a schedule such as ``Warmup``, called."""
+        """A number, a tensor of the shape of the value, or a schedule such as ``Warmup``."""
 
     def __call__(self, step: Step) -> Tensor:
         """The value in nats per datum: a scalar, or one for each latent, ``(m,)``.
@@ -53,7 +57,7 @@ class Regularizer(Protocol):
 
 
 class Step:
-    """What one evaluation holds: the draws, the distributions, the data and the programs.
+    """What one evaluation of the objective holds (Eq. 10): draws, distributions, data, programs.
 
     Tensors are those of the evaluation, with their graph.
     """
@@ -91,12 +95,14 @@ class Step:
         return value
 
     def q(self, site: str) -> Distribution:
-        """The guide's distribution at a site."""
+        """The guide's distribution at a site, whose draws have the shape of :meth:`draw`."""
         fn: Distribution = _site(site, self.guide_sites, "guide")["fn"]
         return fn
 
     def p(self, site: str) -> Distribution:
-        """The model's distribution at a site, given the guide's draws."""
+        """The model's distribution at a site given the guide's draws: broadcasts against the shape of
+        :meth:`draw`.
+        """
         fn: Distribution = _site(site, self.model_sites, "model")["fn"]
         return fn
 
