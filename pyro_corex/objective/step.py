@@ -100,9 +100,7 @@ class Step:
         return fn
 
     def p(self, site: str) -> Distribution:
-        """The model's distribution at a site given the guide's draws: broadcasts against the shape of
-        :meth:`draw`.
-        """
+        """The model's distribution at a site, given the guide's draws, of whose shape it is."""
         fn: Distribution = _site(site, self.model_sites, "model")["fn"]
         return fn
 
