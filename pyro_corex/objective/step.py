@@ -100,7 +100,7 @@ class Step:
         return fn
 
     def p(self, site: str) -> Distribution:
-        """The model's distribution at a site, given the guide's draws, of whose shape it is."""
+        """The model's distribution at a site given the guide's draws, for most over ``(B, m)``."""
         fn: Distribution = _site(site, self.model_sites, "model")["fn"]
         return fn
 
