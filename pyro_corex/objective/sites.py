@@ -111,8 +111,8 @@ def log_prob_at(name: str, site: Site) -> Factored:
 
 def needs_weight(site: Site) -> bool:
     """Whether a guide site is summed over, or is drawn without a full reparameterisation."""
-    if site["is_observed"]:
-        return False
+    if site["is_observed"]:  # a pyro.factor may stand for a draw that is not reparameterised
+        return isinstance(site["fn"], dist.Unit) and not site["fn"].has_rsample
     if site["infer"].get("enumerate") in ("parallel", "sequential"):
         return True
     return not getattr(site["fn"], "has_rsample", False) or _has_own_score(site["fn"])

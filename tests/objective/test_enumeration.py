@@ -243,3 +243,34 @@ def test_one_datum_and_one_particle_have_no_baseline():
         pyro.set_rng_seed(1)
         into.extend(estimates(3, *mixture(DRAWN), x, elbo=elbo))
     torch.testing.assert_close(torch.stack(ours), torch.stack(theirs))
+
+
+def test_a_factor_may_declare_the_density_of_a_draw():
+    """The guide draws by itself; over all its draws the gradient is that of the exact sum."""
+    values = torch.tensor([0.5, -1.0, 2.0], dtype=torch.double)
+    start = torch.tensor([0.2, -0.3, 0.1], dtype=torch.double)
+    seen = torch.tensor(1.3, dtype=torch.double)
+    prior = dist.Normal(torch.zeros_like(seen), 1.0)
+
+    def model(i):
+        z = pyro.sample("z", prior)
+        pyro.sample("x", dist.Normal(z, 1.0), obs=seen)
+
+    def guide(i):
+        choice = dist.Categorical(logits=pyro.param("logits", start))
+        pyro.sample("z", dist.Delta(values[i]))
+        pyro.factor("log_q", choice.log_prob(i), has_rsample=False)
+
+    logits = start.clone().requires_grad_()
+    p = logits.softmax(-1)
+    joint = prior.log_prob(values) + dist.Normal(values, 1.0).log_prob(seen)
+    exact = -(p * (joint - p.log())).sum()
+    want = torch.autograd.grad(exact, logits)[0]
+    loss, gradient = 0.0, torch.zeros(3, dtype=torch.double)
+    for i, share in enumerate(p.detach()):
+        found = CorExELBO().differentiable_loss(model, guide, torch.tensor(i))
+        own = torch.autograd.grad(found, pyro.param("logits").unconstrained())[0]
+        loss, gradient = loss + share * found.detach(), gradient + share * own
+    assert float(loss) == pytest.approx(float(exact.detach()), rel=1e-12)
+    assert gradient.tolist() == pytest.approx(want.tolist(), rel=1e-10)
+    assert want.abs().min() > 0.1
