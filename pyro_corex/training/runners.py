@@ -60,10 +60,9 @@ class Runner:
         """Runs ``loop`` in each process, and gives the history."""
         try:
             history: History = loop.run(self)
-            return history
         except Stopped as stopped:
-            signal = stopped.as_signal()
-        raise signal
+            raise stopped.as_signal() from None
+        return history
 
     def computing(self, module: nn.Module) -> AbstractContextManager[Any]:
         """Has the networks compute as they were asked to."""
