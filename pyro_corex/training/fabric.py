@@ -22,8 +22,7 @@ from pyro_corex.training import checkpoint
 from pyro_corex.training.history import History
 from pyro_corex.training.interrupts import Stopped, hand_on, handled_by
 from pyro_corex.training.optimization import all_schedules
-from pyro_corex.training.precision import in_lower_precision
-from pyro_corex.training.runners import Devices, Runner
+from pyro_corex.training.runners import Devices, Runner, in_lower_precision
 
 
 class _NetworksOnly(MixedPrecision):

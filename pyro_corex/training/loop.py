@@ -21,10 +21,9 @@ from pyro_corex.training import checkpoint as files
 from pyro_corex.training import random_state
 from pyro_corex.training.checkpoint import Checkpoint, CheckpointError
 from pyro_corex.training.data import InMemory, Loaded, Order, make_batches
-from pyro_corex.training.history import History
+from pyro_corex.training.history import History, Record
 from pyro_corex.training.interrupts import Interrupts, Stopped, handled_by
 from pyro_corex.training.optimization import Learner, Optimization
-from pyro_corex.training.record import Record
 from pyro_corex.training.runners import Runner
 
 READ_EVERY = 100
@@ -159,9 +158,8 @@ class Loop:
         self.epoch, self.batch, self.record = number + 1, 0, Record()
         self.epoch_random = self.resume_random = None
         if self.checkpoint is not None:
-            every = self.checkpoint.every
             last = number == self.epochs or self.history.stopped_early
-            if last or (every and number % every == 0):
+            if last or (self.checkpoint.every and number % self.checkpoint.every == 0):
                 self.save()
         self._stop_if_asked(agree=True)
         return averages
@@ -297,8 +295,7 @@ class Loop:
     def save(self) -> None:
         """Writes a checkpoint, unless the parameters have become NaN."""
         self._read()
-        bad = self.learner.not_finite()
-        if bad:
+        if bad := self.learner.not_finite():
             raise ValueError(
                 f"The parameter {bad!r} is not finite after step {self.history.steps} (batch "
                 f"{self.batch} of epoch {self.epoch}), though the loss was before it. Lower the "
@@ -309,8 +306,9 @@ class Loop:
             try:
                 files.write(self._path, state)
             except OSError as error:
-                after = f"Training stopped after step {self.history.steps}"
-                error.strerror = f"{error.strerror}. {after}"
+                error.strerror = (
+                    f"{error.strerror}. Training stopped after step {self.history.steps}"
+                )
                 raise
         self.saved_at = (self.epoch, self.batch)
         self.runner.gather(None)  # all wait for the file

@@ -157,15 +157,13 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """As data."""
+        saved = [s.state_dict() if checkpoint.is_schedule(s) else None for s in self.schedules]
         return {
             **checkpoint.contents(self.parts.module),
             "regularizers": checkpoint.contents(self.parts.regularizers),
             "optimiser": self.optimiser.state_dict(),
             "lr_schedule": None if self.lr_schedule is None else self.lr_schedule.state_dict(),
-            "kl_schedules": [
-                each.state_dict() if checkpoint.is_schedule(each) else None
-                for each in self.schedules
-            ],
+            "kl_schedules": saved,
             "scaler": self.runner.state_dict(),
             "max_plate_nesting": self.elbo.max_plate_nesting,
         }
