@@ -7,11 +7,11 @@ A file is a line that says what it is, a line with the SHA-256 of what follows, 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import io
 import os
 import pickle
-import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -155,13 +155,11 @@ def write(path: Path, content: dict[str, Any]) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             scratch.unlink()
-        if isinstance(error, OSError):
-            raise OSError(
-                error.errno,
-                f"Could not write {path}: {error.strerror or error}. "
-                + ("The file that was there is as it was" if path.exists() else "Nothing is there"),
-            ) from error
-        raise
+        if not isinstance(error, OSError):
+            raise
+        now = "The file that was there is as it was" if path.exists() else "Nothing is there"
+        text = f"Could not write {path}: {error.strerror or error}. {now}"
+        raise OSError(error.errno, text) from error
     with contextlib.suppress(OSError):  # the move itself, where the system offers that
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -172,11 +170,9 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 def remove_leftovers(path: Path) -> None:
     """Deletes what a process that was killed while it wrote ``path`` has left beside it."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}\.tmp")
-    for other in path.parent.iterdir():
-        if name.fullmatch(other.name):
-            with contextlib.suppress(OSError):
-                other.unlink()
+    for scratch in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}.tmp"):
+        with contextlib.suppress(OSError):
+            scratch.unlink()
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -200,10 +196,9 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} is damaged: it was cut short or changed after it was written ({len(raw)} "
             "bytes; the checksum does not fit). Take an older copy."
         )
+    file = io.BytesIO(payload)
     try:
-        content: dict[str, Any] = torch.load(
-            io.BytesIO(payload), map_location="cpu", weights_only=True
-        )
+        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds something other than data, which is not loaded: {error}"
@@ -249,9 +244,8 @@ def compare(module: nn.Module, content: Mapping[str, Any], path: str | Path) -> 
     if not differences or saved["parts"][""] != given["parts"][""]:
         differences = _differences(saved["parts"], given["parts"]) + differences
     if differences:
-        shown = "; ".join(differences[:5])
-        if len(differences) > 5:
-            shown += f"; and {len(differences) - 5} more"
+        more = len(differences) - 5
+        shown = "; ".join(differences[:5] + [f"and {more} more"] * (more > 0))
         raise CheckpointError(
             f"{path} is of a module of another configuration: {shown}. Make the module as it was "
             "when the file was written."
@@ -260,11 +254,7 @@ def compare(module: nn.Module, content: Mapping[str, Any], path: str | Path) -> 
 
 def compare_runs(saved: Mapping[str, Any], given: Mapping[str, Any], path: str | Path) -> None:
     """Raises ``CheckpointError`` where a run is not the one that a file is of."""
-    different = [
-        f"{name} was {saved.get(name)!r} and is {given.get(name)!r}"
-        for name in {**saved, **given}
-        if saved.get(name) != given.get(name)
-    ]
+    different = [f"{name} was {was!r} and is {new!r}" for name, was, new in _changed(saved, given)]
     if different:
         raise CheckpointError(
             f"{path} is of another run: {'; '.join(different)}. To go on with that run, call fit "
@@ -292,11 +282,14 @@ def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str
         return "absent" if entry is None else str(entry)
 
     return [
-        f"{repr(name) if name else 'the module'} is {show(saved.get(name))} in the file, but "
-        f"{show(given.get(name))} here"
-        for name in {**saved, **given}
-        if saved.get(name) != given.get(name)
+        f"{repr(name) if name else 'the module'} is {show(was)} in the file, but {show(new)} here"
+        for name, was, new in _changed(saved, given)
     ]
+
+
+def _changed(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    pairs = ((name, saved.get(name), given.get(name)) for name in {**saved, **given})
+    return [pair for pair in pairs if pair[1] != pair[2]]
 
 
 def schedules(module: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,7 @@ where another stopped sees what that one would have seen.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -76,16 +76,14 @@ class InMemory:
     def __init__(self, whole: Batch, order: Order) -> None:
         self.whole, self.order = whole, order
         self.num_data: int | None = order.num_data
+        self.generators: list[torch.Generator] = []
+        """Those, other than the global ones, that decide on the batches."""
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, but for the first ``start``."""
         device = self.whole.tensors()[0].device
         for rows in self.order.batches(number, device)[start:]:
             yield self.whole.map(lambda value, rows=rows: value[rows])  # type: ignore[misc]
-
-    def generators(self) -> list[torch.Generator]:
-        """The random generators, other than the global ones, that decide on the batches."""
-        return []
 
 
 class Loaded:
@@ -94,6 +92,9 @@ class Loaded:
     def __init__(self, loader: DataLoader[Any], module: nn.Module) -> None:
         self.loader, self.module = loader, module
         self.num_data = _length(loader.dataset)
+        owners = [loader, loader.sampler, loader.batch_sampler]
+        found = (getattr(owner, "generator", None) for owner in owners)
+        self.generators = list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """See :class:`InMemory`.  A loader with an order of its own is read from its beginning."""
@@ -108,25 +109,13 @@ class Loaded:
             pass
         return (placed(Batch.of(batch), self.module) for batch in iterator)
 
-    def generators(self) -> list[torch.Generator]:
-        """See :class:`InMemory`."""
-        owners = [self.loader, self.loader.sampler, self.loader.batch_sampler]
-        found = (getattr(owner, "generator", None) for owner in owners)
-        return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
-
 
 def make_batches(
-    data: Data,
-    batch_size: int,
-    module: nn.Module,
-    *,
-    seed: int = 0,
-    shuffle: bool = True,
-    rank: int = 0,
-    world: int = 1,
-    name: str = "The data",
+    data: Data, module: nn.Module, order: Order, name: str = "The data"
 ) -> InMemory | Loaded:
     """The batches of ``data`` for one of several processes, as ``module`` takes them.
+
+    :param order: what is asked for; the number of data is filled in.
 
     :raises ValueError: for data that are empty, and for a loader that several processes can not
         share.
@@ -137,10 +126,9 @@ def make_batches(
         if not all(value.numel() for value in whole.tensors()):
             shapes = ", ".join(str(tuple(value.shape)) for value in whole.tensors())
             raise ValueError(f"{name} are empty: their shape is {shapes}")
-        order = Order(len(whole), batch_size, seed, shuffle, rank, world)
-        return InMemory(placed(whole, module), order)
+        return InMemory(placed(whole, module), replace(order, num_data=len(whole)))
     if isinstance(data, DataLoader):
-        return Loaded(data if world == 1 else _shared(data, seed, rank, world, name), module)
+        return Loaded(data if order.world == 1 else _shared(data, order, name), module)
     if not isinstance(data, Dataset):
         raise TypeError(
             f"{name} must be a tensor, an array, a tuple or a dict of them, a Dataset or a "
@@ -148,22 +136,20 @@ def make_batches(
         )
     size = _length(data)
     if size is None or isinstance(data, IterableDataset):
-        if world > 1:
+        if order.world > 1:
             raise ValueError(
-                f"{name} are an iterable data set, which {world} processes cannot share by "
+                f"{name} are an iterable data set, which {order.world} processes cannot share by "
                 "themselves. Give a DataLoader whose data set gives each process its own part, or "
                 "a data set with __len__ and __getitem__."
             )
-        return Loaded(DataLoader(data, batch_size=batch_size), module)
+        return Loaded(DataLoader(data, batch_size=order.batch_size), module)
     if not size:
         raise ValueError(f"{name} are empty: {type(data).__name__} has the length 0")
-    order = Order(size, batch_size, seed, shuffle, rank, world)
+    order = replace(order, num_data=size)
     return Loaded(DataLoader(data, batch_sampler=order), module)
 
 
-def _shared(
-    loader: DataLoader[Any], seed: int, rank: int, world: int, name: str
-) -> DataLoader[Any]:
+def _shared(loader: DataLoader[Any], order: Order, name: str) -> DataLoader[Any]:
     """A loader of the same data of which each process gets its share."""
     samplers = (loader.sampler, getattr(loader.batch_sampler, "sampler", None))
     if isinstance(loader.dataset, IterableDataset) or any(
@@ -175,11 +161,16 @@ def _shared(
     if own or loader.batch_size is None or size is None:
         raise ValueError(
             f"{name} come in the order of {type(loader.sampler).__name__}, which "
-            f"{world} processes cannot share by themselves. Give the loader a "
+            f"{order.world} processes cannot share by themselves. Give the loader a "
             "DistributedSampler, or leave the order to fit: pass the data set."
         )
-    shuffle = isinstance(loader.sampler, RandomSampler)
-    order = Order(size, loader.batch_size, seed, shuffle, rank, world, loader.drop_last)
+    order = replace(
+        order,
+        num_data=size,
+        batch_size=loader.batch_size,
+        shuffle=isinstance(loader.sampler, RandomSampler),
+        drop_last=loader.drop_last,
+    )
     kept = [
         *("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "generator"),
         *("multiprocessing_context", "prefetch_factor", "persistent_workers"),

@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import multiprocessing
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.precision import MixedPrecision
+from lightning_fabric.plugins.precision import MixedPrecision, Precision
 from torch import Tensor, nn
 
 from pyro_corex.batches import place_of
-from pyro_corex.objective import CorExTerms
 from pyro_corex.training import checkpoint
 from pyro_corex.training.history import History
-from pyro_corex.training.interrupts import Stopped, passed_on
+from pyro_corex.training.interrupts import Stopped, hand_on, handled_by
 from pyro_corex.training.optimization import all_schedules
-from pyro_corex.training.precision import in_lower_precision
-from pyro_corex.training.runners import Devices, Runner
+from pyro_corex.training.runners import Devices, Runner, in_lower_precision
 
 
 class _NetworksOnly(MixedPrecision):
     """Mixed precision that is turned on by :meth:`networks` and nowhere else."""
 
-    def networks(self) -> AbstractContextManager[Any]:
-        return MixedPrecision.forward_context(self)
-
-    def forward_context(self) -> AbstractContextManager[Any]:
-        return nullcontext()
-
-    def convert_input(self, data: Any) -> Any:
-        return data
-
-    def convert_output(self, data: Any) -> Any:
-        return data
+    networks = MixedPrecision.forward_context
+    forward_context = Precision.forward_context
+    convert_input = Precision.convert_input
+    convert_output = Precision.convert_output
 
 
 class FabricRunner(Runner):
@@ -87,25 +76,24 @@ class FabricRunner(Runner):
             self.fabric.launch()
             self.adopt(self.fabric)
             return super().launch(loop)
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            passed_on(multiprocessing.active_children),
-            _quiet(logging.getLogger("lightning_fabric")),
-        ):
+        with tempfile.TemporaryDirectory() as folder, handled_by(hand_on), ExitStack() as stack:
+            logger = logging.getLogger("lightning_fabric")  # has a word about each process
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.WARNING)
             path = Path(folder) / "result"
             work = partial(_work, runner=self, loop=loop, path=path)
             self.fabric.launch(partial(work, forked=start_method != "spawn"))
-            result = checkpoint.read(path)
-        for part, state in zip(_trained(loop), result["trained"], strict=True):
+            # not a user's file: our own process has just written it, in a folder of ours alone
+            trained, outcome = torch.load(path, map_location="cpu", weights_only=False)
+        for part, state in zip(_trained(loop), trained, strict=True):
             part.load_state_dict(state)
         loop.module.eval()
-        if "error" in result:
-            kind, message = result["error"]
-            raise _ERRORS.get(kind, ValueError)(message)
-        if "stopped" in result:
-            raise Stopped(*result["stopped"]).as_signal()
-        terms = result["history"].pop("terms")
-        return History(**result["history"], terms=None if terms is None else CorExTerms(**terms))
+        if isinstance(outcome, Stopped):
+            raise outcome.as_signal()
+        if isinstance(outcome, Exception):
+            raise outcome
+        history: History = outcome
+        return history
 
     @contextmanager
     def computing(self, module: nn.Module) -> Iterator[None]:
@@ -123,8 +111,8 @@ class FabricRunner(Runner):
         return self.fabric.setup(loss, optimiser)
 
     def backward(self, loss: Tensor) -> None:
-        """With what precision and processes need."""
-        self.fabric.backward(loss)
+        """Processes average their gradients, but the loss is a sum: so times their number."""
+        self.fabric.backward(loss if self.world == 1 else loss * self.world)
 
     def clip(self, loss: nn.Module, optimiser: Any, norm: float) -> None:
         """Of gradients that are not scaled any more."""
@@ -146,20 +134,6 @@ class FabricRunner(Runner):
         self.fabric.strategy.precision.load_state_dict(state)
 
 
-_ERRORS = {kind.__name__: kind for kind in (checkpoint.CheckpointError, TypeError)}
-
-
-@contextmanager
-def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """Without a word about each process that starts."""
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _work(fabric: Fabric, runner: FabricRunner, loop: Any, path: Path, forked: bool) -> None:
     """What a process does that was started for this; the first leaves the result in a file."""
     runner.adopt(fabric)
@@ -167,19 +141,16 @@ def _work(fabric: Fabric, runner: FabricRunner, loop: Any, path: Path, forked: b
         os.setpgid(0, 0)  # signals of the terminal go to the parent, which hands them on
     if forked:
         torch.set_num_threads(1)  # OpenMP's threads do not outlive a fork
-    result: dict[str, Any] = {}
+    outcome: Any
     try:
-        result["history"] = vars(loop.run(runner))
-        if (terms := result["history"]["terms"]) is not None:
-            fields = (field.name for field in dataclasses.fields(terms) if field.repr)
-            result["history"] |= {"terms": {name: getattr(terms, name) for name in fields}}
+        outcome = loop.run(runner)
     except Stopped as stopped:
-        result["stopped"] = [stopped.number, stopped.message]
+        outcome = stopped
     except (ValueError, TypeError) as error:  # all processes have agreed on it
-        result["error"] = [type(error).__name__, str(error)]
+        known = (checkpoint.CheckpointError, TypeError, ValueError)  # others may not be pickled
+        outcome = next(kind for kind in known if isinstance(error, kind))(str(error))
     if runner.rank == 0:
-        result["trained"] = [part.state_dict() for part in _trained(loop)]
-        checkpoint.write(path, result)
+        torch.save(([part.state_dict() for part in _trained(loop)], outcome), path)
 
 
 def _trained(loop: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 
 @contextmanager
-def _handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
+def handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
     """Handlers are Python's, and so can only be set in the main thread; elsewhere nothing is."""
     main = threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
@@ -36,25 +37,11 @@ class Interrupts:
         self.received = number
 
 
-@contextmanager
-def noted() -> Iterator[Interrupts]:
-    """Notes SIGINT and SIGTERM in place of what they would do."""
-    interrupts = Interrupts()
-    with _handled_by(interrupts.note):
-        yield interrupts
-
-
-@contextmanager
-def passed_on(children: Callable[[], Any]) -> Iterator[None]:
-    """Hands SIGINT and SIGTERM to the processes that ``children()`` lists, which end in order."""
-
-    def hand_on(number: int, frame: Any) -> None:
-        for child in children():
-            if child.pid is not None and child.is_alive():
-                os.kill(child.pid, number)
-
-    with _handled_by(hand_on):
-        yield
+def hand_on(number: int, frame: Any) -> None:
+    """A handler of signals that leaves them to the processes started here, which end in order."""
+    for child in multiprocessing.active_children():
+        if child.pid is not None and child.is_alive():
+            os.kill(child.pid, number)
 
 
 class Stopped(Exception):  # noqa: N818 -- it is no error
@@ -69,13 +56,6 @@ class Stopped(Exception):  # noqa: N818 -- it is no error
         if self.number != signal.SIGTERM:
             return KeyboardInterrupt(self.message)
         print(self.message, file=sys.stderr)  # SystemExit with a code says nothing
-        error = _Terminated(128 + self.number, self.message)
+        error = SystemExit(self.message)
         error.code = 128 + self.number
         return error
-
-
-class _Terminated(SystemExit):
-    """Exits with a code of its own and says why."""
-
-    def __str__(self) -> str:
-        return str(self.args[1])

@@ -6,8 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -21,11 +20,10 @@ from pyro_corex.objective import CorExELBO
 from pyro_corex.training import checkpoint as files
 from pyro_corex.training import random_state
 from pyro_corex.training.checkpoint import Checkpoint, CheckpointError
-from pyro_corex.training.data import InMemory, Loaded, make_batches
-from pyro_corex.training.history import History
-from pyro_corex.training.interrupts import Interrupts, Stopped, noted
+from pyro_corex.training.data import InMemory, Loaded, Order, make_batches
+from pyro_corex.training.history import History, Record
+from pyro_corex.training.interrupts import Interrupts, Stopped, handled_by
 from pyro_corex.training.optimization import Learner, Optimization
-from pyro_corex.training.record import Record
 from pyro_corex.training.runners import Runner
 
 READ_EVERY = 100
@@ -63,15 +61,16 @@ class Loop:
 
         The module is left in evaluation mode.
         """
-        self.runner, num_data = runner, self.elbo.num_data
+        self.runner, self.interrupts = runner, Interrupts()
+        num_data = self.elbo.num_data
         with (
             random_state.seeded(self.seed, runner.device, runner.rank),
             runner.computing(self.module),
-            noted() as interrupts,
+            handled_by(self.interrupts.note),
         ):
             try:
                 self._start()
-                self._train(interrupts)
+                self._train()
             finally:
                 self.elbo.num_data = num_data
                 self.module.eval()
@@ -84,7 +83,6 @@ class Loop:
         self.epoch, self.batch = 1, 0  # batches of this epoch that are done
         self.record, self.history = Record(), History()
         self.best: dict[str, Any] | None = None
-        self.waited = 0  # epochs since the best one
         self.epoch_random: dict[str, Any] | None = None  # at the beginning of this epoch
         self.resume_random: dict[str, Any] | None = None  # after the batches that are done
         self.saved_at: tuple[int, int] | None = None  # epoch and batch of the last checkpoint
@@ -92,11 +90,11 @@ class Loop:
         self.at_once = runner.world == 1 and runner.device.type == "cpu"
         self.learner = Learner(self.module, self.elbo, self.optimization, self.lr, runner)
         self.prepare = prepare(self.module, self.transform)
-        read = partial(make_batches, batch_size=self.batch_size, module=self.module)
-        read = partial(read, seed=self.seed, rank=runner.rank, world=runner.world)
-        self.batches, self.held_out = read(self.data), None
+        order = Order(0, self.batch_size, self.seed, rank=runner.rank, world=runner.world)
+        self.batches, self.held_out = make_batches(self.data, self.module, order), None
         if self.validation is not None:
-            self.held_out = read(self.validation, shuffle=False, name="The validation data")
+            order, name = replace(order, shuffle=False), "The validation data"
+            self.held_out = make_batches(self.validation, self.module, order, name)
         if self.elbo.num_data is None:
             self.elbo.num_data = self.batches.num_data
         self.told = {  # what makes this run this one, as data
@@ -112,7 +110,7 @@ class Loop:
             if self.checkpoint.resume:
                 self.load_state_dict(files.read(self._path))
 
-    def _train(self, interrupts: Interrupts) -> None:
+    def _train(self) -> None:
         left = 0 if self.history.stopped_early else self.epochs
         with tqdm(
             range(self.epoch, left + 1),
@@ -123,7 +121,7 @@ class Loop:
             total=self.epochs,
         ) as bar:
             for _ in bar:
-                record = self._epoch(interrupts)
+                record = self._epoch()
                 bar.set_postfix({k: f"{v:.4g}" for k, v in record.items() if k != "seconds"})
                 if self.history.stopped_early:
                     break
@@ -132,13 +130,13 @@ class Loop:
 
     # ------------------------------------------------------------------ an epoch
 
-    def _epoch(self, interrupts: Interrupts) -> dict[str, float]:
+    def _epoch(self) -> dict[str, float]:
         start, number = time.perf_counter(), self.epoch
         self.learner.parts.train()  # a callback may have changed that
         with pyro.validation_enabled(False):
             for batch in self._batches():
                 self._step(batch)
-                self._after_step(interrupts)
+                self._after_step()
             self._read()
             if not len(self.record):
                 raise ValueError("The data are empty: there is no batch to train on")
@@ -160,11 +158,10 @@ class Loop:
         self.epoch, self.batch, self.record = number + 1, 0, Record()
         self.epoch_random = self.resume_random = None
         if self.checkpoint is not None:
-            every = self.checkpoint.every
             last = number == self.epochs or self.history.stopped_early
-            if last or (every and number % every == 0):
+            if last or (self.checkpoint.every and number % self.checkpoint.every == 0):
                 self.save()
-        self._stop_if_asked(interrupts, agree=True)
+        self._stop_if_asked(agree=True)
         return averages
 
     def _tell(self, number: int, averages: dict[str, float]) -> None:
@@ -197,9 +194,8 @@ class Loop:
     # ------------------------------------------------------------------ a step
 
     def _step(self, batch: Batch) -> None:
-        world = self.runner.world
         loss = self.learner.compute(self.prepare(batch))
-        self.record.add(loss if world == 1 else loss / world, self.elbo)
+        self.record.add(loss, self.elbo)
         if self.at_once and not math.isfinite(loss.item()):
             self._read()  # raises before anything is spoilt
         self.learner.update(loss)
@@ -207,19 +203,19 @@ class Loop:
         self.history.steps += 1
         self.stepped = True
 
-    def _after_step(self, interrupts: Interrupts) -> None:
+    def _after_step(self) -> None:
         agree = self.record.unread >= READ_EVERY
         if agree:
             self._read()
         every = self.checkpoint.every_steps if self.checkpoint else None
         if every and self.history.steps % every == 0:
             self.save()
-        self._stop_if_asked(interrupts, agree)
+        self._stop_if_asked(agree)
 
     # ------------------------------------------------------------------ stopping
 
-    def _stop_if_asked(self, interrupts: Interrupts, agree: bool) -> None:
-        number = interrupts.received
+    def _stop_if_asked(self, agree: bool) -> None:
+        number = self.interrupts.received
         if self.runner.world > 1:  # all have to stop after the same step
             number = max(self.runner.gather(number)) if agree else 0
         if not number:
@@ -261,13 +257,10 @@ class Loop:
         """The terms on the validation data, with the same noise each time."""
         self.learner.parts.eval()
         record = Record()
-        model: Any = self.module.model
-        guide: Any = self.module.guide
         seed = 0x7C_B0_5EED + self.seed  # not that of the training noise
         with random_state.seeded(seed, self.runner.device, self.runner.rank):
             for batch in map(self.prepare, batches.epoch(1)):
-                loss = self.elbo.differentiable_loss(model, guide, *batch.args, **batch.kwargs)
-                record.add(loss, self.elbo)
+                record.add(batch.call(self.learner.parts), self.elbo)
             found = record.read()
         if not len(record):
             raise ValueError("The validation data are empty: there is no batch to evaluate on")
@@ -286,12 +279,11 @@ class Loop:
         history = self.history
         best = history.best_epoch
         if best is None or objective > history.epochs[best - 1]["val_objective"]:
-            history.best_epoch, self.waited = self.epoch, 0
+            history.best_epoch = self.epoch
             if self.patience is not None:
                 self.best = copy.deepcopy(self.learner.parts.state_dict())
-        else:
-            self.waited += 1
-            history.stopped_early = self.patience is not None and self.waited >= self.patience
+        elif self.patience is not None:
+            history.stopped_early = self.epoch - best >= self.patience
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -303,8 +295,7 @@ class Loop:
     def save(self) -> None:
         """Writes a checkpoint, unless the parameters have become NaN."""
         self._read()
-        bad = self.learner.not_finite()
-        if bad:
+        if bad := self.learner.not_finite():
             raise ValueError(
                 f"The parameter {bad!r} is not finite after step {self.history.steps} (batch "
                 f"{self.batch} of epoch {self.epoch}), though the loss was before it. Lower the "
@@ -315,8 +306,9 @@ class Loop:
             try:
                 files.write(self._path, state)
             except OSError as error:
-                after = f"Training stopped after step {self.history.steps}"
-                error.strerror = f"{error.strerror}. {after}"
+                error.strerror = (
+                    f"{error.strerror}. Training stopped after step {self.history.steps}"
+                )
                 raise
         self.saved_at = (self.epoch, self.batch)
         self.runner.gather(None)  # all wait for the file
@@ -336,7 +328,7 @@ class Loop:
             **self.learner.state_dict(),
             "processes": self.runner.gather(own),
             "best": self.best,
-            "place": {"epoch": self.epoch, "batch": self.batch, "waited": self.waited},
+            "place": {"epoch": self.epoch, "batch": self.batch},
             "history": history,
         }
 
@@ -357,8 +349,7 @@ class Loop:
         self.resume_random, self.epoch_random = own["random"], own["epoch_random"]
         self.record = Record(**own["record"])
         self.best = state["best"]
-        for name, value in state["place"].items():
-            setattr(self, name, value)
+        self.epoch, self.batch = state["place"]["epoch"], state["place"]["batch"]
         for name, value in state["history"].items():
             setattr(self.history, name, value.tolist() if isinstance(value, Tensor) else value)
         self.saved_at = (self.epoch, self.batch)
@@ -367,7 +358,7 @@ class Loop:
             self.resume_random = None
 
     def _captured(self) -> dict[str, Any]:
-        return random_state.capture(self.runner.device, self.batches.generators())
+        return random_state.capture(self.runner.device, self.batches.generators)
 
     def _restore(self, state: Any) -> None:
-        random_state.restore(state, self.runner.device, self.batches.generators())
+        random_state.restore(state, self.runner.device, self.batches.generators)

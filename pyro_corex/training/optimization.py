@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from pyro_corex.batches import Batch
+from pyro_corex.batches import Batch, programs_of
 from pyro_corex.objective import CorExELBO
 from pyro_corex.training import checkpoint
 from pyro_corex.training.runners import Runner
@@ -78,20 +79,16 @@ class Optimization:
 class Loss(nn.Module):
     """The loss as a module, whose forward pass is what several processes synchronise on."""
 
-    def __init__(self, module: nn.Module, elbo: CorExELBO, factor: int) -> None:
+    def __init__(self, module: nn.Module, elbo: CorExELBO) -> None:
         super().__init__()
         self.module = module
         self.regularizers = elbo.regularizer_modules
         self.elbo = elbo
-        self.factor = factor
-        """The number of processes: they average their gradients, but the loss is a sum."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Minus the objective, in nats summed over the batch, times the number of processes."""
-        model: Any = self.module.model
-        guide: Any = self.module.guide
-        loss = self.elbo.differentiable_loss(model, guide, *args, **kwargs)
-        return loss if self.factor == 1 else loss * self.factor
+        """Minus the objective, in nats summed over the batch."""
+        model, guide = programs_of(self.module)
+        return self.elbo.differentiable_loss(model, guide, *args, **kwargs)
 
 
 class Learner:
@@ -101,7 +98,7 @@ class Learner:
         self, module: nn.Module, elbo: CorExELBO, how: Optimization, lr: float, runner: Runner
     ) -> None:
         self.elbo, self.how, self.runner = elbo, how, runner
-        self.parts = Loss(module, elbo, runner.world).to(runner.device)
+        self.parts = Loss(module, elbo).to(runner.device)
         # a fused optimiser would undo how the gradients of 16-mixed are scaled
         fused = None if runner.precision == "16-mixed" else True
         self.bare = how.make(list(self.parts.parameters()), lr, fused)
@@ -115,7 +112,7 @@ class Learner:
     def compute(self, batch: Batch) -> Tensor:
         """The loss of a batch, with its graph."""
         self.optimiser.zero_grad(set_to_none=True)
-        loss: Tensor = self.loss(*batch.args, **batch.kwargs)
+        loss: Tensor = batch.call(self.loss)
         return loss
 
     def update(self, loss: Tensor) -> None:
@@ -124,18 +121,14 @@ class Learner:
         if self.how.clip_norm is not None:
             self.runner.clip(self.loss, self.optimiser, self.how.clip_norm)
         self.optimiser.step()
-        if self.lr_schedule is not None and not self._plateau:
+        if self.lr_schedule is not None and not isinstance(self.lr_schedule, ReduceLROnPlateau):
             self.lr_schedule.step()
         for schedule in self.schedules:
             schedule.step()
 
-    @property
-    def _plateau(self) -> bool:
-        return isinstance(self.lr_schedule, torch.optim.lr_scheduler.ReduceLROnPlateau)
-
     def epoch_done(self, objective: float) -> None:
         """Tells a plateau schedule, if there is one."""
-        if self.lr_schedule is not None and self._plateau:
+        if isinstance(self.lr_schedule, ReduceLROnPlateau):
             self.lr_schedule.step(-objective)
 
     def not_finite(self) -> str:
@@ -167,15 +160,13 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """As data."""
+        saved = [s.state_dict() if checkpoint.is_schedule(s) else None for s in self.schedules]
         return {
             **checkpoint.contents(self.parts.module),
             "regularizers": checkpoint.contents(self.parts.regularizers),
             "optimiser": self.optimiser.state_dict(),
             "lr_schedule": None if self.lr_schedule is None else self.lr_schedule.state_dict(),
-            "kl_schedules": [
-                each.state_dict() if checkpoint.is_schedule(each) else None
-                for each in self.schedules
-            ],
+            "kl_schedules": saved,
             "scaler": self.runner.state_dict(),
             "max_plate_nesting": self.elbo.max_plate_nesting,
         }

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from pyro_corex.batches import check_count
+from pyro_corex.programs import Likelihood, Prior
 from pyro_corex.training.history import History
 from pyro_corex.training.interrupts import Stopped
-from pyro_corex.training.precision import compiled
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
@@ -60,10 +63,9 @@ class Runner:
         """Runs ``loop`` in each process, and gives the history."""
         try:
             history: History = loop.run(self)
-            return history
         except Stopped as stopped:
-            signal = stopped.as_signal()
-        raise signal
+            raise stopped.as_signal() from None
+        return history
 
     def computing(self, module: nn.Module) -> AbstractContextManager[Any]:
         """Has the networks compute as they were asked to."""
@@ -91,3 +93,61 @@ class Runner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts :meth:`state_dict` back."""
+
+
+# ---------------------------------------------------------------------- networks
+
+
+def networks(module: nn.Module) -> list[nn.Module]:
+    """The encoders and decoders in a program: the largest parts that are plain modules."""
+    found: list[nn.Module] = []
+    for part in module.children():
+        if isinstance(part, (Likelihood, Prior)):
+            continue
+        if isinstance(part, (PyroModule, nn.ModuleList, nn.ModuleDict)):
+            found += networks(part)
+        else:
+            found.append(part)
+    return list({id(part): part for part in found}.values())
+
+
+@contextmanager
+def in_lower_precision(
+    module: nn.Module, context: Callable[[], AbstractContextManager[Any]], dtype: torch.dtype
+) -> Iterator[None]:
+    """Runs the networks of a program in ``context`` and turns what they give into ``dtype``.
+
+    So densities, divergences and their sums over hundreds of dimensions are computed in ``dtype``.
+    """
+
+    def turned_back(value: Any) -> Any:
+        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    def lowered(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with context():
+                out = forward(*args, **kwargs)
+            return tree_map(turned_back, out)
+
+        return run
+
+    with ExitStack() as stack:
+        for part in networks(module):
+            if "forward" in vars(part):
+                stack.callback(setattr, part, "forward", part.forward)
+            else:
+                stack.callback(delattr, part, "forward")
+            part.forward = lowered(part.forward)
+        yield
+
+
+@contextmanager
+def compiled(module: nn.Module, how: bool | str) -> Iterator[None]:
+    """Runs the networks of a program through ``torch.compile``, with a backend if one is named."""
+    with ExitStack() as stack:
+        if how:
+            options = {} if how is True else {"backend": how}
+            for part in networks(module):
+                stack.callback(setattr, part, "_compiled_call_impl", part._compiled_call_impl)
+                part.compile(**options)
+        yield

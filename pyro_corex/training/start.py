@@ -11,8 +11,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyro_corex.batches import check_count
+from pyro_corex.information.checks import check_finite
 from pyro_corex.information.mixture import fit_mixture, merge_states
 from pyro_corex.programs import StackedCorEx
+from pyro_corex.training.random_state import seeded
 
 
 @dataclass(frozen=True)
@@ -77,25 +79,20 @@ def start_top(
         )
     default = stack.n_classes * (1 if transform is None else 2)
     given = default if n_components is None else n_components
-    numbers = list(given) if isinstance(given, Sequence) else [given]
+    numbers: list[Any] = list(given) if isinstance(given, Sequence) else [given]
     if not isinstance(x, Tensor):
         raise TypeError(
             f"x must be a tensor of shape (N, ...), but got {type(x).__name__}. Convert it with "
             "torch.as_tensor."
         )
-    if not len(x) or not bool(x.isfinite().all()):
-        what = "is empty" if not len(x) else "holds NaN or infinite values"
-        raise ValueError(f"x of shape {tuple(x.shape)} {what}: there is nothing to start from")
+    check_finite("x", x)
     counts = {"n_starts": n_starts, "copies": copies, "max_data": max_data, "steps": steps}
     for name, value in {**counts, "batch_size": batch_size}.items():
         check_count(name, value)
-    if not numbers:
-        raise ValueError(f"n_components must be an integer >= 1, but got {numbers}")
-    for number in numbers:
+    for number in numbers or [numbers]:  # an empty list is refused as what it is
         check_count("n_components", number)
     device = next(stack.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with seeded(seed, device):
         x = x.to(device)
         views = [x] if transform is None else [x, *(transform(x) for _ in range(copies))]
         for view in views:
@@ -120,7 +117,7 @@ def start_top(
         found = [_start(draws, some, n, stack.n_classes, own) for n, own in shown]
         found.sort(key=lambda s: s.log_likelihood if transform is None else s.information)
         found.reverse()
-        _copy_into_top(stack, loc, scale, found[0].responsibilities, steps, batch_size, lr)
+        _copy_into_top(stack, below[0], found[0].responsibilities, steps, batch_size, lr)
     return found
 
 
@@ -150,20 +147,20 @@ def _moments(stack: StackedCorEx, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _copy_into_top(
     stack: StackedCorEx,
-    loc: Tensor,
-    scale: Tensor,
+    below: tuple[Tensor, Tensor],
     resp: Tensor,
     steps: int,
-    batch_size: int,
+    size: int,
     lr: float,
 ) -> None:
+    loc, scale = below
     top = [stack.encoders[-1], stack.decoders[-1], stack.prior]
     parameters = [p for module in top for p in module.parameters()]
     optimiser = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, steps)
     classes = torch.arange(stack.dims[-1], device=loc.device)
     for _ in range(steps):
-        rows = torch.randint(len(loc), (batch_size,), device=loc.device)
+        rows = torch.randint(len(loc), (size,), device=loc.device)
         z, r = torch.normal(loc[rows], scale[rows]), resp[rows]
         up: Any = stack._up(stack.n_layers, z)
         prior: Any = stack.prior()

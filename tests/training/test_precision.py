@@ -5,7 +5,7 @@ import torch
 
 import pyro_corex as pc
 from pyro_corex.datasets import bundled_digits
-from pyro_corex.training.precision import networks
+from pyro_corex.training.runners import networks
 from tests.training.programs import copies, fit, stack, vae, vector
 
 

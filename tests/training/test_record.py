@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pyro_corex.training.record import Record
+from pyro_corex.training.history import Record
 
 
 def noted(record, size, **totals):
