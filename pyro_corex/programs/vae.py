@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_corex.batches import check_count
 from pyro_corex.programs.anchoring import AnchorMessenger, check_weight
-from pyro_corex.programs.base import CorExProgram, apply_network, check_dim, normal_from
+from pyro_corex.programs.base import CorExProgram, apply_network, normal_from
 from pyro_corex.programs.likelihoods import Likelihood
 from pyro_corex.programs.plates import data_plate, latent_plate
 from pyro_corex.programs.priors import Prior, make_prior
@@ -54,7 +55,8 @@ class CorExVAE(CorExProgram):
         prior: str | Prior | Distribution | Callable[[], Any] = "standard_normal",
     ) -> None:
         super().__init__(likelihood)
-        self.latent_dim = check_dim("latent_dim", latent_dim)
+        check_count("latent_dim", latent_dim)
+        self.latent_dim = latent_dim
         self.encoder = encoder
         self.decoder = decoder
         self.prior = make_prior(prior, latent_dim)
