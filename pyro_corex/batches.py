@@ -255,10 +255,11 @@ def in_memory(data: Any) -> Batch | None:
     return whole
 
 
-def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Raises ``ValueError`` for what is no integer of at least ``least``."""
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """``value``; raises ``ValueError`` for what is no integer of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be an integer >= {least}, but got {value!r}")
+    return value
 
 
 def _tensor(value: Any) -> Any:

@@ -183,8 +183,7 @@ class TableVAE(CorExProgram):
     def __init__(self, spec: TableSpec, latent_dim: int, hidden: Sequence[int] = ()) -> None:
         super().__init__("normal")
         self.spec = spec
-        check_count("latent_dim", latent_dim)
-        self.latent_dim = latent_dim
+        self.latent_dim = check_count("latent_dim", latent_dim)
         self._by_kind = {kind: spec.columns(kind) for kind in KINDS}
         order = [i for kind in ("continuous", "ordinal", "counts") for i in self._by_kind[kind]]
         self.scalar = order  # columns with one predictor, in the order of ``weight``

@@ -55,8 +55,7 @@ class CorExVAE(CorExProgram):
         prior: str | Prior | Distribution | Callable[[], Any] = "standard_normal",
     ) -> None:
         super().__init__(likelihood)
-        check_count("latent_dim", latent_dim)
-        self.latent_dim = latent_dim
+        self.latent_dim = check_count("latent_dim", latent_dim)
         self.encoder = encoder
         self.decoder = decoder
         self.prior = make_prior(prior, latent_dim)
