@@ -135,11 +135,7 @@ class AnchorVAE(CorExVAE):
         self.set_anchors(anchors, free_weight)
 
     def set_anchors(self, anchors: Mapping[int, float], free_weight: float = 1.0) -> None:
-        """Changes the weights, e.g. from epoch to epoch.
-
-        The parameters, and the ``ValueError`` and ``TypeError`` for wrong ones, are those of
-        :class:`AnchorVAE`.
-        """
+        """Changes the weights; parameters, ``ValueError``, ``TypeError`` as :class:`AnchorVAE`."""
         if not isinstance(anchors, Mapping):
             raise TypeError(
                 "anchors must map latent indices to KL weights, e.g. {0: 0.5}, but got "
@@ -156,8 +152,7 @@ class AnchorVAE(CorExVAE):
             if not isinstance(weight, Real):
                 raise TypeError(
                     f"The KL weight of latent {index} must be a number, but got "
-                    f"{type(weight).__name__}. For a schedule, call set_anchors between steps, or "
-                    "wrap the programs of a CorExVAE in anchor."
+                    f"{type(weight).__name__}. For a schedule, call set_anchors between steps."
                 )
             check_weight(f"latent {index}", weight)
             weights[int(index)] = float(weight)
