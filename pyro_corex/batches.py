@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -34,20 +35,16 @@ class Batch:
 
         :raises TypeError: where it is none of these, or holds no tensor.
         """
-        if isinstance(found, Tensor):
-            return cls((found,))
         if isinstance(found, Batch):
             return found
+        several = isinstance(found, (Mapping, tuple, list))
         if isinstance(found, Mapping):
             batch = cls((), {str(name): _tensor(value) for name, value in found.items()})
-        elif isinstance(found, (tuple, list)):
-            batch = cls(tuple(map(_tensor, found)))
         else:
-            batch = cls((_tensor(found),))
+            batch = cls(tuple(map(_tensor, found if several else [found])))
         if not batch.tensors():
             held = " and ".join(sorted({_kind(value) for value in batch.args})) or "nothing"
-            if isinstance(found, (Mapping, tuple, list)):
-                held = f"{_kind(found)} of {held}"
+            held = f"{_kind(found)} of {held}" if several else held
             raise TypeError(
                 f"A batch must be a tensor, or a tuple or a mapping of tensors, but got {held}"
             )
@@ -74,18 +71,18 @@ class Batch:
     def to(self, device: torch.device | None, dtype: torch.dtype | None) -> Batch:
         """The batch on a device, as a program with parameters of ``dtype`` takes it.
 
-        Of a batch that is one tensor, any dtype becomes ``dtype``.  Of several things, those that
-        are floating do; integers and booleans, such as labels and masks, stay what they are.
-        Without a ``dtype`` floating tensors keep theirs, and one tensor of another kind becomes
-        floating.
+        A batch that is one tensor becomes floating, whatever its dtype.  Of several things,
+        integers and booleans, such as labels and masks, stay what they are.  Without a ``dtype``
+        floating tensors keep theirs.
         """
         alone = len(self.args) + len(self.kwargs) == 1
 
         def move(value: Tensor) -> Tensor:
             wanted = value.dtype
-            if alone or value.is_floating_point():
-                kept = wanted if value.is_floating_point() else torch.get_default_dtype()
-                wanted = dtype or kept
+            if value.is_floating_point():
+                wanted = dtype or wanted
+            elif alone:
+                wanted = dtype or torch.get_default_dtype()
             return value.to(device or value.device, wanted, non_blocking=True)
 
         return self.map(move)
@@ -100,15 +97,8 @@ class Batch:
         return f"Batch({', '.join(shown)})"
 
 
-Data = (
-    Tensor
-    | np.ndarray[Any, Any]
-    | tuple[Any, ...]
-    | Mapping[str, Any]
-    | Dataset[Any]
-    | Iterable[Any]
-    | Batch
-)
+Array = Tensor | np.ndarray[Any, Any]
+Data = Array | tuple[Any, ...] | Mapping[str, Any] | Dataset[Any] | Iterable[Any] | Batch
 """A tensor or an array ``(N, ...)``, a tuple or a mapping of them, a ``Dataset``, or an iterable of
 batches such as a ``DataLoader``; or all data as one batch."""
 
@@ -132,11 +122,9 @@ def programs_of(module: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 def place_of(module: Any) -> tuple[torch.device | None, torch.dtype | None]:
     """The device and the dtype of a program's parameters; of one without, ``None`` for each."""
-    if isinstance(module, torch.nn.Module):
-        for parameter in module.parameters():
-            if parameter.is_floating_point():
-                return parameter.device, parameter.dtype
-    return None, None
+    parameters = module.parameters() if isinstance(module, torch.nn.Module) else []
+    floating = ((p.device, p.dtype) for p in parameters if p.is_floating_point())
+    return next(floating, (None, None))
 
 
 def for_program(batch: Batch, module: Any, method: str = "model") -> Batch:
@@ -153,10 +141,9 @@ def for_program(batch: Batch, module: Any, method: str = "model") -> Batch:
 def prepare(
     module: Any, transform: Transform | None = None, methods: Iterable[str] = ("model", "guide")
 ) -> Callable[[Batch], Batch]:
-    """The function from a batch to what the programs are given of it.
+    """The function from a batch to what the programs are given of it: see :func:`for_program`.
 
-    Ready-made programs get x alone, ``transform`` is applied, and the programs have to take what
-    that gives; they are asked once for batches of one kind.
+    ``transform`` is applied before.  Programs are asked once for batches of one kind.
     """
     known: set[tuple[Any, ...]] = set()
 
@@ -188,8 +175,9 @@ def _x_alone(batch: Batch, module: Any) -> Batch:
     """For a ready-made program x, where it is known which that is; else the batch."""
     if not getattr(module, "takes_x_alone", False):
         return batch
-    if len(batch.kwargs) == 1 or "x" in batch.kwargs:
-        return Batch((batch.kwargs.get("x", next(iter(batch.kwargs.values()))),))
+    named = list(batch.kwargs.values())
+    if len(named) == 1 or "x" in batch.kwargs:
+        return Batch((batch.kwargs.get("x", named[0]),))
     return Batch(batch.args[:1]) if len(batch.args) > 1 else batch
 
 
@@ -201,9 +189,8 @@ def _check_taken(batch: Batch, function: Callable[..., Any], name: str) -> None:
     try:
         signature.bind(*batch.args, **batch.kwargs)
     except TypeError as error:
-        how = "lambda x, *rest: x"
-        if batch.kwargs:
-            how = f"lambda **batch: batch[{next(iter(batch.kwargs))!r}]"
+        names = list(batch.kwargs)
+        how = f"lambda **batch: batch[{names[0]!r}]" if names else "lambda x, *rest: x"
         raise TypeError(
             f"Each batch is {batch!r}, but {name}{signature} does not take it: {error}. Either let "
             f"model and guide take all of a batch, or select with transform={how}"
@@ -227,7 +214,8 @@ def read_batches(data: Data, batch_size: int, module: Any = None) -> Iterator[Ba
     whole = in_memory(data)
     batches: Iterable[Any]
     if whole is not None:
-        batches = _slices(whole, batch_size)
+        starts = range(0, len(whole), batch_size)
+        batches = (whole.map(itemgetter(slice(at, at + batch_size))) for at in starts)
     elif isinstance(data, Dataset):
         batches = DataLoader(data, batch_size=batch_size)
     elif isinstance(data, Iterable):
@@ -237,8 +225,8 @@ def read_batches(data: Data, batch_size: int, module: Any = None) -> Iterator[Ba
             "data must be a tensor, an array, a tuple or a dict of them, a Dataset or an iterable "
             f"of batches, but got {type(data).__name__}"
         )
-    for batch in batches:
-        yield Batch.of(batch) if module is None else placed(Batch.of(batch), module)
+    for batch in map(Batch.of, batches):
+        yield batch if module is None else placed(batch, module)
 
 
 def placed(batch: Batch, module: Any) -> Batch:
@@ -252,9 +240,8 @@ def in_memory(data: Any) -> Batch | None:
     :raises ValueError: for a scalar, and for tensors of different lengths.
     """
     held = data if isinstance(data, tuple) and data else [data]
-    if not isinstance(data, (Mapping, Batch)) and not all(
-        isinstance(value, (Tensor, np.ndarray)) for value in held
-    ):
+    arrays = all(isinstance(value, (Tensor, np.ndarray)) for value in held)
+    if not arrays and not isinstance(data, (Mapping, Batch)):
         return None
     whole = Batch.of(data)
     if any(not value.dim() for value in whole.tensors()):
@@ -268,16 +255,11 @@ def in_memory(data: Any) -> Batch | None:
     return whole
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raises ``ValueError`` for what is no integer of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, but got {value!r}")
-
-
-def _slices(whole: Batch, batch_size: int) -> Iterator[Batch]:
-    for start in range(0, len(whole), batch_size):
-        rows = slice(start, start + batch_size)
-        yield whole.map(lambda value, rows=rows: value[rows])  # type: ignore[misc]
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """``value``; raises ``ValueError`` for what is no integer of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}, but got {value!r}")
+    return value
 
 
 def _tensor(value: Any) -> Any:
@@ -285,6 +267,4 @@ def _tensor(value: Any) -> Any:
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor {tuple(value.shape)}"
-    return type(value).__name__
+    return f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

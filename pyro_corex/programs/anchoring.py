@@ -43,46 +43,28 @@ def anchor(fn: Callable[..., Any], weights: Mapping[str, Weight]) -> Callable[..
     >>> pyro.poutine.trace(anchored).get_trace(torch.zeros(10, 2)).nodes["z"]["scale"]
     1.0
 
-    :param fn: a model or a guide: a function, or an ``nn.Module``, which then stays one (with its
-        parameters).
+    :param fn: a model or a guide: a function, or an ``nn.Module``, which then stays one.
     :param weights: latent site -> weight: a number for the whole site, or a tensor with one weight
         per latent dimension.  For a site whose latents are event dimensions (``.to_event``) the
         tensor has the event's shape; for one whose latents are a plate it broadcasts against the
-        batch shape, so its last axes are the plates', counted from the right.
+        batch shape.
     :returns: the wrapped program.
     :raises ValueError: for a weight that is negative or NaN (where that can be told without
         synchronising with a device), whose shape does not fit its site, or whose site does not
         occur.
     :raises TypeError: for ``weights`` that are not a mapping from names to weights.
     """
-    if not isinstance(weights, Mapping):
-        raise TypeError(
-            f"weights must map site names to KL weights, e.g. {{'z': 0.5}}, but got {weights!r}"
-        )
     if not callable(fn):
         raise TypeError(f"anchor wraps a model or a guide, but got {fn!r}, which is not callable")
-    for name, weight in weights.items():
-        if not callable(weight):
-            check_weight(name, weight)
+    check_weights(weights)
     if isinstance(fn, torch.nn.Module):
         return _AnchoredModule(fn, weights)
 
     def anchored(*args: Any, **kwargs: Any) -> Any:
-        return _run(fn, weights, args, kwargs)
+        with AnchorMessenger(weights):
+            return fn(*args, **kwargs)
 
     return anchored
-
-
-def _run(fn: Callable[..., Any], weights: Mapping[str, Weight], args: Any, kwargs: Any) -> Any:
-    with AnchorMessenger(weights) as messenger:
-        result = fn(*args, **kwargs)
-    missed = [name for name in weights if name not in messenger.reached]
-    if missed:
-        raise ValueError(
-            f"weights names {', '.join(map(repr, missed))}, but the program has no latent site of "
-            f"that name. Those that it has: {sorted(messenger.seen)}."
-        )
-    return result
 
 
 class _AnchoredModule(PyroModule):
@@ -92,7 +74,8 @@ class _AnchoredModule(PyroModule):
         self.weights = weights
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return _run(self.module, self.weights, args, kwargs)
+        with AnchorMessenger(self.weights):
+            return self.module(*args, **kwargs)
 
 
 class AnchorMessenger(ScaleMessenger):
@@ -101,10 +84,16 @@ class AnchorMessenger(ScaleMessenger):
     def __init__(self, weights: Mapping[str, Weight]) -> None:
         super().__init__(1.0)
         self.weights = weights
-        self.seen: set[str] = set()
-        """The latent sites that the program has."""
-        self.reached: set[str] = set()
-        """Those of them that have a weight."""
+        self.seen: set[str] = set()  # the latent sites that the program has
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        missed = [name for name in self.weights if name not in self.seen]
+        if missed and error[0] is None:
+            raise ValueError(
+                f"weights names {', '.join(map(repr, missed))}, but the program has no latent site "
+                f"of that name. Those that it has: {sorted(self.seen)}."
+            )
 
     def _process_message(self, msg: Any) -> None:
         if msg["type"] != "sample" or msg["is_observed"]:
@@ -113,19 +102,29 @@ class AnchorMessenger(ScaleMessenger):
         self.seen.add(name)
         if name not in self.weights:
             return
-        self.reached.add(name)
         weight = self.weights[name]
         if callable(weight):
             weight = weight()
         check_weight(name, weight)
-        if isinstance(weight, Tensor) and weight.dim() and getattr(fn, "event_dim", 0):
-            msg["fn"] = _weight_events(name, fn, weight)
-            return
         if isinstance(weight, Tensor) and weight.dim():
+            if getattr(fn, "event_dim", 0):
+                msg["fn"] = _weight_events(name, fn, weight)
+                return
             plates = sorted(f.dim for f in msg["cond_indep_stack"] if f.vectorized)
             _check_batch_weight(name, weight, plates, getattr(fn, "batch_shape", ()))
         self.scale = weight
         super()._process_message(msg)
+
+
+def check_weights(weights: Mapping[str, Weight]) -> None:
+    """Raises unless ``weights`` maps names to what can be KL weights."""
+    if not isinstance(weights, Mapping):
+        raise TypeError(
+            f"weights must map site names to KL weights, e.g. {{'z': 0.5}}, but got {weights!r}"
+        )
+    for name, weight in weights.items():
+        if not callable(weight):
+            check_weight(name, weight)
 
 
 def check_weight(name: str, weight: float | Tensor) -> None:
@@ -149,7 +148,7 @@ def check_weight(name: str, weight: float | Tensor) -> None:
 
 
 def _check_batch_weight(name: str, weight: Tensor, plates: list[int], batch: Any) -> None:
-    """A weight per latent has to lie on plates, never on dimensions that index data."""
+    """Raises unless a weight per latent lies on plates, never on dimensions that index data."""
     try:
         fits = torch.broadcast_shapes(weight.shape, batch)
     except RuntimeError:
@@ -164,7 +163,7 @@ def _check_batch_weight(name: str, weight: Tensor, plates: list[int], batch: Any
 
 
 class _WeightedEvents(dist.Independent):
-    """An ``Independent`` whose log density weights each event dimension."""
+    """``Independent`` whose log density weights each event dimension."""
 
     def __init__(self, base: Any, ndims: int, event_weight: Tensor) -> None:
         super().__init__(base, ndims, validate_args=False)
@@ -207,12 +206,8 @@ class Warmup:
     """A KL weight that moves linearly from ``start`` to ``stop`` in ``steps`` training steps.
 
     A weight that starts at 0 is KL warm-up (Bowman et al. 2016), against latents that are given up
-    before the decoder has learned to use them.
-
-    Give it to :func:`anchor` as a weight and call :meth:`step` after each training step::
-
-        weight = Warmup(0.0, 1.0, steps=1000)
-        model, guide = anchor(model, {"z": weight}), anchor(guide, {"z": weight})
+    before the decoder has learned to use them.  Give it to :func:`anchor` as a weight and call
+    :meth:`step` after each training step.
 
     >>> weight = Warmup(0.0, 1.0, steps=4)
     >>> weight.step()

@@ -16,20 +16,18 @@ from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_corex.batches import check_count
+from pyro_corex.batches import place_of
 from pyro_corex.programs.likelihoods import Likelihood, make_likelihood
 from pyro_corex.programs.plates import latent_plate
 
 _counter = itertools.count()
-_LOG_SCALES = (-12.0, 8.0)
 
 
 class CorExProgram(PyroModule):
     """A model and a guide over one observed site ``"x"``.
 
-    The data are the plate ``"data"`` (dimension -2); input dimensions and latents are plates of
-    their own (dimension -1), which is how Eq. 10's factorised decoder and encoder are written in
-    Pyro, and what gives each of them a term.
+    Input dimensions and latents are plates of their own, which is how Eq. 10's factorised decoder
+    and encoder are written in Pyro, and what gives each of them a term.
     """
 
     likelihood: Likelihood
@@ -38,7 +36,7 @@ class CorExProgram(PyroModule):
     def __init__(self, likelihood: str | Likelihood) -> None:
         super().__init__()
         self.likelihood = make_likelihood(likelihood)
-        self._store_name = self._new_name()
+        self._number = next(_counter)
 
     def model(self, x: Tensor) -> Any:
         """The generative program; ``x`` of shape ``(B, ...)`` is observed."""
@@ -49,7 +47,7 @@ class CorExProgram(PyroModule):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Any:
-        """The same as ``encode(x)``, for ``x`` of shape ``(B, ...)``: a program is a module."""
+        """``encode(x)``, for ``x`` of shape ``(B, ...)``."""
         return self.encode(x)
 
     def encode(self, x: Tensor) -> Any:
@@ -66,18 +64,19 @@ class CorExProgram(PyroModule):
                 f"{type(self.likelihood).__name__}, but gave {type(params).__name__}. Parameters "
                 "for each input dimension are its last axis."
             )
-        flat = x.reshape(len(x), -1)
-        tail = (-1,) if self.likelihood.n_params == 1 else (-1, self.likelihood.n_params)
-        lead = params.dim() - x.dim() + 1 - (len(tail) - 1)
-        expected = (*x.shape[1:], *tail[1:])
+        n_params = self.likelihood.n_params
+        tail = () if n_params == 1 else (n_params,)
+        expected = (*x.shape[1:], *tail)
+        lead = params.dim() - len(expected)
         if params.shape[lead:] != torch.Size(expected):
             got = tuple(params.shape[max(lead, 1) :])
             raise ValueError(
                 f"The decoder gives the shape {got} for each datum, but x "
                 f"has the shape {tuple(x.shape[1:])} and {type(self.likelihood).__name__} needs "
-                f"{expected}: {self.likelihood.n_params} parameter(s) for each input dimension"
+                f"{expected}: {n_params} parameter(s) for each input dimension"
             )
-        fn = self.likelihood(params.reshape(params.shape[:lead] + tail))
+        flat = x.reshape(len(x), -1)
+        fn = self.likelihood(params.reshape(*params.shape[:lead], -1, *tail))
         with latent_plate("inputs", flat.shape[1]):
             return pyro.sample("x", fn, obs=flat)
 
@@ -94,17 +93,17 @@ class CorExProgram(PyroModule):
             self.likelihood.check(x)
 
     def _check_dtype(self, x: Tensor) -> None:
-        dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), x.dtype)
+        dtype = place_of(self)[1] or x.dtype
         if x.is_floating_point():
             fits = x.dtype == dtype or torch.is_autocast_enabled(x.device.type)
+            other = ", or convert the program with .to(x.dtype)"
         else:  # codes are for networks that look them up
             fits = any(isinstance(module, nn.Embedding) for module in self.modules())
+            other = ""
         if not fits:
-            name = str(dtype).removeprefix("torch.")
             raise TypeError(
-                f"x has the dtype {x.dtype}, but the networks have {dtype}: pass "
-                f"x.to(torch.{name})"
-                + (", or convert the program with .to(x.dtype)." if x.is_floating_point() else ".")
+                f"x has the dtype {x.dtype}, but the networks have {dtype}: pass x.to({dtype})"
+                f"{other}"
             )
 
     def _check_encoded(self, q: Distribution, x: Tensor) -> None:
@@ -117,10 +116,8 @@ class CorExProgram(PyroModule):
 
     def _register(self, modules: Iterable[nn.Module]) -> None:
         """Lets ``SVI`` see the parameters, under a name that no other instance has."""
-        if not any(
-            isinstance(handler, TraceMessenger) and getattr(handler, "records_params", True)
-            for handler in _PYRO_STACK
-        ):
+        tracers = (handler for handler in _PYRO_STACK if isinstance(handler, TraceMessenger))
+        if not any(getattr(tracer, "records_params", True) for tracer in tracers):
             return  # nobody listens
         for module in modules:
             for name, parameter in module.named_parameters():
@@ -128,14 +125,11 @@ class CorExProgram(PyroModule):
                     continue
                 if not parameter.is_contiguous():  # Pyro's store would copy it
                     parameter.data = parameter.data.contiguous()
-                full = f"{self._store_name}.{id(module)}.{name}"
+                full = f"{type(self).__name__}_{self._number}.{id(module)}.{name}"
                 if pyro.param(full, parameter) is not parameter:  # a copy of another instance
-                    self._store_name = self._new_name()
+                    self._number = next(_counter)
                     self._register(modules)
                     return
-
-    def _new_name(self) -> str:
-        return f"{type(self).__name__}_{next(_counter)}"
 
 
 def apply_network(network: nn.Module, z: Tensor) -> Any:
@@ -154,34 +148,28 @@ def normal_from(output: Any, dim: int, name: str) -> dist.Normal:
     :param output: a tensor whose last axis holds ``dim`` locations and ``dim`` log-scales, or a
         pair of locations and scales.  Log-scales are held between -12 and 8.
     """
-    if isinstance(output, (tuple, list)):
-        if len(output) != 2:
-            raise ValueError(f"{name} must give (loc, scale), but gave {len(output)} tensors")
-        loc, scale = output
-    elif not isinstance(output, Tensor):
+    if isinstance(output, Tensor):
+        if output.shape[-1] != 2 * dim:
+            raise ValueError(
+                f"{name} gives {output.shape[-1]} numbers for each datum, but a Gaussian over "
+                f"{dim} dimensions needs {2 * dim}: locations and log-scales, or else the pair "
+                "(loc, scale)"
+            )
+        loc, log_scale = output.chunk(2, dim=-1)
+        # a network that is not trained yet may ask for e^100 in a stack, where layers feed layers
+        scale = log_scale.clamp(-12.0, 8.0).exp()
+    elif not isinstance(output, (tuple, list)):
         raise TypeError(
             f"{name} must give a tensor of locations and log-scales, or the pair (loc, scale), but "
             f"gave {type(output).__name__}"
         )
+    elif len(output) != 2:
+        raise ValueError(f"{name} must give (loc, scale), but gave {len(output)} tensors")
     else:
-        if output.shape[-1] != 2 * dim:
-            raise ValueError(
-                f"{name} gives {output.shape[-1]} numbers for each datum, but a Gaussian over "
-                f"{dim} dimensions needs {2 * dim}: locations and log-scales. It may also return "
-                "the pair (loc, scale)."
-            )
-        loc, log_scale = output.chunk(2, dim=-1)
-        # a network that is not trained yet may ask for e^100 in a stack, where layers feed layers
-        scale = log_scale.clamp(*_LOG_SCALES).exp()
+        loc, scale = output
     if loc.shape[-1] != dim or scale.shape != loc.shape:
         raise ValueError(
             f"{name} gives locations of shape {tuple(loc.shape)} and scales of shape "
             f"{tuple(scale.shape)}, but both must end in {dim}"
         )
     return dist.Normal(loc, scale, validate_args=False)
-
-
-def check_dim(name: str, value: Any) -> int:
-    """``value`` as a number of latents."""
-    check_count(name, value)
-    return int(value)

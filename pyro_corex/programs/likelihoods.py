@@ -1,10 +1,7 @@
 r"""Likelihoods :math:`q_\phi(x_i|z)`: from a decoder's output to a distribution over each input.
 
-Eq. 8 and 10 need a decoder that factorises over the input dimensions and a proper likelihood: one
-under which the data can occur.  So every likelihood says which values it is for, and refuses
-others.
-
-To add one, subclass :class:`Likelihood` and list it in ``_LIKELIHOODS``.
+Eq. 8 and 10 need a likelihood under which the data can occur.  So each says which values it is for,
+and refuses others.  To add one, subclass :class:`Likelihood` and list it in ``_LIKELIHOODS``.
 """
 
 from __future__ import annotations
@@ -18,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_corex.batches import check_count
+
 
 class Likelihood(nn.Module):
     r"""A family :math:`q_\phi(x_i|z)` (Eq. 8) for one input dimension, the same for all of them.
@@ -28,6 +27,7 @@ class Likelihood(nn.Module):
 
     n_params: int = 1
     support: str = "real numbers"
+    mend: ClassVar[str] = "Choose a likelihood that fits the data, or transform them."
 
     def forward(self, params: Tensor) -> Distribution:
         """The distribution of ``x``.
@@ -43,12 +43,9 @@ class Likelihood(nn.Module):
         Values on an accelerator are not looked at, since that would synchronise with it; the
         training loop checks the data once, before it is moved there.
         """
-        if type(x) is not Tensor or x.device.type != "cpu":
+        if type(x) is not Tensor or x.device.type != "cpu" or self._all_valid(x):
             return
-        if self._all_valid(x):
-            return
-        valid = self._valid(x)
-        bad = x[~valid]
+        bad = x[~self._valid(x)]
         if bool(bad.isnan().any()):
             raise ValueError(
                 f"The data hold {int(x.isnan().sum())} NaN. Drop or impute missing values, or mask "
@@ -58,8 +55,6 @@ class Likelihood(nn.Module):
             f"{type(self).__name__} is a likelihood for {self.support}, but the data hold "
             f"{float(bad[0]):g} ({len(bad)} of {x.numel()} values are outside). {self.mend}"
         )
-
-    mend: ClassVar[str] = "Choose a likelihood that fits the data, or transform them."
 
     def _valid(self, x: Tensor) -> Tensor:
         return x.isfinite()
@@ -90,10 +85,7 @@ class BernoulliLikelihood(Likelihood):
 
 
 class ContinuousBernoulliLikelihood(Likelihood):
-    """Data in [0, 1], such as grey values (Loaiza-Ganem & Cunningham 2019).
-
-    The decoder gives logits.
-    """
+    """Grey values in [0, 1] (Loaiza-Ganem & Cunningham 2019); the decoder gives logits."""
 
     support = "data in [0, 1]"
     mend = "Scale them to [0, 1], or use the 'normal' likelihood."
@@ -114,8 +106,7 @@ class CategoricalLikelihood(Likelihood):
 
     def __init__(self, n_states: int) -> None:
         super().__init__()
-        if not isinstance(n_states, int) or n_states < 2:
-            raise ValueError(f"n_states must be an integer >= 2, but got {n_states!r}")
+        check_count("n_states", n_states, least=2)
         self.n_params = n_states
         self.support = f"states coded 0 to {n_states - 1}"
 
@@ -175,9 +166,8 @@ class LearnedNormalLikelihood(Likelihood):
             scale = scale.flatten()  # the ready-made programs flatten the input dimensions
         if scale.dim() and params.shape[-scale.dim() :] != scale.shape:
             raise ValueError(
-                "LearnedNormalLikelihood has scales for inputs of shape "
-                f"{tuple(self.log_scale.shape)}, but the decoder gives {tuple(params.shape)}. Give "
-                "it the shape of a datum."
+                f"LearnedNormalLikelihood has scales for inputs of shape {tuple(scale.shape)}, but "
+                f"the decoder gives {tuple(params.shape)}. Give it the shape of a datum."
             )
         return dist.Normal(params, scale, validate_args=False)
 

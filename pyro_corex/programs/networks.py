@@ -1,9 +1,4 @@
-"""Encoders and decoders.
-
-A ready-made program takes any ``nn.Module`` that maps a batch of x to ``n_params`` numbers for each
-latent (an encoder) or a batch of z to numbers for each input dimension (a decoder).  These are the
-usual ones.
-"""
+"""The usual encoders and decoders; a ready-made program takes any ``nn.Module`` in their place."""
 
 from __future__ import annotations
 
@@ -29,11 +24,11 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> 
     :raises TypeError: for an activation that is a module already, or cannot be called.
     """
     _check_sizes(sizes)
-    if isinstance(activation, nn.Module) or not callable(activation):
-        kind = "the module " if isinstance(activation, nn.Module) else ""
+    is_module = isinstance(activation, nn.Module)
+    if is_module or not callable(activation):
         raise TypeError(
             "activation must be a class or a function that makes a module, e.g. nn.ReLU, but got "
-            f"{kind}{activation!r}"
+            f"{'the module ' if is_module else ''}{activation!r}"
         )
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
@@ -82,17 +77,16 @@ def mlp_decoder(
             f"The shape {shape} has {prod(shape)} dimensions, but the last of sizes is {sizes[-1]}"
         )
     network = mlp([*sizes[:-1], sizes[-1] * n_params], activation)
-    if n_params > 1:
-        shape = (*shape, n_params)
+    shape = (*shape, n_params) if n_params > 1 else shape
     return network if len(shape) == 1 else network.append(nn.Unflatten(-1, shape))
 
 
 class LinearStart(nn.Module):
     """A Gaussian encoder that starts close to a linear map and learns to depart from it.
 
-    Locations are ``x @ weight.T`` for as many latents as ``weight`` has rows, plus what the network
-    says, which is made small at the start; both are trained.  With independent components as
-    ``weight`` (see ``datasets.independent_directions``) the first latents start apart.
+    Locations are ``x @ weight.T`` plus what the network says, which is made small at the start;
+    both are trained.  With independent components as ``weight`` (see
+    ``datasets.independent_directions``) the first latents start apart.
 
     :param network: an encoder whose last layer is an ``nn.Linear``, such as ``mlp_encoder(...)``.
     :param dim: the number of input dimensions, d.
@@ -131,11 +125,9 @@ class LinearStart(nn.Module):
 class GroupedDecoder(nn.Module):
     r"""A decoder in which each latent explains a group of outputs of its own, as in a tree.
 
-    .. math:: \mathrm{loc}_i = a_i z_{g(i)} + b_i
-
-    Hierarchical CorEx (Ver Steeg & Galstyan 2015) groups variables in this way.  Other than a
-    linear or fully connected decoder it cannot undo a rotation of its latents, so what is left
-    dependent among them is left to the next layer.
+    :math:`\mathrm{loc}_i = a_i z_{g(i)} + b_i`, as hierarchical CorEx (Ver Steeg & Galstyan 2015)
+    groups variables.  Other than a fully connected decoder it cannot undo a rotation of its
+    latents, so what is left dependent among them is left to the next layer.
 
     :param latent_dim: the number of latents, m.
     :param out_dim: the number of outputs, a multiple of m: the groups are side by side and equal.
@@ -211,6 +203,6 @@ def _reduced(shape: tuple[int, int, int], channels: Sequence[int]) -> tuple[int,
 
 
 def _check_sizes(sizes: Sequence[int]) -> None:
-    valid = isinstance(sizes, Sequence) and len(sizes) >= 2
-    if not valid or any(not isinstance(s, int) or s < 1 for s in sizes):
+    several = isinstance(sizes, Sequence) and len(sizes) >= 2
+    if not several or any(not isinstance(s, int) or s < 1 for s in sizes):
         raise ValueError(f"sizes must be at least two positive integers, but got {sizes!r}")

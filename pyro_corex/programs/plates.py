@@ -13,10 +13,8 @@ from pyro.poutine.subsample_messenger import SubsampleMessenger
 
 
 class _FullPlate(PlateMessenger):
-    """A ``pyro.plate`` over all of its elements, at less cost.
-
-    It chooses no subsample, and so saves the sample statement that ``pyro.plate`` makes for that;
-    and it leaves distributions alone that have the plate's shape already.
+    """``pyro.plate`` without the sample statement for its subsample, which expands no distribution
+    that has its shape already.
     """
 
     def _process_message(self, msg: Any) -> None:

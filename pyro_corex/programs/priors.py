@@ -2,9 +2,7 @@ r"""Priors :math:`r_\alpha(z) = \prod_j r_\alpha(z_j)` (Eq. 9 and 10).
 
 Eq. 9 holds for any factorised :math:`r_\alpha` and is tight where it equals the aggregate
 posterior :math:`p_\theta(z_j)`, so a prior is trained together with the encoder and the decoder.
-
-To add one, write a :class:`Prior` whose ``forward()`` returns a distribution of batch shape
-``(m,)`` and empty event shape, and list it in ``_PRIORS``.
+To add one, subclass :class:`Prior` and list it in ``_PRIORS``.
 """
 
 from __future__ import annotations
@@ -23,8 +21,7 @@ from pyro_corex.batches import check_count
 
 
 class Prior(nn.Module):
-    r"""A factorised prior :math:`r_\alpha` (Eq. 9) over ``dim`` latents.  Calling it gives its
-    distribution.
+    r"""A factorised prior :math:`r_\alpha` (Eq. 9); calling it gives its distribution.
 
     It is no ``PyroModule``, which would declare its parameters to Pyro once more, under a name that
     all instances share.
@@ -72,9 +69,7 @@ class LearnedNormal(Prior):
 
 
 class LearnedMixture(Prior):
-    """A one-dimensional mixture of normals for each latent.
-
-    It starts close to N(0, 1), with its components spread so that they can part.
+    """A mixture of normals for each latent, which starts close to N(0, 1), its components apart.
 
     :raises ValueError: for fewer than one component.
     """
@@ -100,10 +95,9 @@ class LearnedMixture(Prior):
 class Flat(Prior):
     """For chosen latents a plateau from ``-width`` to ``width`` with soft ends, N(0, 1) for others.
 
-    Nothing is learned.  A product of normals looks the same however its latents are rotated, so
-    that nothing tells one direction from another; a product of plateaus does not, as in independent
-    component analysis with sub-Gaussian sources.  It is a mixture of equal normals side by side,
-    which has a density on all real numbers.
+    Nothing is learned.  A product of normals looks the same however its latents are rotated; a
+    product of plateaus does not, as in independent component analysis with sub-Gaussian sources.
+    A plateau is a mixture of equal normals side by side, with a density on all real numbers.
 
     :param dim: the number of latents.
     :param latents: those that have the plateau; all by default.
@@ -183,10 +177,10 @@ class UserPrior(Prior):
 
     def forward(self) -> Distribution:
         """See :meth:`Prior.forward`."""
-        source = self.source
-        if isinstance(source, PyroModule):  # as it is, outside of Pyro's naming: see Prior
-            source = source.forward
-        return factorised(source if isinstance(source, Distribution) else source(), self.dim)
+        given = self.source
+        if isinstance(given, PyroModule):  # as it is, outside of Pyro's naming: see Prior
+            given = given.forward
+        return factorised(given if isinstance(given, Distribution) else given(), self.dim)
 
 
 _PRIORS: dict[str, Callable[[int], Prior]] = {
@@ -203,8 +197,8 @@ def _check_support(prior: Distribution) -> None:
     support: Any = prior.support
     try:
         inside = bool(support.check(far).all())
-    except (AttributeError, NotImplementedError, RuntimeError):  # it cannot be asked
-        return
+    except (AttributeError, NotImplementedError, RuntimeError):
+        inside = True  # it cannot be asked
     if not inside:
         raise ValueError(
             f"The prior {type(prior).__name__} has the support {prior.support}, but the encoder "
@@ -214,11 +208,7 @@ def _check_support(prior: Distribution) -> None:
 
 
 def make_prior(prior: str | Prior | Distribution | Callable[[], Any], dim: int) -> Prior:
-    """The prior that ``prior`` names or is.
-
-    :raises ValueError: for an unknown name, and for a distribution that does not factorise over
-        ``dim`` latents.
-    """
+    """The prior that ``prior`` names or is, if it factorises over ``dim`` latents."""
     if isinstance(prior, str):
         if prior not in _PRIORS:
             raise ValueError(
@@ -238,10 +228,7 @@ def make_prior(prior: str | Prior | Distribution | Callable[[], Any], dim: int) 
 
 
 def factorised(prior: Any, dim: int) -> Distribution:
-    """``prior`` as a distribution of batch shape ``(dim,)`` and empty event shape.
-
-    :raises ValueError: if it is not a product over ``dim`` latents, which Eq. 9 needs.
-    """
+    """``prior`` as a distribution of batch shape ``(dim,)`` and empty event shape, if it is one."""
     if not isinstance(prior, Distribution):
         raise TypeError(f"A prior must give a distribution, but got {type(prior).__name__}")
     base = prior
@@ -250,10 +237,9 @@ def factorised(prior: Any, dim: int) -> Distribution:
     if base.event_shape:
         raise ValueError(
             f"The prior {type(base).__name__} has the event shape {tuple(base.event_shape)}: it "
-            "does not factorise over the latents. The bound on I(z_j : x) of Eq. 9 is one of each "
-            "latent and needs a product of one-dimensional priors: a distribution with batch "
-            f"shape ({dim},) and no event dimensions. Put dependence between latents into a "
-            "second layer (StackedCorEx) instead."
+            "does not factorise over the latents, as the bound of Eq. 9 on each I(z_j : x) needs. "
+            f"Give a distribution of batch shape ({dim},) without event dimensions, and put "
+            "dependence between latents into a second layer (StackedCorEx)."
         )
     if base.batch_shape not in ((dim,), ()):
         raise ValueError(

@@ -1,9 +1,4 @@
-r"""Stacked layers of latents: Sec. 5 and 6.1.
-
-Each layer :math:`z^{(l)}` explains the dependence that is left in the layer below it.  The guide
-goes up from x, the model comes down from the top, and an optional discrete top layer is summed
-over exactly.
-"""
+r"""Stacked layers of latents, each for the dependence left in the layer below: Sec. 5 and 6.1."""
 
 from __future__ import annotations
 
@@ -18,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_corex.programs.anchoring import AnchorMessenger, Weight, check_weight
-from pyro_corex.programs.base import CorExProgram, apply_network, check_dim, normal_from
-from pyro_corex.programs.likelihoods import Likelihood, make_likelihood
+from pyro_corex.batches import check_count
+from pyro_corex.programs.anchoring import AnchorMessenger, Weight, check_weights
+from pyro_corex.programs.base import CorExProgram, apply_network, normal_from
+from pyro_corex.programs.likelihoods import Likelihood
 from pyro_corex.programs.networks import mlp, mlp_decoder, mlp_encoder
 from pyro_corex.programs.plates import data_plate, latent_plate
 from pyro_corex.programs.priors import LearnedCategorical, Prior, make_prior
@@ -76,10 +72,9 @@ class StackedCorEx(CorExProgram):
         prior: str | Prior | Distribution | Callable[[], Any] = "standard_normal",
         anchors: Mapping[str, Weight] | None = None,
     ) -> None:
-        likelihood = make_likelihood(likelihood)
         super().__init__(likelihood)
         given = layers if isinstance(layers, Sequence) else ()
-        if not given or not all(isinstance(entry, (Layer, list, tuple)) for entry in given):
+        if not given or not all(isinstance(e, (Layer, list, tuple)) and e for e in given):
             raise ValueError(
                 "layers must be a non-empty sequence of layers, e.g. [(784, 512, 64), (64, 32, 10)]"
                 f", but got {layers!r}"
@@ -95,11 +90,10 @@ class StackedCorEx(CorExProgram):
         _check_chain(layers)
         self.n_classes = n_classes
         self.anchors = {} if anchors is None else anchors
-        built = [
-            self._build(i, layer, discrete=n_classes is not None and i == len(layers) - 1)
-            for i, layer in enumerate(layers)
-        ]
-        self.dims = [check_dim(f"The size of layer {i}", b.dim) for i, b in enumerate(built, 1)]
+        self.dims = [entry.dim if isinstance(entry, Layer) else entry[-1] for entry in layers]
+        for i, dim in enumerate(self.dims, 1):
+            check_count(f"The size of layer {i}", dim)
+        built = [self._build(i, layer) for i, layer in enumerate(layers, 1)]
         if n_classes is not None and self.dims[-1] != n_classes:
             raise ValueError(
                 f"The top layer has {self.dims[-1]} outputs, but n_classes={n_classes} makes it "
@@ -107,29 +101,23 @@ class StackedCorEx(CorExProgram):
             )
         self.encoders = nn.ModuleList([b.encoder for b in built])
         self.decoders = nn.ModuleList([b.decoder for b in built])
-        for name, weight in self.anchors.items():
+        check_weights(self.anchors)
+        for name in self.anchors:
             if name not in [f"z{i}" for i in range(1, len(built) + 1)]:
                 raise ValueError(f"anchors names {name!r}, but the layers are z1 to z{len(built)}")
-            if not callable(weight):
-                check_weight(name, weight)
         self.prior: Prior = (
             make_prior(prior, self.dims[-1]) if n_classes is None else LearnedCategorical(n_classes)
         )
 
-    def _build(self, index: int, layer: Layer | Sequence[int], discrete: bool) -> Layer:
+    def _build(self, index: int, layer: Layer | Sequence[int]) -> Layer:
         if isinstance(layer, Layer):
             return layer
-        sizes = list(layer)
-        if discrete:
-            encoder: nn.Module = nn.Sequential(nn.Flatten(), *mlp(sizes))
-        else:
-            encoder = mlp_encoder(sizes)
-        down = sizes[::-1]
-        if index == 0:
-            decoder = mlp_decoder(down, n_params=self.likelihood.n_params)
-        else:
-            decoder = mlp([*down[:-1], 2 * down[-1]])
-        return Layer(encoder, decoder, sizes[-1])
+        *inner, outer = down = layer[::-1]
+        discrete = self._is_discrete(index)
+        encoder = nn.Sequential(nn.Flatten(), *mlp(layer)) if discrete else mlp_encoder(layer)
+        n_params = self.likelihood.n_params
+        decoder = mlp_decoder(down, n_params) if index == 1 else mlp([*inner, 2 * outer])
+        return Layer(encoder, decoder, layer[-1])
 
     @property
     def n_layers(self) -> int:
@@ -201,8 +189,7 @@ class StackedCorEx(CorExProgram):
             return z
         classes = torch.arange(self.dims[layer - 1], device=z.device)
         # z ends in an axis of size 1, where the other layers have their latents
-        dtype: torch.dtype = self.prior.logits.dtype  # type: ignore[assignment]
-        return (z == classes).to(dtype)
+        return (z == classes).to(self.prior.logits.dtype)  # type: ignore[arg-type]
 
     # ------------------------------------------------------------------ up and down
 
@@ -236,44 +223,39 @@ class StackedCorEx(CorExProgram):
         layer = self.n_layers if layer is None else layer
         if not 1 <= layer <= self.n_layers:
             raise ValueError(f"layer must be 1 to {self.n_layers}, but got {layer}")
-        if self._is_discrete(layer) and z.dim() == 1:
-            z = z.unsqueeze(-1)
-        width = 1 if self._is_discrete(layer) else self.dims[layer - 1]
-        if z.shape[-1:] != (width,):
-            raise ValueError(
-                f"z of layer {layer} must have the shape "
-                + (f"(n, {width})" if not self._is_discrete(layer) else "(n,), a class each")
-                + f", but got {tuple(z.shape)}"
-            )
-        if self._is_discrete(layer):
-            self._check_classes(z)
-        for at in range(layer, 1, -1):
-            z = self._down(at, z).mean
-            layer = at - 1
+        z = self._checked(layer, z)
+        while layer > 1:
+            z = self._down(layer, z).mean
+            layer -= 1
         params = apply_network(self.decoders[0], self._as_vector(layer, z))
         return self.likelihood(params)
 
-    def _check_classes(self, z: Tensor) -> None:
-        classes = torch.arange(self.dims[-1], device=z.device)
-        if not bool(torch.isin(z, classes).all()):
+    def _checked(self, layer: int, z: Tensor) -> Tensor:
+        """The latents of a layer, classes with an axis of size 1, if they can be that."""
+        discrete, dim = self._is_discrete(layer), self.dims[layer - 1]
+        z = z.unsqueeze(-1) if discrete and z.dim() == 1 else z
+        if z.shape[-1:] != (1 if discrete else dim,):
+            shape = "(n,), a class each" if discrete else f"(n, {dim})"
             raise ValueError(
-                f"z must hold classes from 0 to {self.dims[-1] - 1}, but holds "
+                f"z of layer {layer} must have the shape {shape}, but got {tuple(z.shape)}"
+            )
+        if discrete and not bool(torch.isin(z, torch.arange(dim, device=z.device)).all()):
+            raise ValueError(
+                f"z must hold classes from 0 to {dim - 1}, but holds "
                 f"{float(z.min()):g} to {float(z.max()):g}"
             )
+        return z
 
     def given_top(self, z: Tensor) -> Distribution:
         """q(z^(L-1)|z^(L)): what the model draws below the top layer (Sec. 6.1, Fig. 3).
 
         :param z: shape ``(n, m_L)``, or ``(n,)`` classes of a discrete top.
         :returns: a normal of batch shape ``(n, m_(L-1))``.
-        :raises ValueError: for a stack of one layer, and a class that is not there.
+        :raises ValueError: for a stack of one layer, and latents that are not there.
         """
         if self.n_layers < 2:
             raise ValueError("given_top needs at least two layers; see decode")
-        if self._is_discrete(self.n_layers):
-            z = z.unsqueeze(-1) if z.dim() == 1 else z
-            self._check_classes(z)
-        return self._down(self.n_layers, z)
+        return self._down(self.n_layers, self._checked(self.n_layers, z))
 
     def extra_repr(self) -> str:
         """What ``print`` shows of this module."""

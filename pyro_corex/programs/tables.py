@@ -33,7 +33,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn import functional
 
-from pyro_corex.programs.base import CorExProgram, check_dim
+from pyro_corex.batches import check_count
+from pyro_corex.programs.base import CorExProgram
 from pyro_corex.programs.networks import mlp
 from pyro_corex.programs.plates import data_plate, latent_plate
 
@@ -182,7 +183,7 @@ class TableVAE(CorExProgram):
     def __init__(self, spec: TableSpec, latent_dim: int, hidden: Sequence[int] = ()) -> None:
         super().__init__("normal")
         self.spec = spec
-        self.latent_dim = check_dim("latent_dim", latent_dim)
+        self.latent_dim = check_count("latent_dim", latent_dim)
         self._by_kind = {kind: spec.columns(kind) for kind in KINDS}
         order = [i for kind in ("continuous", "ordinal", "counts") for i in self._by_kind[kind]]
         self.scalar = order  # columns with one predictor, in the order of ``weight``

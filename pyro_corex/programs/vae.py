@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_corex.batches import check_count
 from pyro_corex.programs.anchoring import AnchorMessenger, check_weight
-from pyro_corex.programs.base import CorExProgram, apply_network, check_dim, normal_from
+from pyro_corex.programs.base import CorExProgram, apply_network, normal_from
 from pyro_corex.programs.likelihoods import Likelihood
 from pyro_corex.programs.plates import data_plate, latent_plate
 from pyro_corex.programs.priors import Prior, make_prior
@@ -54,7 +55,7 @@ class CorExVAE(CorExProgram):
         prior: str | Prior | Distribution | Callable[[], Any] = "standard_normal",
     ) -> None:
         super().__init__(likelihood)
-        self.latent_dim = check_dim("latent_dim", latent_dim)
+        self.latent_dim = check_count("latent_dim", latent_dim)
         self.encoder = encoder
         self.decoder = decoder
         self.prior = make_prior(prior, latent_dim)
@@ -134,11 +135,7 @@ class AnchorVAE(CorExVAE):
         self.set_anchors(anchors, free_weight)
 
     def set_anchors(self, anchors: Mapping[int, float], free_weight: float = 1.0) -> None:
-        """Changes the weights, e.g. from epoch to epoch.
-
-        The parameters, and the ``ValueError`` and ``TypeError`` for wrong ones, are those of
-        :class:`AnchorVAE`.
-        """
+        """Changes the weights; parameters, ``ValueError``, ``TypeError`` as :class:`AnchorVAE`."""
         if not isinstance(anchors, Mapping):
             raise TypeError(
                 "anchors must map latent indices to KL weights, e.g. {0: 0.5}, but got "
@@ -155,8 +152,7 @@ class AnchorVAE(CorExVAE):
             if not isinstance(weight, Real):
                 raise TypeError(
                     f"The KL weight of latent {index} must be a number, but got "
-                    f"{type(weight).__name__}. For a schedule, call set_anchors between steps, or "
-                    "wrap the programs of a CorExVAE in anchor."
+                    f"{type(weight).__name__}. For a schedule, call set_anchors between steps."
                 )
             check_weight(f"latent {index}", weight)
             weights[int(index)] = float(weight)
