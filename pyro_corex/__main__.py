@@ -102,12 +102,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         drop = [name for name in args.drop.split(",") if name]
         names, x = read(args.data, args.delimiter, drop)
-        corex = CorEx(
-            layers(args.n_hidden),
-            latent=args.latent,
-            n_states=args.n_states,
-            random_state=args.seed,
-        ).fit(x)
+        options = {"latent": args.latent, "n_states": args.n_states, "random_state": args.seed}
+        corex = CorEx(layers(args.n_hidden), **options).fit(x)
     except (OSError, ValueError, TypeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,11 +43,8 @@ class PrincipalComponents:
         :raises ValueError: unless ``1 <= n <= min(N, d)``, and for images that do not vary.
         """
         x = images.flatten(1)
-        if not isinstance(n, int) or not 1 <= n <= min(x.shape):
-            raise ValueError(
-                f"n must be an integer from 1 to {min(x.shape)}, the smaller of the numbers of "
-                f"images and of their dimensions, but got {n!r}"
-            )
+        what = "the smaller of the numbers of images and of their dimensions"
+        _check_integer("n", n, 1, min(x.shape), what)
         mean = x.mean(0)
         centred = x - mean
         total = centred.square().sum()
@@ -100,16 +98,10 @@ def independent_directions(
         )
     if not bool(coordinates.isfinite().all()):
         raise ValueError("coordinates must be finite, but some are NaN or infinite")
-    if not isinstance(n, int) or not 1 <= n <= min(coordinates.shape):
-        raise ValueError(
-            f"n must be an integer from 1 to {min(coordinates.shape)}, the smaller of the numbers "
-            f"of data and of coordinates, but got {n!r}"
-        )
-    if not isinstance(further, int) or not 0 <= further <= coordinates.shape[1] - n:
-        raise ValueError(
-            f"further must be an integer from 0 to {coordinates.shape[1] - n}, the number of "
-            f"coordinates that are left, but got {further!r}"
-        )
+    what = "the smaller of the numbers of data and of coordinates"
+    _check_integer("n", n, 1, min(coordinates.shape), what)
+    left = coordinates.shape[1] - n
+    _check_integer("further", further, 0, left, "the number of coordinates that are left")
     ica = FastICA(n, fun="cube", whiten="unit-variance", random_state=seed, max_iter=500)
     ica.fit(coordinates[:, :n].detach().cpu().double().numpy())
     out = coordinates.new_zeros(n + further, coordinates.shape[1])
@@ -118,3 +110,10 @@ def independent_directions(
     varies = scales > 1e-6 * scales.max()
     out[n:, n : n + further] = torch.diag(torch.where(varies, 1 / scales, 0.0)[n : n + further])
     return out
+
+
+def _check_integer(name: str, value: Any, low: int, high: int, what: str) -> None:
+    if not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(
+            f"{name} must be an integer from {low} to {high}, {what}, but got {value!r}"
+        )

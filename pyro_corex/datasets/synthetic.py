@@ -66,19 +66,16 @@ def linear_gaussian(
     spread = torch.rand(d, generator=g, dtype=torch.float64) * 2 - 1
     scale = noise * 1.5**spread
     cov = loadings @ loadings.T + scale.square().diag()
-    s = _sample_generator(seed, sample_seed)
+    # draws apart from those of the model, which has the seed itself
+    chosen = seed + 1 if sample_seed is None else sample_seed
+    s = torch.Generator().manual_seed(chosen * 7919 + 104729)
     z = torch.randn(n, m, generator=s)
     x = z @ loadings.T.float() + scale.float() * torch.randn(n, d, generator=s)
     return Synthetic(x, (z,), float(gaussian_total_correlation(cov)))
 
 
 def noisy_coins(
-    n: int,
-    groups: int,
-    copies: int,
-    *,
-    flip: float = 0.05,
-    seed: int = 0,
+    n: int, groups: int, copies: int, *, flip: float = 0.05, seed: int = 0
 ) -> Synthetic:
     r"""Independent fair coins, each copied through a noisy channel: binary data.
 
@@ -158,12 +155,6 @@ def layered(
         cov = cov + (1 - correlation) * torch.eye(len(cov), dtype=torch.float64)
         levels.insert(0, level)
     return Synthetic(level, tuple(levels[1:]), float(gaussian_total_correlation(cov)))
-
-
-def _sample_generator(seed: int, sample_seed: int | None) -> torch.Generator:
-    """Draws apart from those of the model, which has the seed itself."""
-    chosen = seed + 1 if sample_seed is None else sample_seed
-    return torch.Generator().manual_seed(chosen * 7919 + 104729)
 
 
 def _check_sizes(**sizes: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from pyro_corex.estimator.columns import Array
-from pyro_corex.figures.axes import make_axes
+from pyro_corex.figures.axes import finish, make_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,10 +117,7 @@ def latent_against_column(
             median.set(color="k")
     else:
         ax.scatter(values, z, s=6, alpha=0.4, color=_COLOUR, lw=0)
-    ax.set_xlabel(described.name)
-    ax.set_ylabel(f"latent {latent}")
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
+    return finish(ax, described.name, f"latent {latent}")
 
 
 def _name_columns(ax: Axes, corex: CorEx, order: Array) -> None:

@@ -150,7 +150,9 @@ def _encode(module: Any, data: Batch) -> list[Distribution]:
 
 def _decode(module: Any, z: Tensor, layer: int, x: Tensor) -> Distribution:
     """q(x|z), for latents ``(n, m)`` of a layer, 0 for the first."""
-    decoded = module.decode(z, layer=layer + 1) if _is_stack(module) else module.decode(z)
+    decoded = (
+        module.decode(z, layer=layer + 1) if isinstance(module, StackedCorEx) else module.decode(z)
+    )
     if not isinstance(decoded, Distribution):
         raise TypeError(f"decode must give a distribution, but gave {type(decoded).__name__}")
     shape = decoded.batch_shape + decoded.event_shape
@@ -174,10 +176,6 @@ def mean_of(fn: Distribution) -> Tensor:
         return fn.probs @ states
     mean: Tensor = fn.mean
     return mean
-
-
-def _is_stack(module: Any) -> bool:
-    return isinstance(module, StackedCorEx)
 
 
 def _some(data: Batch, number: int) -> Batch:
@@ -222,7 +220,7 @@ def _traversals(
 
 def _of_classes(module: Any, layer: int, q: Distribution, rows: int, x: Tensor) -> Tensor | None:
     """The data for each class of a discrete top: draws of the layer below, of the same noise."""
-    if not _is_stack(module) or not isinstance(q, Categorical):
+    if not isinstance(module, StackedCorEx) or not isinstance(q, Categorical):
         return None
     classes = torch.arange(q.probs.shape[-1], device=q.probs.device)
     if layer == 0:
@@ -245,8 +243,8 @@ def _samples(module: Any, found: Evaluated, first: Latents, images: bool) -> dic
         if drawn.numel() == torch.Size(shape).numel():
             made["the prior"] = drawn.reshape(shape)
     z = first.aggregate.sample(len(like))
-    if _is_stack(module):
+    if isinstance(module, StackedCorEx):
         z = z[:, 0] if first.discrete else z
-    if _is_stack(module) or not first.discrete:
+    if isinstance(module, StackedCorEx) or not first.discrete:
         made["the product of the marginals"] = show(_decode(module, z, 0, x))
     return made

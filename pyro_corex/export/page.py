@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pyro_corex import figures
 from pyro_corex.batches import Data, Transform
 from pyro_corex.export import sections
 from pyro_corex.export.content import gather
 from pyro_corex.export.evaluated import collect, evaluate
 from pyro_corex.export.pictures import image_shape as shape_of
+from pyro_corex.export.pictures import svg
 from pyro_corex.training import History
 
 
@@ -83,25 +85,18 @@ def report(
         raise ValueError(f"column_names has {len(column_names)} names, but x has {width} columns")
     names = [f"x{i}" for i in range(width)] if column_names is None else list(column_names)
     view = sections.View(x, shape_of(x, image_shape), names)
-    images = view.image is not None
-    content = gather(module, found, images=images, n_traversals=n_traversals, **options)
+    options |= {"images": view.image is not None, "n_traversals": n_traversals}
+    content = gather(module, found, **options)
     page = _template().render(
         title=title or content.program,
-        program=content.program,
-        size=f"{len(x)} data of {width} dimensions",
-        image=images,
-        discrete=any(one.latent is None for one in content.traversals),
-        stated=found.bound,
-        problem=found.problem,
-        bound=sections.bound(content),
-        traversals=[sections.traversal(one, view) for one in content.traversals],
-        information=list(sections.information(content)),
-        relevance=list(sections.relevance(content, view)),
+        content=content,
+        found=found,
+        view=view,
+        history=history,
+        bound=sections.bound(found),
+        traversals=[(one, sections.traversal(one, view)) for one in content.traversals],
+        relevance=list(sections.relevance(found, view)),
         samples=sections.samples(content, view),
-        variances=list(sections.variances(content)),
-        layers=sections.layers(content),
-        training=sections.training(history),
-        notes=content.notes,
     )
     path.write_text(page, encoding="utf-8")
     return path
@@ -113,4 +108,5 @@ def _template() -> Any:
 
     loader = PackageLoader("pyro_corex.export", "")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("report.html.jinja")
+    environment.filters["svg"] = svg
+    return environment.get_template("report.html.jinja", globals=vars(figures))

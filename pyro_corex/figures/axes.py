@@ -18,6 +18,19 @@ def make_axes(ax: Axes | None, width: float, height: float) -> Axes:
     return axes
 
 
+def finish(
+    ax: Axes, xlabel: str, ylabel: str, *, title: str | None = None, legend: bool = False
+) -> Axes:
+    """Names the axes, and takes the frame away at the top and the right."""
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.spines[["top", "right"]].set_visible(False)
+    if legend:
+        ax.legend(frameon=False, fontsize="small")
+    if title:
+        ax.set_title(title, loc="left", fontsize="medium")
+    return ax
+
+
 @cache
 def _figure_class() -> Any:
     from matplotlib.figure import Figure

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_corex.figures.axes import make_axes
+from pyro_corex.figures.axes import finish, make_axes
 from pyro_corex.training import History
 
 if TYPE_CHECKING:
@@ -93,9 +93,7 @@ def latent_bars(
     colours = [ACCENT if j in anchors else "0.6" for j in order]
     ax.bar(range(1, len(order) + 1), values[order].detach().cpu().numpy(), color=colours)
     ax.locator_params(axis="x", integer=True)
-    ax.set_xlabel("latent, by rank")
-    ax.set_ylabel("nats")
-    return _finish(ax, title)
+    return finish(ax, "latent, by rank", "nats", title=title)
 
 
 def variance_distribution(
@@ -108,10 +106,8 @@ def variance_distribution(
     ax = _axes(ax, 3.4, 2.4)
     ax.ecdf(variances.detach().cpu().numpy(), color=ACCENT)
     ax.axvline(1.0, color="0.6", linestyle=":", label="variance of the prior")
-    ax.set_xlabel("variance of $p(z_j)$")
-    ax.set_ylabel("share of the latents")
-    ax.legend(frameon=False, fontsize="small")
-    return _finish(ax, title)
+    labels = "variance of $p(z_j)$", "share of the latents"
+    return finish(ax, *labels, title=title, legend=True)
 
 
 def variance_against_information(
@@ -140,10 +136,8 @@ def variance_against_information(
     ax.scatter(x[~anchored], y[~anchored], s=12, color="0.6", label="free")
     if bool(anchored.any()):
         ax.scatter(x[anchored], y[anchored], s=18, color=ACCENT, label="anchored")
-        ax.legend(frameon=False, fontsize="small")
-    ax.set_xlabel("variance of $p(z_j)$")
-    ax.set_ylabel("$I(z_j : x)$ in nats")
-    return _finish(ax, title)
+    labels = "variance of $p(z_j)$", "$I(z_j : x)$ in nats"
+    return finish(ax, *labels, title=title, legend=bool(anchored.any()))
 
 
 def training_curves(
@@ -168,17 +162,7 @@ def training_curves(
         values = [epoch.get(key, math.nan) for epoch in history.epochs]
         ax.plot(range(1, len(values) + 1), values, color=colour, linestyle=dash, label=key)
     ax.locator_params(axis="x", integer=True)
-    ax.set_xlabel("epoch")
-    ax.set_ylabel("nats per datum")
-    ax.legend(frameon=False, fontsize="small")
-    return _finish(ax, title)
-
-
-def _finish(ax: Axes, title: str | None) -> Axes:
-    ax.spines[["top", "right"]].set_visible(False)
-    if title:
-        ax.set_title(title, loc="left", fontsize="medium")
-    return ax
+    return finish(ax, "epoch", "nats per datum", title=title, legend=True)
 
 
 def _axes(ax: Axes | None, width: float, height: float) -> Axes:
