@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from torch import Tensor
 
 from pyro_corex.estimator.categorical import fit_categorical
 from pyro_corex.estimator.columns import Array, Coding
@@ -22,7 +20,6 @@ from pyro_corex.estimator.parameters import Options, check_parameters
 from pyro_corex.estimator.results import MAX_ROWS, evaluate, row_terms
 from pyro_corex.estimator.table import (
     Words,
-    as_tensor,
     column_names,
     describe,
     read_anchors,
@@ -182,17 +179,8 @@ class CorEx(FittedTable):
         return self
 
     def _fit_layer(self, x: Array, options: Options) -> Layer:
-        coding = self._coding
-
-        def batches() -> Iterator[Tensor]:
-            return coding.batches(x)
-
-        def transform(batch: Tensor) -> Tensor:
-            return coding.encode(batch.numpy()).to(options.dtype)
-
-        if self.latent == "categorical":
-            return fit_categorical(coding.used, batches, options)
-        return fit_gaussian(coding.used, batches, as_tensor(x), transform, options)
+        fit_layer = fit_categorical if self.latent == "categorical" else fit_gaussian
+        return fit_layer(self._coding, x, options)
 
     def _choose(self, x: Array, options: Options, rng: np.random.RandomState) -> int:
         """The fewest latents whose bound on a quarter of the rows, held out, is within a standard

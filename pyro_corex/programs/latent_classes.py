@@ -48,6 +48,7 @@ class LatentClasses(CorExProgram):
         if min(self.n_states) < 1:
             raise ValueError(f"n_states must be >= 1 for every latent, but got {self.n_states}")
         self.register_buffer("parents", torch.as_tensor(list(parents), dtype=torch.long))
+        self.latent_dim = len(self.n_states)
         d, s = len(spec.kinds), max(self.n_states)
         k = max([2, *spec.n_levels])
         self.class_logits = nn.Parameter(torch.zeros(len(self.n_states), s))
