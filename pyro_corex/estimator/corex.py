@@ -18,13 +18,7 @@ from pyro_corex.estimator.gaussian import fit_gaussian
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.parameters import Options, check_parameters
 from pyro_corex.estimator.results import MAX_ROWS, evaluate, row_terms
-from pyro_corex.estimator.table import (
-    Words,
-    column_names,
-    describe,
-    read_anchors,
-    read_kinds,
-)
+from pyro_corex.estimator.table import Words, column_names, describe, read_anchors, read_kinds
 
 _LARGE = 20_000_000  # entries from which float32 data stay float32
 _SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50)  # that "auto" tries
@@ -164,9 +158,10 @@ class CorEx(FittedTable):
         if not options.layers:
             options = replace(options, layers=(self._choose(x, options, rng),))
         self.n_hidden_ = options.n_hidden
-        anchors = read_anchors(self.anchors, names, self.n_hidden_, self.anchor_strength)
-        options = replace(options, anchors=self._among_used(anchors))
-        self._layer = self._fit_layer(x, options)
+        anchors = read_anchors(
+            self.anchors, names, self._coding.varies, self.n_hidden_, self.anchor_strength
+        )
+        self._layer = self._fit_layer(x, replace(options, anchors=anchors))
         draws = self._read_results(x, anchors, rng)
         self._fit_upper(options.layers, draws)
         if not self._layer.training.converged:
@@ -211,17 +206,6 @@ class CorEx(FittedTable):
             if lead <= stderr:
                 return m
         return best
-
-    def _among_used(self, anchors: dict[int, dict[int, float]]) -> dict[int, dict[int, float]]:
-        """Anchors by the place of their columns among those that vary."""
-        for i in [i for strengths in anchors.values() for i in strengths]:
-            if not self._coding.varies[i]:
-                raise ValueError(
-                    f"anchors names column {self.columns_[i].name!r}, which is constant and "
-                    "tells nothing of any latent. Leave it out."
-                )
-        place = np.cumsum(self._coding.varies) - 1
-        return {j: {int(place[i]): s for i, s in own.items()} for j, own in anchors.items()}
 
     def _read_results(self, x: Array, anchors: Any, rng: np.random.RandomState) -> Array:
         """Sets the attributes; gives the latents drawn for the rows that were looked at."""
