@@ -151,10 +151,9 @@ class Coding:
 
     def encode(self, x: Array) -> Tensor:
         """The codes of data ``(N, d)``, in a column each for those that vary."""
-        code = np.empty((len(x), len(self.used)))
-        for at, i in enumerate(np.flatnonzero(self.varies)):
-            code[:, at] = self.columns[i].encode(x[:, i].astype(np.float64))
-        return torch.as_tensor(code)
+        values = x[:, self.varies].astype(np.float64)
+        code = [column.encode(values[:, i]) for i, column in enumerate(self.used)]
+        return torch.as_tensor(np.stack(code, 1))
 
     def decode(self, code: Array) -> Array:
         """Data ``(N, d)`` from codes."""

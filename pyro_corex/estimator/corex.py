@@ -62,27 +62,24 @@ class CorEx(FittedTable):
     Attributes, where d is the number of columns and m that of latents, sorted by ``tcs_`` (anchored
     latents stay where they are):
 
-    - ``tc_``, ``tc_stderr_``: the bound for complete rows, which is ``bound_.estimate`` and the sum
-      of ``corrections_``.
+    - ``tc_``, ``tc_stderr_``: the bound for complete rows: ``bound_.estimate`` plus the sum of
+      ``corrections_``.
     - ``bound_``: the :class:`~pyro_corex.TCBound` of ``program_`` by :func:`~pyro_corex.tc_bound`
       on the rows (of more than 20,000 a random subset) as :meth:`coded` gives them: missing entries
       are filled with draws from the model.
     - ``corrections_``: what is added to it, in nats, by name.  "optimism" is minus half a nat for
       each parameter of the dependence and the number of rows, the asymptotic optimism of maximum
-      likelihood (Akaike 1973); :meth:`score` needs no such correction.  "marginals" puts the
-      cross-entropies under what the columns are on their own (N(0, 1), to which continuous ones are
-      standardised, and frequencies) in place of entropies that are estimated from the rows; it is
-      next to nothing where columns are what they are taken for, and large for a continuous one
-      that repeats few values, of which a density gives no bound.  "completion" is the mean over
-      several draws of what is missing, less the first.  "layers above" is their share (Eq. 15).
+      likelihood (Akaike 1973).  "marginals" puts the cross-entropies under N(0, 1) and frequencies
+      in place of entropies that are estimated from the rows; it is large only for a continuous
+      column that repeats few values, of which a density gives no bound.  "completion" is the mean
+      over several draws of what is missing, less the first; "layers above" their share (Eq. 15).
     - ``tc_observed_``: the bound for the observed entries alone, less the optimism.
-    - ``layer_tcs_``, ``layer_tcs_stderr_``: the contribution of each layer, which add up to
-      ``tc_``.
+    - ``layer_tcs_``, ``layer_tcs_stderr_``: what each layer adds to ``tc_``.
     - ``tcs_``, ``tcs_stderr_``: what each latent adds, shape ``(m,)``: its shares of the relevance
       of the columns, less its KL.  With ``style_tc_`` they add up to the bound of the first layer.
     - ``style_tc_``: what a style of answering adds.  People agree with all questions more or less
-      readily, which may tell more than a trait.  Where all columns are binary or ordinal and the
-      data show such a style, it has a latent of its own, which is not among the m; else it is 0.
+      readily.  Where all columns are binary or ordinal and the data show such a style, it has a
+      latent of its own, which is not among the m; else it is 0.
     - ``mis_``, ``mis_stderr_``: :math:`I(z_j : x_i)`, shape ``(m, d)``.
     - ``clusters_``: for each column the latent that tells most about it, -1 for constant ones.
     - ``labels_``: most probable states ``(N, m)``, for categorical latents.
@@ -130,8 +127,6 @@ class CorEx(FittedTable):
         self.lr = lr
         self.tol = tol
         self.random_state = random_state
-
-    # ------------------------------------------------------------------ fitting
 
     def fit(self, X: Any, y: Any = None) -> CorEx:
         """Fits the table ``X``, of shape ``(N, d)``; ``y`` is ignored.

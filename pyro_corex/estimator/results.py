@@ -63,9 +63,8 @@ def row_terms(layer: Layer, x: Tensor) -> RowTerms:
             terms = evidence.per_datum.items()
             kl = {site: term.numpy() for (kind, site), term in terms if kind == "kl"}
             own = [c.log_marginal(rows[:, i].numpy()) for i, c in enumerate(layer.columns)]
-            parts.append(
-                (reconstruction, sum(kl.values()), layer.latent_kl(rows, kl), np.stack(own, 1))
-            )
+            total = sum(kl.values(), np.zeros(len(rows)))
+            parts.append((reconstruction, total, layer.latent_kl(rows, kl), np.stack(own, 1)))
     return RowTerms(*map(np.concatenate, zip(*parts, strict=True)))
 
 

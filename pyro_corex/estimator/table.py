@@ -201,8 +201,7 @@ def read_anchors(
             if not isinstance(value, (int, float, np.number)) or not 1 <= value < np.inf:
                 raise ValueError(
                     f"The strength of an anchor must be a number >= 1, but column {key!r} has "
-                    f"{value!r}. It says how often the column's likelihood counts; 1 only holds "
-                    "the column in its latent."
+                    f"{value!r}. It says how often the column's likelihood counts."
                 )
             if not varies[i]:
                 raise ValueError(

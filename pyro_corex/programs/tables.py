@@ -219,9 +219,11 @@ class TableVAE(CorExProgram):
         if self.hidden:
             self.decoder_net = mlp([m, *self.hidden, n])
             self.encoder_net = mlp([2 * len(spec.kinds), *self.hidden, 2 * m])
-            for last in (self.decoder_net[-1], self.encoder_net[-1]):
-                nn.init.zeros_(last.weight)
-                nn.init.zeros_(last.bias)
+            for parameter in (
+                *self.decoder_net[-1].parameters(),
+                *self.encoder_net[-1].parameters(),
+            ):
+                nn.init.zeros_(parameter)
 
     def loadings(self) -> Tensor:
         """The weights of the columns with one predictor, 0 where an anchor forbids one."""
