@@ -8,22 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_corex.estimator.columns import Array, Column
-from pyro_corex.estimator.group import ZERO, Design, Fitted, refine, table_information
+from pyro_corex.estimator.columns import Array, Coding, Column
+from pyro_corex.estimator.group import ZERO, Design, Group, refine, table_information
 from pyro_corex.estimator.grouping import find_groups, pairwise_scores
-from pyro_corex.estimator.layer import Batches, Points, Training
+from pyro_corex.estimator.layer import Layer, Points, Training, table_spec
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.programs.latent_classes import LatentClasses
-from pyro_corex.programs.tables import TableSpec
 
 MAX_ROWS = 100_000
 """Rows from which groups and states are found; of longer tables the first."""
 
 
-class CategoricalLayer:
-    """A trained program and the order of its latents: a :class:`.Layer`."""
+class CategoricalLayer(Layer):
+    """A trained program and the order of its latents."""
 
-    style = False
+    program: LatentClasses
 
     def __init__(
         self,
@@ -34,42 +33,28 @@ class CategoricalLayer:
     ) -> None:
         self.program = program.eval()
         self.columns = list(columns)
+        self.rotation = np.eye(self.n_hidden)
         self.training = training
         self._n_parameters = n_parameters
-        self.order = np.arange(len(program.n_states))
-        """Reported latent -> the program's."""
 
     @property
-    def n_hidden(self) -> int:
-        """The number of latents."""
-        return len(self.order)
+    def order(self) -> Array:
+        """Reported latent -> the program's."""
+        return self.rotation.argmax(0)
 
     @property
     def parents(self) -> Array:
         """The reported latent of each column."""
         return np.argsort(self.order)[self.program.parents.numpy()]
 
-    def reorder(self, order: Array) -> None:
-        """Puts the reported latents into another order."""
-        self.order = self.order[order]
-
     @torch.no_grad()
     def posterior(self, x: Tensor) -> Array:
         """Probabilities of the states, ``(N, m, max n_states)``."""
         return self.program.encode(x).probs.numpy()[:, self.order]
 
-    def encode(self, x: Tensor) -> Array:
-        """The most probable states."""
-        return self.posterior(x).argmax(-1).astype(float)
-
-    def reported(self, z: Tensor) -> Array:
-        """The program's latents as they are reported."""
-        return z.numpy()[:, self.order].astype(float)
-
     def latents(self, reported: Array) -> Tensor:
-        """The program's latents for reported ones."""
-        states = np.clip(np.round(reported), 0, max(self.program.n_states) - 1)
-        return torch.as_tensor(states[:, np.argsort(self.order)])
+        """The nearest states."""
+        return super().latents(np.clip(np.round(reported), 0, self.program.n_points - 1))
 
     def prior(self, n: int) -> Tensor:
         """Draws ``(n, m)`` of the latents."""
@@ -131,54 +116,41 @@ def _mutual_information(column: Column, x: Array, w: Array) -> tuple[float, floa
 # ---------------------------------------------------------------------- fitting
 
 
-def fit_categorical(
-    columns: Sequence[Column], batches: Batches, options: Options
-) -> CategoricalLayer:
+def fit_categorical(coding: Coding, x: Array, options: Options) -> CategoricalLayer:
     """Finds the groups, fits each, and moves columns until each is where most is told of it."""
-    parts, rows = [], 0
-    for batch in batches():
-        parts.append(batch.numpy())
-        rows += len(batch)
-        if rows >= MAX_ROWS:
-            break
-    design = Design(columns, np.concatenate(parts)[:MAX_ROWS])
+    design = Design(coding.used, coding.encode(x[:MAX_ROWS]).numpy())
     rng = np.random.RandomState(options.seed)
     m, anchors = options.n_hidden, options.anchors
     states = [options.n_states] * m if isinstance(options.n_states, int) else [*options.n_states]
     scores = pairwise_scores(design.onehot, design.starts)
     label = find_groups(scores, m, rng, [list(own) for own in anchors.values()])
     place = np.array([*anchors, *[j for j in range(m) if j not in anchors], -1])
-    held = {i: j for j, own in anchors.items() for i in own}
-    weight = np.ones(design.d)
-    for i, j in held.items():
-        weight[i] = anchors[j][i]
-    fitted = refine(design, place[label], states, weight, held, options, rng)
+    held = {i: strength for own in anchors.values() for i, strength in own.items()}
+    design.weight[list(held)] = list(held.values())
+    groups = refine(design, place[label], states, list(held), options, rng)
     training = Training(
-        history=[{"elbo": float(sum(each.group.evidence() for each in fitted))}],
-        n_iter=max([1, *(each.n_iter for each in fitted)]),
-        converged=all(each.converged for each in fitted),
+        history=[{"elbo": sum(group.evidence() for group in groups)}],
+        n_iter=max([1, *(group.n_iter for group in groups)]),
+        converged=all(group.converged for group in groups),
     )
-    n_parameters = np.array([each.group.n_parameters(ZERO) for each in fitted])
-    return CategoricalLayer(_program(columns, fitted, states), columns, n_parameters, training)
+    n_parameters = np.array([group.n_parameters(ZERO) for group in groups])
+    return CategoricalLayer(_program(coding.used, groups), coding.used, n_parameters, training)
 
 
 @torch.no_grad()
-def _program(
-    columns: Sequence[Column], fitted: Sequence[Fitted], states: Sequence[int]
-) -> LatentClasses:
+def _program(columns: Sequence[Column], groups: Sequence[Group]) -> LatentClasses:
     """The Pyro program with the parameters that EM has found."""
     parents = np.zeros(len(columns), dtype=int)
-    for j, each in enumerate(fitted):
-        parents[each.group.columns] = j
-    spec = TableSpec(tuple(c.program_kind for c in columns), tuple(c.n_levels for c in columns))
-    program = LatentClasses(spec, parents.tolist(), states).double()
-    for j, (group, *_) in enumerate(fitted):
-        s = states[j]
+    for j, group in enumerate(groups):
+        parents[group.columns] = j
+    states = [group.n_states for group in groups]
+    program = LatentClasses(table_spec(columns), parents.tolist(), states).double()
+    for j, group in enumerate(groups):
+        s = group.n_states
         program.class_logits[j, :s] = torch.as_tensor(group.log_pi)
         for a, i in enumerate(group.levels):
-            program.table[i, :s, : columns[i].n_levels] = torch.as_tensor(
-                group.log_table[group.of == a].T
-            )
+            own = torch.as_tensor(group.log_table[group.of == a].T)
+            program.table[i, :s, : columns[i].n_levels] = own
         for a, i in enumerate(group.numbers):
             program.loc[i, :s] = torch.as_tensor(group.loc[a])
             program.log_scale[i, :s] = torch.as_tensor(np.log(group.scale[a]))

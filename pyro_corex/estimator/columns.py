@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import norm
 from torch import Tensor
 
 Array = NDArray[Any]
@@ -63,8 +64,7 @@ class Column:
                 )
             return np.round(x)
         missing = np.isnan(x)
-        at = np.searchsorted(self.values, np.where(missing, self.values[0], x))
-        at = np.clip(at, 0, len(self.values) - 1)
+        at = np.searchsorted(self.values, x).clip(0, len(self.values) - 1)
         if self.kind == "categorical":
             unknown = ~missing & (self.values[at] != x)
             if unknown.any():
@@ -73,13 +73,11 @@ class Column:
                     "not in fit: they count as missing.",
                     stacklevel=2,
                 )
-            missing = missing | unknown
+            missing |= unknown
         else:  # the nearest level
             below = np.maximum(at - 1, 0)
             at = np.where(np.abs(x - self.values[below]) <= np.abs(self.values[at] - x), below, at)
-        code = at.astype(x.dtype)
-        code[missing] = np.nan
-        return code
+        return np.where(missing, np.nan, at)
 
     def decode(self, code: Array) -> Array:
         """Data from codes; levels are taken at the nearest code."""
@@ -94,11 +92,13 @@ class Column:
         return self.values[np.clip(np.round(code), 0, len(self.values) - 1).astype(int)]
 
     def log_marginal(self, code: Array) -> Array:
-        """Log-probability of the column on its own, in nats: N(0, 1) for continuous codes."""
+        """Log-probability of the column on its own, in nats, 0 where an entry is missing."""
         if self.kind == "continuous":
-            return -0.5 * code**2 - 0.5 * np.log(2 * np.pi)
-        at = np.clip(np.nan_to_num(code), 0, len(self.marginal) - 1).astype(int)
-        return np.where(np.isnan(code), np.nan, self.marginal[at])
+            value = norm.logpdf(code)
+        else:
+            at = np.nan_to_num(code).clip(0, len(self.marginal) - 1).astype(int)
+            value = self.marginal[at]
+        return np.where(np.isnan(code), 0.0, value)
 
     def fill(self, p: Array, how: str, rng: np.random.RandomState) -> Array:
         """Data from what a program expects of the column: ``(N,)``.
@@ -138,7 +138,6 @@ def _interpolate(x: Array, xs: Array, ys: Array) -> Array:
     for end, inner, beyond in ((0, k, x < xs[0]), (-1, -1 - k, x > xs[-1])):
         slope = (ys[end] - ys[inner]) / (xs[end] - xs[inner])
         out[beyond] = ys[end] + slope * (x[beyond] - xs[end])
-    out[np.isnan(x)] = np.nan
     return out
 
 
@@ -152,10 +151,9 @@ class Coding:
 
     def encode(self, x: Array) -> Tensor:
         """The codes of data ``(N, d)``, in a column each for those that vary."""
-        code = np.empty((len(x), len(self.used)))
-        for at, i in enumerate(np.flatnonzero(self.varies)):
-            code[:, at] = self.columns[i].encode(x[:, i].astype(np.float64))
-        return torch.as_tensor(code)
+        values = x[:, self.varies].astype(np.float64)
+        code = [column.encode(values[:, i]) for i, column in enumerate(self.used)]
+        return torch.as_tensor(np.stack(code, 1))
 
     def decode(self, code: Array) -> Array:
         """Data ``(N, d)`` from codes."""

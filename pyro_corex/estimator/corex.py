@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from torch import Tensor
 
 from pyro_corex.estimator.categorical import fit_categorical
 from pyro_corex.estimator.columns import Array, Coding
@@ -20,14 +18,7 @@ from pyro_corex.estimator.gaussian import fit_gaussian
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.parameters import Options, check_parameters
 from pyro_corex.estimator.results import MAX_ROWS, evaluate, row_terms
-from pyro_corex.estimator.table import (
-    Words,
-    as_tensor,
-    column_names,
-    describe,
-    read_anchors,
-    read_kinds,
-)
+from pyro_corex.estimator.table import Words, column_names, describe, read_anchors, read_kinds
 
 _LARGE = 20_000_000  # entries from which float32 data stay float32
 _SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50)  # that "auto" tries
@@ -71,27 +62,24 @@ class CorEx(FittedTable):
     Attributes, where d is the number of columns and m that of latents, sorted by ``tcs_`` (anchored
     latents stay where they are):
 
-    - ``tc_``, ``tc_stderr_``: the bound for complete rows, which is ``bound_.estimate`` and the sum
-      of ``corrections_``.
+    - ``tc_``, ``tc_stderr_``: the bound for complete rows: ``bound_.estimate`` plus the sum of
+      ``corrections_``.
     - ``bound_``: the :class:`~pyro_corex.TCBound` of ``program_`` by :func:`~pyro_corex.tc_bound`
       on the rows (of more than 20,000 a random subset) as :meth:`coded` gives them: missing entries
       are filled with draws from the model.
     - ``corrections_``: what is added to it, in nats, by name.  "optimism" is minus half a nat for
       each parameter of the dependence and the number of rows, the asymptotic optimism of maximum
-      likelihood (Akaike 1973); :meth:`score` needs no such correction.  "marginals" puts the
-      cross-entropies under what the columns are on their own (N(0, 1), to which continuous ones are
-      standardised, and frequencies) in place of entropies that are estimated from the rows; it is
-      next to nothing where columns are what they are taken for, and large for a continuous one
-      that repeats few values, of which a density gives no bound.  "completion" is the mean over
-      several draws of what is missing, less the first.  "layers above" is their share (Eq. 15).
+      likelihood (Akaike 1973).  "marginals" puts the cross-entropies under N(0, 1) and frequencies
+      in place of entropies that are estimated from the rows; it is large only for a continuous
+      column that repeats few values, of which a density gives no bound.  "completion" is the mean
+      over several draws of what is missing, less the first; "layers above" their share (Eq. 15).
     - ``tc_observed_``: the bound for the observed entries alone, less the optimism.
-    - ``layer_tcs_``, ``layer_tcs_stderr_``: the contribution of each layer, which add up to
-      ``tc_``.
+    - ``layer_tcs_``, ``layer_tcs_stderr_``: what each layer adds to ``tc_``.
     - ``tcs_``, ``tcs_stderr_``: what each latent adds, shape ``(m,)``: its shares of the relevance
       of the columns, less its KL.  With ``style_tc_`` they add up to the bound of the first layer.
     - ``style_tc_``: what a style of answering adds.  People agree with all questions more or less
-      readily, which may tell more than a trait.  Where all columns are binary or ordinal and the
-      data show such a style, it has a latent of its own, which is not among the m; else it is 0.
+      readily.  Where all columns are binary or ordinal and the data show such a style, it has a
+      latent of its own, which is not among the m; else it is 0.
     - ``mis_``, ``mis_stderr_``: :math:`I(z_j : x_i)`, shape ``(m, d)``.
     - ``clusters_``: for each column the latent that tells most about it, -1 for constant ones.
     - ``labels_``: most probable states ``(N, m)``, for categorical latents.
@@ -140,8 +128,6 @@ class CorEx(FittedTable):
         self.tol = tol
         self.random_state = random_state
 
-    # ------------------------------------------------------------------ fitting
-
     def fit(self, X: Any, y: Any = None) -> CorEx:
         """Fits the table ``X``, of shape ``(N, d)``; ``y`` is ignored.
 
@@ -167,9 +153,10 @@ class CorEx(FittedTable):
         if not options.layers:
             options = replace(options, layers=(self._choose(x, options, rng),))
         self.n_hidden_ = options.n_hidden
-        anchors = read_anchors(self.anchors, names, self.n_hidden_, self.anchor_strength)
-        options = replace(options, anchors=self._among_used(anchors))
-        self._layer = self._fit_layer(x, options)
+        anchors = read_anchors(
+            self.anchors, names, self._coding.varies, self.n_hidden_, self.anchor_strength
+        )
+        self._layer = self._fit_layer(x, replace(options, anchors=anchors))
         draws = self._read_results(x, anchors, rng)
         self._fit_upper(options.layers, draws)
         if not self._layer.training.converged:
@@ -182,17 +169,8 @@ class CorEx(FittedTable):
         return self
 
     def _fit_layer(self, x: Array, options: Options) -> Layer:
-        coding = self._coding
-
-        def batches() -> Iterator[Tensor]:
-            return coding.batches(x)
-
-        def transform(batch: Tensor) -> Tensor:
-            return coding.encode(batch.numpy()).to(options.dtype)
-
-        if self.latent == "categorical":
-            return fit_categorical(coding.used, batches, options)
-        return fit_gaussian(coding.used, batches, as_tensor(x), transform, options)
+        fit_layer = fit_categorical if self.latent == "categorical" else fit_gaussian
+        return fit_layer(self._coding, x, options)
 
     def _choose(self, x: Array, options: Options, rng: np.random.RandomState) -> int:
         """The fewest latents whose bound on a quarter of the rows, held out, is within a standard
@@ -223,17 +201,6 @@ class CorEx(FittedTable):
             if lead <= stderr:
                 return m
         return best
-
-    def _among_used(self, anchors: dict[int, dict[int, float]]) -> dict[int, dict[int, float]]:
-        """Anchors by the place of their columns among those that vary."""
-        for i in [i for strengths in anchors.values() for i in strengths]:
-            if not self._coding.varies[i]:
-                raise ValueError(
-                    f"anchors names column {self.columns_[i].name!r}, which is constant and "
-                    "tells nothing of any latent. Leave it out."
-                )
-        place = np.cumsum(self._coding.varies) - 1
-        return {j: {int(place[i]): s for i, s in own.items()} for j, own in anchors.items()}
 
     def _read_results(self, x: Array, anchors: Any, rng: np.random.RandomState) -> Array:
         """Sets the attributes; gives the latents drawn for the rows that were looked at."""

@@ -1,7 +1,6 @@
-"""Factor analysis: where the Gaussian programs start from.
+"""Factor analysis, from which Gaussian programs start.
 
-For a linear-Gaussian program the bound of Eq. 10 is the likelihood of a factor model less what the
-factorised encoder loses, so that factor analysis is its maximum, in the basis in which the
+It is the maximum of the bound (Eq. 10) of a linear-Gaussian program, in the basis in which the
 posterior precision is diagonal.
 """
 
@@ -66,9 +65,8 @@ def with_style(
 ) -> tuple[Array, Array, bool]:
     """Factors of questions, and one more for how readily people agree, where the data show it.
 
-    Answers to all questions, whichever way they are keyed, share a style (acquiescence), which may
-    be stronger than a trait and says nothing of which questions belong together.  It counts as
-    found where one factor more is worth its parameters (BIC), some direction among the factors
+    Answers to all questions, whichever way they are keyed, share a style (acquiescence).  It counts
+    as found where one factor more is worth its parameters (BIC), some direction among the factors
     loads on all questions alike, and without it the others have a simpler structure.
 
     :returns: loadings ``(d, m + 1)`` with the style last, noise variances and True; or what was

@@ -167,10 +167,8 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_is_fitted(self)
         return summarise(self, n_columns)
 
-    # ------------------------------------------------------------------ inside
-
     @property
-    def _n_features_out(self) -> int:
+    def _n_features_out(self) -> int:  # what scikit-learn names
         return self.n_hidden_
 
     def _read(self, X: Any) -> Array:
@@ -188,13 +186,11 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             return x
         import pandas  # only where words were fitted, as a data frame or an array of objects
 
-        frame = pandas.DataFrame(x, columns=column_names(self))
+        names = column_names(self)
+        frame = pandas.DataFrame(x, columns=names)
         for i, words in labels.items():
-            codes = x[:, i]
-            frame[column_names(self)[i]] = [
-                None if np.isnan(c) else words[int(np.clip(round(c), 0, len(words) - 1))]
-                for c in codes
-            ]
+            level = np.clip(np.round(x[:, i]), 0, len(words) - 1).astype(int)
+            frame[names[i]] = [words[k] for k in level]
         return frame
 
     def __sklearn_tags__(self) -> Any:

@@ -3,64 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_corex.estimator.columns import Array, Column
+from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.em import expectation_maximisation
 from pyro_corex.estimator.factors import FLOOR, factor_analysis, with_style
+from pyro_corex.estimator.group import information
 from pyro_corex.estimator.initial import initialise, moments, place_anchors
-from pyro_corex.estimator.layer import Batches, Points, Training
+from pyro_corex.estimator.layer import Layer, Points, Training, seeded, table_spec
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import correlation_loadings, promax, reported_rotation
-from pyro_corex.programs.tables import TableSpec, TableVAE, normal_points
+from pyro_corex.estimator.table import as_tensor
+from pyro_corex.programs.tables import TableVAE, normal_points
 from pyro_corex.training import Optimization, fit
 
 
-class GaussianLayer:
-    """A trained program and the rotation of its latents: a :class:`.Layer`."""
+class GaussianLayer(Layer):
+    """A trained program and the rotation of its latents."""
+
+    program: TableVAE
 
     def __init__(
         self,
         program: TableVAE,
         columns: Sequence[Column],
         rotation: Array,
-        *,
-        style: bool = False,
-        training: Training | None = None,
+        style: bool,
+        training: Training,
     ) -> None:
         self.program = program.to(torch.float64).eval()
         self.columns = list(columns)
         self.rotation = rotation
-        """Reported latents are the program's times this matrix, ``(m, m)``."""
         self.style = style
-        self.training = training or Training()
-
-    @property
-    def n_hidden(self) -> int:
-        """The number of latents, with that of a style of answering."""
-        return self.program.latent_dim
-
-    def reorder(self, order: Array) -> None:
-        """Puts the reported latents into another order."""
-        self.rotation = self.rotation[:, order]
-
-    @torch.no_grad()
-    def encode(self, x: Tensor) -> Array:
-        """The latents' means."""
-        return self.reported(self.program.encode(x).loc)
-
-    def reported(self, z: Tensor) -> Array:
-        """The program's latents as they are reported."""
-        return z.numpy() @ self.rotation[:, : self.n_hidden - self.style]
-
-    def latents(self, reported: Array) -> Tensor:
-        """The program's latents for reported ones."""
-        return torch.as_tensor(reported @ self.rotation[:, : reported.shape[1]].T)
+        self.training = training
 
     def prior(self, n: int) -> Tensor:
         """Draws ``(n, m)`` of the latents."""
@@ -117,7 +98,7 @@ class GaussianLayer:
         r = torch.as_tensor(self.rotation)
         corr = r.T @ torch.linalg.inv(program.prior_precision) @ r  # of the reported latents
         others = normal_points(m, 64) @ torch.linalg.cholesky(corr).T
-        value, spread = np.zeros((m, len(self.columns))), np.zeros((m, len(self.columns)))
+        value, spread = np.zeros((2, m, len(self.columns)))
         for j in range(m):
             given_0 = others - others[:, j : j + 1] * corr[:, j]
             z = given_0 + nodes[:, None, None] * corr[:, j]
@@ -166,29 +147,17 @@ def _information(column: Column, at: int, fn: Any, weights: Tensor) -> tuple[flo
             fn.total_count[..., at], logits=fn.logits[..., at], validate_args=False
         )
         p = counts.log_prob(grid[:, None, None]).exp().mean(2).T
-    p = (p / p.sum(1, keepdim=True)).clamp(min=1e-12)
-    ratio = p.log() - (weights @ p).log()
-    joint = weights[:, None] * p
-    information = float((joint * ratio).sum())
-    variance = float((joint * ratio.square()).sum()) - information**2
-    return max(information, 0.0), variance
+    value, variance = information((weights[:, None] * p / p.sum(1, keepdim=True)).numpy())
+    return max(value, 0.0), variance
 
 
 # ---------------------------------------------------------------------- fitting
 
 
-def fit_gaussian(
-    columns: Sequence[Column],
-    batches: Batches,
-    data: Tensor,
-    transform: Callable[[Tensor], Tensor],
-    options: Options,
-) -> GaussianLayer:
-    """Starts from factor analysis and trains with the bound what that leaves open.
-
-    :param data: what :func:`pyro_corex.fit` gets, whose batches ``transform`` codes.
-    """
-    found = moments(columns, batches)
+def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
+    """Starts from factor analysis and trains with the bound what that leaves open."""
+    columns = coding.used
+    found = moments(coding, x)
     rounding = np.array([column.resolution**2 / 12 for column in columns])
     floor = np.maximum(FLOOR, rounding[found.column])
     loadings, psi, n_iter = factor_analysis(found.corr, options.n_hidden, floor)
@@ -196,60 +165,58 @@ def fit_gaussian(
     asks = all(c.kind in ("binary", "ordinal") for c in columns)
     if asks and not options.anchors and not options.hidden:
         loadings, psi, style = with_style(found.corr, found.n, loadings, psi, floor)
-    spec = TableSpec(tuple(c.program_kind for c in columns), tuple(c.n_levels for c in columns))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
-        program = TableVAE(spec, loadings.shape[1], options.hidden).to(options.dtype)
+    with seeded(options.seed):
+        program = TableVAE(table_spec(columns), loadings.shape[1], options.hidden)
+    program = program.to(options.dtype)
     if options.anchors:
         loadings, psi = place_anchors(found, loadings, program, options)
     initialise(program, columns, found, loadings, psi)
-    linear_gaussian = set(spec.kinds) == {"continuous"} and not options.hidden
+    linear_gaussian = all(c.kind == "continuous" for c in columns) and not options.hidden
     training = Training()
     if not linear_gaussian:
-        training = train(program, data, transform, options)
+        training = train(program, coding, x, options)
     elif not found.complete or options.anchors:
-        training = expectation_maximisation(program, batches, options)
+        training = expectation_maximisation(program, coding, x, options)
     training.n_iter += n_iter
     rotation = np.eye(program.latent_dim)
     if not options.anchors:
         if linear_gaussian:
             _to_principal(program)
         rotation = reported_rotation(program, style)
-    layer = GaussianLayer(program, columns, rotation, style=style, training=training)
+    layer = GaussianLayer(program, columns, rotation, style, training)
     if len(options.layers) > 1:
         layer.make_oblique()
     return layer
 
 
-def train(
-    program: TableVAE, data: Tensor, transform: Callable[[Tensor], Tensor], options: Options
-) -> Training:
+def train(program: TableVAE, coding: Coding, x: Array, options: Options) -> Training:
     """Trains with :func:`pyro_corex.fit`; the learning rate falls for the last third.
 
     :raises FloatingPointError: where the loss becomes NaN or infinite.
     """
-    n = len(data)
+    n = len(x)
     batch_size = min(options.batch_size if n < 100_000 else 4 * options.batch_size, n)
     steps = math.ceil(n / batch_size)
     epochs = max(1, round(options.max_iter / steps))
     slow = (epochs - epochs // 3) * steps
+    schedule = partial(torch.optim.lr_scheduler.MultiStepLR, milestones=[slow], gamma=0.2)
     ended: list[int] = []
 
-    def schedule(optimiser: torch.optim.Optimizer) -> Any:
-        return torch.optim.lr_scheduler.MultiStepLR(optimiser, [slow], gamma=0.2)
+    def transform(batch: Tensor) -> Tensor:
+        return coding.encode(batch.numpy()).to(options.dtype)
 
     try:
-        found = fit(
-            program, data, transform=transform, epochs=epochs, batch_size=batch_size, lr=options.lr,
-            optimizer=Optimization(lr_schedule=schedule), seed=options.seed, device="cpu",
-            callback=lambda epoch, *_: ended.append(epoch), progress=False,
-        )  # fmt: skip
+        elbo = fit(
+            program, as_tensor(x), transform=transform, epochs=epochs, batch_size=batch_size,
+            lr=options.lr, optimizer=Optimization(lr_schedule=schedule), seed=options.seed,
+            device="cpu", callback=lambda epoch, *_: ended.append(epoch), progress=False,
+        )["elbo"]  # fmt: skip
     except ValueError as error:  # the data have been checked: it is the loss
         raise FloatingPointError(
             f"Training diverged in epoch {len(ended) + 1}: {error}. Lower lr={options.lr}."
         ) from error
-    history = [{"elbo": float(value)} for value in found["elbo"]]
-    return Training(history, len(history), has_converged(np.array(found["elbo"]), options.tol))
+    history = [{"elbo": float(value)} for value in elbo]
+    return Training(history, len(history), has_converged(np.array(elbo), options.tol))
 
 
 def has_converged(elbos: Array, tol: float) -> bool:

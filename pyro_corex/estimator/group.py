@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.cluster.vq import kmeans2
@@ -19,8 +18,11 @@ from scipy.stats import nbinom, norm
 from pyro_corex.estimator.columns import Array, Column
 from pyro_corex.estimator.parameters import Options
 
+Random = np.random.RandomState
+
 ZERO = 0.004
 """Probabilities below are at the border, and not free."""
+_BINS = 4
 _STARTS = 6
 _SPARE = 0.25  # of each cell of a table: of two explanations, the one with more zeros
 _PRIOR = 0.1  # observations added to each table, with the column's own frequencies
@@ -29,24 +31,26 @@ _PRIOR = 0.1  # observations added to each table, with the column's own frequenc
 class Design:
     """Coded rows as matrices: indicators of levels, and numbers."""
 
-    def __init__(self, columns: Sequence[Column], code: Array, n_bins: int = 4) -> None:
+    def __init__(self, columns: Sequence[Column], code: Array) -> None:
         self.columns = list(columns)
         self.code = code
         self.n, self.d = code.shape
+        self.weight = np.ones(self.d)
+        """How often the likelihood of each column counts."""
         self.seen = ~np.isnan(code)
-        self.width = np.array([c.n_levels or n_bins for c in columns])
+        self.width = np.array([c.n_levels or _BINS for c in columns])
         self.starts = np.concatenate([[0], np.cumsum(self.width)])
+        self.of = np.repeat(np.arange(self.d), self.width)
         self.onehot = np.zeros((self.n, self.starts[-1]))
         for i, column in enumerate(columns):
             level = code[:, i]
             if not column.n_levels:  # numbers count by their quartiles while groups are sought
-                cuts = np.nanquantile(level, np.arange(1, n_bins) / n_bins)
+                cuts = np.nanquantile(level, np.arange(1, _BINS) / _BINS)
                 level = np.where(self.seen[:, i], np.searchsorted(cuts, level), np.nan)
             rows = np.flatnonzero(self.seen[:, i])
             self.onehot[rows, self.starts[i] + level[rows].astype(int)] = 1.0
         share = self.onehot.sum(0) + 1e-12
-        total = np.add.reduceat(share, self.starts[:-1])
-        self.marginal = share / np.repeat(total, self.width)
+        self.marginal = share / np.add.reduceat(share, self.starts[:-1])[self.of]
 
     def cells(self, i: int) -> slice:
         """Where the levels of a column are among all."""
@@ -54,20 +58,21 @@ class Design:
 
 
 class Group:
-    """A latent class model of some columns: EM in closed form."""
+    """A latent class model of some columns, in increasing order: EM in closed form."""
 
-    def __init__(
-        self, design: Design, columns: Sequence[int], n_states: int, weight: Array
-    ) -> None:
+    q: Array
+    """The states' probabilities, ``(N, S)``."""
+    n_iter = 0
+    converged = True
+
+    def __init__(self, design: Design, columns: Sequence[int], n_states: int) -> None:
         self.design = design
         self.columns = list(columns)
         self.n_states = n_states
-        self.weight = weight
         self.levels = [i for i in self.columns if design.columns[i].n_levels]
         self.numbers = [i for i in self.columns if not design.columns[i].n_levels]
-        spans = [np.arange(*design.cells(i).indices(10**9)) for i in self.levels]
-        self.cells = np.concatenate(spans) if spans else np.zeros(0, int)
-        self.of = np.repeat(np.arange(len(self.levels)), [len(s) for s in spans])
+        self.cells = np.flatnonzero(np.isin(design.of, self.levels))
+        self.of = np.searchsorted(self.levels, design.of[self.cells])
         self.onehot = design.onehot[:, self.cells]
 
     def maximise(self, q: Array) -> None:
@@ -112,7 +117,7 @@ class Group:
 
     def log_joint(self, weighted: bool = True) -> Array:
         """Joint ln p(x, state) of the group's columns: ``(N, S)``."""
-        weight = self.weight if weighted else np.ones_like(self.weight)
+        weight = self.design.weight if weighted else np.ones(self.design.d)
         out = self.onehot @ (self.log_table * weight[self.levels][self.of, None]) + self.log_pi
         for i in self.numbers:
             out = out + weight[i] * self.column_log_prob(i)
@@ -133,30 +138,29 @@ class Group:
 
     def without(self, i: int) -> Array:
         """The states' probabilities given all columns of the group but one."""
-        return softmax(self.log_joint() - self.weight[i] * self.column_log_prob(i), axis=1)
+        own = self.design.weight[i] * self.column_log_prob(i)
+        return softmax(self.log_joint() - own, axis=1)
 
     def evidence(self) -> float:
         """Mean of ln p of the group's columns, without weights, in nats."""
-        if not self.columns:
-            return 0.0
         return float(np.logaddexp.reduce(self.log_joint(weighted=False), 1).mean())
 
-    def run(self, q: Array, n_iter: int, tol: float) -> tuple[Array, float, int, bool]:
-        """EM from the states' probabilities: these, the log-likelihood a row, the iterations."""
-        last, value = -math.inf, -math.inf
+    def run(self, q: Array, n_iter: int, tol: float) -> float:
+        """EM from the states' probabilities; the log-likelihood a row that it reaches."""
+        last = value = -math.inf
         for k in range(n_iter):
             self.maximise(q)
             joint = self.log_joint()
             total = np.logaddexp.reduce(joint, 1, keepdims=True)
-            value = float(total.mean())
-            q = np.exp(joint - total)
-            if abs(value - last) < tol:
-                return q, value, k + 1, True
-            last = value
-        return q, value, n_iter, False
+            last, value = value, float(total.mean())
+            self.q = q = np.exp(joint - total)
+            self.n_iter, self.converged = k + 1, abs(value - last) < tol
+            if self.converged:
+                break
+        return value
 
 
-def _starts(group: Group, rng: np.random.RandomState) -> Iterator[Array]:
+def _starts(group: Group, rng: Random) -> Iterator[Array]:
     """States' probabilities to start from: by levels, by principal components, and at random."""
     s, n = group.n_states, group.design.n
     yield from _by_levels(group, rng)
@@ -166,7 +170,7 @@ def _starts(group: Group, rng: np.random.RandomState) -> Iterator[Array]:
         yield rng.dirichlet(np.full(s, 0.5), n)
 
 
-def _by_levels(group: Group, rng: np.random.RandomState) -> Iterator[Array]:
+def _by_levels(group: Group, rng: Random) -> Iterator[Array]:
     """A level of a column speaks for one of the states; all do, or all but one.
 
     That one may tell nothing of the state, such as that an entry was erased.
@@ -187,7 +191,7 @@ def _by_levels(group: Group, rng: np.random.RandomState) -> Iterator[Array]:
             yield q
 
 
-def _by_components(group: Group, rng: np.random.RandomState) -> Iterator[Array]:
+def _by_components(group: Group, rng: Random) -> Iterator[Array]:
     """Clusters in the plane of the first principal components, and ranks along the first."""
     design, s = group.design, group.n_states
     numbers = design.code[:, group.numbers]
@@ -201,115 +205,105 @@ def _by_components(group: Group, rng: np.random.RandomState) -> Iterator[Array]:
     yield np.argsort(np.argsort(projected[:, -1])) * s // design.n
 
 
-class Fitted(NamedTuple):
-    """A group, its states' probabilities, the steps of EM taken, and whether that converged."""
-
-    group: Group
-    q: Array
-    n_iter: int = 0
-    converged: bool = True
-
-
 def fit_group(
-    design: Design, columns: Sequence[int], n_states: int, weight: Array, n_iter: int, tol: float,
-    rng: np.random.RandomState,
-) -> Fitted:  # fmt: skip
+    design: Design, columns: Sequence[int], n_states: int, options: Options, rng: Random
+) -> Group:
     """The best of several starts after Akaike (1973), run to the end."""
-    group = Group(design, columns, n_states, weight)
+    group = Group(design, columns, n_states)
     if len(columns) < 2:
-        q = np.zeros((design.n, n_states))
-        q[:, 0] = 1.0
-        group.maximise(q)
-        return Fitted(group, q)
+        group.q = np.eye(n_states)[np.zeros(design.n, int)]
+        group.maximise(group.q)
+        return group
     found = []
     for q in _starts(group, rng):
-        q, value, _, _ = group.run(q, 12, 1e-4)
-        found.append((value - group.n_parameters(ZERO) / design.n, q))
-    q, _, taken, converged = group.run(max(found, key=lambda each: each[0])[1], n_iter, tol)
-    return Fitted(group, q, taken, converged)
+        value = group.run(q, 12, 1e-4)
+        found.append((value - group.n_parameters(ZERO) / design.n, group.q))
+    best = max(found, key=lambda each: each[0])[1]
+    group.run(best, max(options.max_iter, 100), options.tol * 0.01)
+    return group
 
 
 # ---------------------------------------------------------------------- moving columns
 
 
-def table_information(counts: Array) -> tuple[float, float]:
-    """Mutual information of a table of counts in nats, and the variance of its summand.
+def information(p: Array) -> tuple[float, float]:
+    """Mutual information of a table of probabilities in nats, and the variance of its summand."""
+    ratio = rel_entr(p, p.sum(1, keepdims=True) * p.sum(0))
+    value = ratio.sum()
+    return float(value), float((ratio**2 / np.maximum(p, 1e-12)).sum() - value**2)
 
-    It is less the bias of so many cells (Miller 1955), and may be negative.
+
+def table_information(counts: Array) -> tuple[float, float]:
+    """The same of a table of counts, less the bias of so many cells (Miller 1955).
+
+    It may be negative.
     """
     n = max(counts.sum(), 1e-12)
     p = counts / n
-    ratio = rel_entr(p, p.sum(1, keepdims=True) * p.sum(0))
-    value = ratio.sum()
-    variance = (ratio**2 / np.maximum(p, 1e-12)).sum() - value**2
+    value, variance = information(p)
     cells = ((p.sum(1) > 1e-9).sum() - 1) * ((p.sum(0) > 1e-3).sum() - 1)
-    return float(value - cells / (2 * max(n, 1.0))), float(variance)
+    return float(value - cells / (2 * max(n, 1.0))), variance
 
 
-def relevances(design: Design, fitted: Sequence[Fitted]) -> Array:
+def relevances(design: Design, groups: Sequence[Group]) -> Array:
     """What each latent tells of each column, ``(m, d)`` in nats, without the column's own say.
 
-    The mutual information of a column and the posterior given the *other* columns, less the bias
-    of so many cells.
+    The mutual information of a column and the posterior given the *other* columns.
     """
-    out = np.zeros((len(fitted), design.d))
-    for j, (group, q, *_) in enumerate(fitted):
-        if len(group.columns) < 2:
-            out[j, group.columns] = -1.0  # a lone column is better off anywhere
-        joint = design.onehot.T @ q
+    out = np.zeros((len(groups), design.d))
+    for j, group in enumerate(groups):
+        alone = len(group.columns) < 2
+        joint = design.onehot.T @ group.q
         for i in range(design.d):
             cells = design.cells(i)
             table = joint[cells]
-            if i in group.columns and len(group.columns) > 1:
+            if i in group.columns and not alone:
                 table = design.onehot[:, cells].T @ group.without(i)
-            out[j, i] += table_information(table)[0]
+            out[j, i] = table_information(table)[0]
+        if alone:
+            out[j, group.columns] -= 1.0  # it is better off anywhere
     return out
 
 
 def refine(
-    design: Design, parent: Array, states: Sequence[int], weight: Array, held: Mapping[int, int],
-    options: Options, rng: np.random.RandomState,
-) -> list[Fitted]:  # fmt: skip
+    design: Design, parent: Array, states: Sequence[int], held: Sequence[int], options: Options,
+    rng: Random,
+) -> list[Group]:  # fmt: skip
     """Moves columns to the latents that tell most of them, while that raises the bound.
 
     :param parent: the latent of each column, -1 where it has none yet.
-    :param weight: how often the likelihood of each column counts.
     :param held: columns that stay where they are.
     """
-    n_iter, tol = max(options.max_iter, 100), options.tol * 0.01
 
-    def fit(parent: Array, known: Sequence[Fitted] = ()) -> list[Fitted]:
+    def fit(parent: Array, known: Sequence[Group] = ()) -> list[Group]:
         out = []
         for j, s in enumerate(states):
             own = np.flatnonzero(parent == j).tolist()
-            if known and known[j].group.columns == own:
-                out.append(known[j])
-            else:
-                out.append(fit_group(design, own, s, weight, n_iter, tol, rng))
+            same = bool(known) and known[j].columns == own
+            out.append(known[j] if same else fit_group(design, own, s, options, rng))
         return out
 
-    fitted = fit(parent)
+    groups = fit(parent)
     for _ in range(12):
-        told = relevances(design, fitted)
+        told = relevances(design, groups)
         now = np.where(parent < 0, -np.inf, np.maximum(told[parent, np.arange(design.d)], 0.0))
-        now[list(held)] = np.inf
+        now[held] = np.inf
         lead = told.max(0) - now
         movers = np.flatnonzero(lead > 1e-9)
         movers = movers[np.argsort(-lead[movers], kind="stable")]
         while len(movers):  # all of them, or the half that gains most, or half of these ...
             moved = parent.copy()
             moved[movers] = told[:, movers].argmax(0)
-            trial = fit(moved, fitted)
-            if (parent < 0).any() or _bound(trial) > _bound(fitted) + 1e-9:
-                parent, fitted = moved, trial
+            trial = fit(moved, groups)
+            if (parent < 0).any() or _bound(trial) > _bound(groups) + 1e-9:
+                parent, groups = moved, trial
                 break
             movers = movers[: len(movers) // 2]
         if not len(movers):
             break
-    return fitted
+    return groups
 
 
-def _bound(fitted: Sequence[Fitted]) -> float:
+def _bound(groups: Sequence[Group]) -> float:
     """What new rows would have in nats, less a constant: a nat for each parameter (Akaike 1973)."""
-    n = fitted[0].group.design.n
-    return sum(each.group.evidence() - each.group.n_parameters() / n for each in fitted)
+    return sum(group.evidence() - group.n_parameters() / group.design.n for group in groups)

@@ -11,11 +11,9 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 from scipy.stats import norm
-from torch import Tensor
 
-from pyro_corex.estimator.columns import Array, Column
+from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.factors import FLOOR, nearest_correlation
-from pyro_corex.estimator.layer import Batches
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import varimax
 from pyro_corex.programs.tables import TableVAE
@@ -34,56 +32,44 @@ class Moments:
     n: int
 
 
-def score_tables(columns: Sequence[Column]) -> list[Array | None]:
-    """Normal scores of levels, counts and states: (levels, scores), None for continuous ones."""
-    tables: list[Array | None] = []
-    for column in columns:
-        if column.kind == "continuous":
-            tables.append(None)
-            continue
-        p = np.exp(column.marginal)
-        if column.kind == "categorical":
-            tables.append((np.eye(len(p)) - p) / np.sqrt(p * (1 - p)))
-            continue
-        edges = ndtri(np.clip(np.concatenate([[0], np.cumsum(p)]), 1e-12, 1 - 1e-12))
-        score = -np.diff(norm.pdf(edges)) / p
-        variance = (p * score**2).sum()  # attenuates a correlation: divide by it
-        tables.append((score / max(variance, 0.05))[:, None])
-    return tables
+def _scores(column: Column) -> Array:
+    """Normal scores of levels, counts or states: ``(levels, scores)``."""
+    p = np.exp(column.marginal)
+    if column.kind == "categorical":
+        return (np.eye(len(p)) - p) / np.sqrt(p * (1 - p))
+    edges = ndtri(np.clip(np.concatenate([[0], np.cumsum(p)]), 1e-12, 1 - 1e-12))
+    score = -np.diff(norm.pdf(edges)) / p
+    variance = (p * score**2).sum()  # attenuates a correlation: divide by it
+    return (score / max(variance, 0.05))[:, None]
 
 
-def moments(columns: Sequence[Column], batches: Batches) -> Moments:
+def moments(coding: Coding, x: Array) -> Moments:
     """Correlations from all pairs of observed entries, in one pass over the data."""
-    tables = score_tables(columns)
-    widths = [1 if t is None else t.shape[1] for t in tables]
-    column = np.repeat(np.arange(len(columns)), widths)
+    tables = [None if c.kind == "continuous" else _scores(c) for c in coding.used]
+    widths = [1 if table is None else table.shape[1] for table in tables]
+    column = np.repeat(np.arange(len(tables)), widths)
     starts = np.concatenate([[0], np.cumsum(widths)])
-    products: Any = 0.0
-    counts: Any = 0.0
-    sums: Any = 0.0
-    n = 0
-    for batch in batches():
-        x = batch.numpy()
-        seen = ~np.isnan(x)[:, column]
+    sums: list[Any] = [0.0] * 3
+    for batch in coding.batches(x):
+        code = batch.numpy()
+        seen = ~np.isnan(code)[:, column]
         s = np.empty(seen.shape)
         for i, table in enumerate(tables):
-            at = slice(starts[i], starts[i + 1])
-            if table is None:
-                s[:, at] = x[:, [i]]
-            else:
-                s[:, at] = table[np.clip(np.nan_to_num(x[:, i]), 0, len(table) - 1).astype(int)]
+            own = code[:, [i]]
+            if table is not None:
+                own = table[np.clip(np.nan_to_num(code[:, i]), 0, len(table) - 1).astype(int)]
+            s[:, starts[i] : starts[i + 1]] = own
         s[~seen] = 0.0
-        products = products + s.T @ s
-        counts = counts + seen.T.astype(s.dtype) @ seen
-        sums = sums + s.sum(0)
-        n += len(x)
-    complete = bool(np.all(counts == n))
+        parts = s.T @ s, seen.T.astype(s.dtype) @ seen, s.sum(0)
+        sums = [a + b for a, b in zip(sums, parts, strict=True)]
+    products, counts, totals = sums
+    complete = bool(np.all(counts == len(x)))
     counts = np.maximum(counts, 1.0)
-    mean = sums / np.diag(counts)
+    mean = totals / np.diag(counts)
     corr = products / counts - np.outer(mean, mean)
     has_table = np.array([tables[i] is not None and widths[i] == 1 for i in column])
     sd = np.where(has_table, 1.0, np.sqrt(np.maximum(np.diag(corr), 1e-12)))
-    return Moments(nearest_correlation(corr / sd / sd[:, None]), column, complete, n)
+    return Moments(nearest_correlation(corr / sd / sd[:, None]), column, complete, len(x))
 
 
 def place_anchors(
@@ -117,45 +103,34 @@ def initialise(
     program: TableVAE, columns: Sequence[Column], found: Moments, loadings: Array, psi: Array
 ) -> None:
     """Writes a factor model of normal scores into the program."""
-    slot = {column: row for row, column in enumerate(program.scalar)}
-    first = {int(c): u for u, c in reversed(list(enumerate(found.column)))}
-    place = dict.fromkeys(("continuous", "ordinal", "counts", "nominal"), 0)
-
-    def put(parameter: Tensor, index: Any, value: Any) -> None:
-        parameter[index] = torch.as_tensor(np.asarray(value), dtype=parameter.dtype)
-
     for i, column in enumerate(columns):
-        kind, u = column.program_kind, first[i]
-        at = place[kind]
-        place[kind] += 1
+        kind = column.program_kind
+        at, u = program.spec.columns(kind).index(i), int(np.argmax(found.column == i))
         w, noise = loadings[u], max(psi[u], FLOOR)
-        if kind == "continuous":
-            put(program.weight, slot[i], w)
-            put(program.log_scale, at, 0.5 * math.log(noise))
-        elif kind == "ordinal":
-            _initialise_ordinal(program, column, slot[i], at, w, max(noise, 0.02), put)
+        p = np.exp(column.marginal)
+        if kind == "nominal":
+            k = column.n_levels
+            slope = loadings[u : u + k] / np.sqrt(p * (1 - p))[:, None]
+            program.state_weight[at, :k] = torch.as_tensor(np.clip(slope - p @ slope, -4, 4))
+            program.state_bias[at, :k] = torch.as_tensor(column.marginal)
+            continue
+        row = program.scalar.index(i)
+        if kind == "ordinal":
+            w = w * _initialise_ordinal(program, p, at, max(noise, 0.02))
         elif kind == "counts":
-            p = np.exp(column.marginal)
             mean = (p * np.arange(len(p))).sum()
             variance = (p * np.arange(len(p)) ** 2).sum() - mean**2
             spread = math.log1p(max(variance - mean, 0.02 * mean) / mean**2)
-            common = 1 - noise
-            put(program.weight, slot[i], w * math.sqrt(spread))
-            put(program.bias, slot[i], math.log(mean) - 0.5 * common * spread)
-            size = 1 / max(math.expm1(noise * spread), 1e-3)
-            put(program.log_size, at, math.log(size))
+            w = w * math.sqrt(spread)
+            program.bias[row] = math.log(mean) - 0.5 * (1 - noise) * spread
+            program.log_size[at] = -math.log(max(math.expm1(noise * spread), 1e-3))
         else:
-            k = column.n_levels
-            p = np.exp(column.marginal)
-            slope = loadings[u : u + k] / np.sqrt(p * (1 - p))[:, None]
-            put(program.state_weight, (at, slice(k)), np.clip(slope - p @ slope, -4, 4))
-            put(program.state_bias, (at, slice(k)), column.marginal)
+            program.log_scale[at] = 0.5 * math.log(noise)
+        program.weight[row] = torch.as_tensor(w)
 
 
-def _initialise_ordinal(
-    program: TableVAE, column: Column, row: int, at: int, w: Array, noise: float, put: Any
-) -> None:
-    p = np.exp(column.marginal)
+def _initialise_ordinal(program: TableVAE, p: Array, at: int, noise: float) -> float:
+    """Sets what levels have of their own; gives the scale of the predictor."""
     edges = ndtri(np.clip(np.concatenate([[0], np.cumsum(p)]), 1e-9, 1 - 1e-9))
     unit = _LOGIT / math.sqrt(noise)
     thresholds = edges[1:-1] * unit
@@ -167,8 +142,9 @@ def _initialise_ordinal(
     precision = np.maximum(1 / variance - 1 / common, 1e-4)
     y = common * score / variance / precision
     k = len(p)
-    put(program.weight, row, w * unit)
-    put(program.first_threshold, at, thresholds[0])
-    put(program.log_gap, (at, slice(k - 2)), np.log(np.maximum(np.diff(thresholds), 1e-3)))
-    put(program.site_loc, (at, slice(k)), y * unit)
-    put(program.site_log_precision, (at, slice(k)), np.log(precision) - 2 * math.log(unit))
+    gaps = np.maximum(np.diff(thresholds), 1e-3)
+    program.first_threshold[at] = thresholds[0]
+    program.log_gap[at, : k - 2] = torch.as_tensor(np.log(gaps))
+    program.site_loc[at, :k] = torch.as_tensor(y * unit)
+    program.site_log_precision[at, :k] = torch.as_tensor(np.log(precision) - 2 * math.log(unit))
+    return unit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,12 +13,10 @@ from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, Column
 from pyro_corex.programs.latent_classes import LatentClasses
-from pyro_corex.programs.tables import TableVAE
+from pyro_corex.programs.tables import TableSpec, TableVAE
 
-Batches = Callable[[], Iterator[Tensor]]
-"""Coded rows, batch by batch, from the beginning each time."""
 Points = Iterable[tuple[Tensor, Tensor]]
-"""Latents ``(N or 1, m)`` and their weights, which broadcast against ``(N, d)`` and sum to 1."""
+"""Weights, which broadcast against ``(N, d)`` and sum to 1, and latents ``(N or 1, m)``."""
 
 
 @dataclass
@@ -39,33 +37,37 @@ class Layer(Protocol):
     turned; where there is a style of answering, it is the last of the m and no latent to the user.
     """
 
+    program: TableVAE | LatentClasses
+    """The Pyro program, in evaluation mode: what it sums over has no noise."""
+    columns: Sequence[Column]
+    """The columns that vary."""
+    rotation: Array
+    """Reported latents are the program's times this matrix, ``(m, m)``."""
     training: Training
-    style: bool
+    style: bool = False
     """Whether the last latent is a style of answering."""
-
-    @property
-    def columns(self) -> Sequence[Column]:
-        """The columns that vary."""
-
-    @property
-    def program(self) -> TableVAE | LatentClasses:
-        """The Pyro program, in evaluation mode: what it sums over has no noise."""
 
     @property
     def n_hidden(self) -> int:
         """The number of latents, m, with that of a style of answering."""
+        return self.program.latent_dim
 
     def reorder(self, order: Array) -> None:
         """Puts the reported latents into another order."""
-
-    def encode(self, x: Tensor) -> Array:
-        """The reported latents of each row without a style: means, or most probable states."""
+        self.rotation = self.rotation[:, order]
 
     def reported(self, z: Tensor) -> Array:
         """The program's latents as they are reported, without a style."""
+        return z.numpy() @ self.rotation[:, : self.n_hidden - self.style]
 
     def latents(self, reported: Array) -> Tensor:
         """The program's latents for reported ones, with or without a style: ``(N, m)``."""
+        return torch.as_tensor(reported @ self.rotation[:, : reported.shape[1]].T)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Array:
+        """The reported latents of each row without a style: means, or most probable states."""
+        return self.reported(self.program.encode(x).mode)
 
     def prior(self, n: int) -> Tensor:
         """Draws ``(n, m)`` of the program's latents."""
@@ -95,6 +97,11 @@ class Layer(Protocol):
         """Free parameters of the dependence among the columns: ``(m,)``."""
 
 
+def table_spec(columns: Sequence[Column]) -> TableSpec:
+    """The columns as programs know them."""
+    return TableSpec(tuple(c.program_kind for c in columns), tuple(c.n_levels for c in columns))
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Torch's random state follows ``seed`` for a while."""
@@ -108,8 +115,7 @@ def draw(layer: Layer, x: Tensor, seed: int) -> tuple[Tensor, Array]:
     """Fills missing entries with draws from the model; and the reported latents drawn."""
     with seeded(seed):
         z = layer.program.encode(x).sample()
-        filled = torch.where(x.isnan(), _draw_columns(layer, z), x)
-    return filled, layer.reported(z)
+        return torch.where(x.isnan(), _draw_columns(layer, z), x), layer.reported(z)
 
 
 @torch.no_grad()
@@ -145,14 +151,11 @@ def predict(layer: Layer, points: Points) -> list[Array]:
             else:
                 value = torch.stack([fn.mean, fn.variance + fn.mean**2], -1)
             for at, i in enumerate(columns):
-                own = weight[:, i % weight.shape[1], None]
-                totals[i] = totals[i] + own * value[:, at]
+                totals[i] = totals[i] + weight[:, i % weight.shape[1], None] * value[:, at]
     out = []
     for column, total in zip(layer.columns, totals, strict=True):
         p = total.numpy()
-        if column.n_levels:
-            out.append(p[:, : column.n_levels])
-        else:
-            variance = np.maximum(p[:, 1] - p[:, 0] ** 2, 1e-12)
-            out.append(np.stack([p[:, 0], np.sqrt(variance)], 1))
+        if not column.n_levels:
+            p[:, 1] = np.sqrt(np.maximum(p[:, 1] - p[:, 0] ** 2, 1e-12))
+        out.append(p[:, : column.n_levels or 2])
     return out

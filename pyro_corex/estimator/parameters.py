@@ -67,43 +67,31 @@ def check_parameters(e: Any) -> Options:
 
 def _check_together(e: Any, layers: Sequence[int], hidden: Sequence[int]) -> None:
     """Raises where parameters do not go together."""
-    problem = ""
-    if e.latent == "categorical" and hidden:
-        problem = (
-            f"hidden={e.hidden!r} is for Gaussian latents: categorical ones have a table for each "
-            "column, which is as general as can be. Leave hidden out."
-        )
-    elif e.latent == "categorical" and len(layers) > 1:
-        problem = (
+    categorical = e.latent == "categorical"
+    if categorical and hidden:
+        raise ValueError(f"hidden={e.hidden!r} is for Gaussian latents. Leave hidden out.")
+    if categorical and len(layers) > 1:
+        raise ValueError(
             f"n_hidden={e.n_hidden!r} has several layers, which are for Gaussian latents. Give one "
             "number, or latent='gaussian'."
         )
-    elif e.anchors and hidden:
-        problem = (
+    if e.anchors and hidden:
+        raise ValueError(
             "anchors need a linear program: what a network does cannot be kept to chosen latents. "
             "Leave hidden out."
         )
-    elif e.anchors and not layers:
-        problem = (
-            "anchors name latents, so their number must be known: give n_hidden as a number "
-            "instead of 'auto'."
-        )
-    if problem:
-        raise ValueError(problem)
+    if e.anchors and not layers:
+        raise ValueError("anchors name latents, so their number must be known, but n_hidden='auto'")
 
 
 def _layers(n_hidden: Any) -> tuple[int, ...]:
-    if isinstance(n_hidden, str):
-        if n_hidden == "auto":
-            return ()
-        raise ValueError(
-            f"n_hidden must be an integer, a tuple of them or 'auto', but got {n_hidden!r}"
-        )
+    if isinstance(n_hidden, str) and n_hidden == "auto":
+        return ()
     layers = (n_hidden,) if _is_int(n_hidden) else n_hidden
     if not isinstance(layers, (tuple, list)) or not layers or not all(map(_is_int, layers)):
-        raise TypeError(
-            "n_hidden must be an integer, a tuple such as (10, 3, 1) from the data upwards, or "
-            f"'auto', but got {n_hidden!r}"
+        raise (ValueError if isinstance(n_hidden, str) else TypeError)(
+            f"n_hidden must be an integer, a tuple of them or 'auto', but got {n_hidden!r}. A "
+            "tuple, such as (10, 3, 1), is from the data upwards."
         )
     if any(m < 1 for m in layers):
         raise ValueError(f"n_hidden must be >= 1 in every layer, but got {n_hidden!r}")
@@ -116,16 +104,16 @@ def _layers(n_hidden: Any) -> tuple[int, ...]:
 
 
 def _states(n_states: Any, layers: Sequence[int]) -> tuple[int, ...] | int:
-    if _is_int(n_states):
-        if n_states < 2:
-            raise ValueError(f"n_states must be >= 2, but got {n_states!r}")
-        return int(n_states)
-    if not isinstance(n_states, (tuple, list)) or not all(map(_is_int, n_states)):
+    several = (n_states,) if _is_int(n_states) else n_states
+    if not isinstance(several, (tuple, list)) or not all(map(_is_int, several)):
         raise TypeError(
             f"n_states must be an integer, or a list with one for each latent, but got {n_states!r}"
         )
-    if any(s < 2 for s in n_states):
-        raise ValueError(f"n_states must be >= 2 for every latent, but got {n_states!r}")
+    if any(s < 2 for s in several):
+        each = "" if several == (n_states,) else " for every latent"
+        raise ValueError(f"n_states must be >= 2{each}, but got {n_states!r}")
+    if _is_int(n_states):
+        return int(n_states)
     if len(layers) != 1 or len(n_states) != layers[0]:
         wanted = f"n_hidden={layers[0]}" if len(layers) == 1 else "one layer of a given size"
         raise ValueError(

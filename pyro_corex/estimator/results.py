@@ -53,29 +53,19 @@ class RowTerms:
 def row_terms(layer: Layer, x: Tensor) -> RowTerms:
     """The terms of coded rows; a row's own do not depend on the others."""
     program, elbo = layer.program, CorExELBO(max_plate_nesting=2, strict_enumeration_warning=False)
-    parts: list[RowTerms] = []
+    parts: list[tuple[Array, ...]] = []
     with evaluating(program, 0):
         for rows in x.split(_batch_size(layer)):
             evidence = elbo.terms(program.model, program.guide, rows).evidence
             reconstruction = np.zeros(rows.shape)
             for site, columns in program.site_columns.items():
                 reconstruction[:, columns] = evidence.matrix("reconstruction", site).numpy()
-            kl = {
-                site: term.numpy()
-                for (kind, site), term in evidence.per_datum.items()
-                if kind == "kl"
-            }
+            terms = evidence.per_datum.items()
+            kl = {site: term.numpy() for (kind, site), term in terms if kind == "kl"}
             own = [c.log_marginal(rows[:, i].numpy()) for i, c in enumerate(layer.columns)]
-            parts.append(
-                RowTerms(
-                    reconstruction,
-                    sum(kl.values(), np.zeros(len(rows))),
-                    layer.latent_kl(rows, kl),
-                    np.nan_to_num(np.stack(own, 1), nan=0.0),
-                )
-            )
-    names = vars(parts[0])
-    return RowTerms(**{name: np.concatenate([vars(p)[name] for p in parts]) for name in names})
+            total = sum(kl.values(), np.zeros(len(rows)))
+            parts.append((reconstruction, total, layer.latent_kl(rows, kl), np.stack(own, 1)))
+    return RowTerms(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _batch_size(layer: Layer) -> int:
@@ -87,19 +77,16 @@ def _batch_size(layer: Layer) -> int:
 
 @dataclass
 class Results:
-    """What the bound says of a table."""
+    """What the bound says of a table: see the attributes of :class:`~pyro_corex.CorEx`."""
 
     bound: TCBound
-    """Eq. 10 by :func:`~pyro_corex.tc_bound`, on completed rows, as it is."""
     corrections: dict[str, float]
-    """What is added to it: see :class:`~pyro_corex.CorEx`."""
     tc_stderr: float
     tcs: Array
     tcs_stderr: Array
     mis: Array
     mis_stderr: Array
     tc_observed: float
-    """The bound for the observed entries alone."""
     draws: Array
     """Latents drawn for the rows looked at."""
 
@@ -107,8 +94,7 @@ class Results:
 def completed(layer: Layer, x: Tensor, seed: int) -> Tensor:
     """Coded rows with their gaps filled, as the bound is evaluated on them.
 
-    Where a column is measured by a density, values that repeat would have no finite entropy.  They
-    are spread evenly half-way to their neighbours, by which TC(x) does not change.
+    Where a column is measured by a density, values that repeat would have no finite entropy.
     """
     filled, _ = draw(layer, x, seed)
     rng = np.random.default_rng(seed)
@@ -135,14 +121,11 @@ def spread_ties(x: Array, rng: np.random.Generator) -> Array:
 
 
 def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
-    r"""The bound of Eq. 10 on a table, and how it is shared among latents and columns.
+    """The bound of Eq. 10 on a table, and how it is shared among latents and columns.
 
     Missing entries are filled with draws from the model given the observed ones, several times
     where rows are few, so that the bound is that of complete rows; on the observed entries alone it
     bounds the mean over rows of the TC of what is observed in them.
-
-    The relevance of column i, :math:`H(x_i) + \langle\ln q(x_i|z)\rangle`, is shared among the
-    latents in proportion to ``mis``, so that the shares of the latents add up to the whole.
 
     :param x: coded rows, at most ``MAX_ROWS``.
     :param n_data: the number of rows that the layer was trained on.
@@ -189,10 +172,8 @@ def informative_rows(seen: Array, share: Array) -> Array:
 
     :param seen: ``(N, d)``; *share* ``(m, d)``, how much of a column is a latent's.
     """
-    out = np.zeros(len(share))
-    for j, weight in enumerate(share):
-        own = seen[:, weight > 0]
-        several = own.sum(1) > 1
-        total = weight.sum()
-        out[j] = own[several].sum(0) @ weight[weight > 0] / total if total else len(seen)
-    return np.maximum(out, 1.0)
+    several = seen @ (share.T > 0).astype(float) > 1
+    entries = several.T.astype(float) @ seen
+    total = share.sum(1)
+    mean = (entries * share).sum(1) / np.maximum(total, 1e-300)
+    return np.maximum(np.where(total > 0, mean, len(seen)), 1.0)

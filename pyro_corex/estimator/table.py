@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import ndtri
-from sklearn.preprocessing import OrdinalEncoder
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, Column
 
 USER_KINDS = ("binary", "categorical", "ordinal", "counts", "continuous")
+_MISSING = ("None", "nan", "<NA>", "NaT")
 _MAX_LEVELS = 20  # integers with more distinct values are not levels
 _MAX_STATES = 100
 _LOOK = 50_000  # rows from which kinds and quantiles are found
@@ -28,7 +28,7 @@ class Words:
 
     def __init__(self) -> None:
         self.labels: dict[int, list[Any]] = {}
-        self.ordered: dict[int, bool] = {}
+        self.ordered: set[int] = set()
 
     def read(self, estimator: Any, x: Any, *, reset: bool) -> Array:
         """A table as numbers, ``(N, d)``; on ``reset`` it becomes the estimator's.
@@ -38,7 +38,7 @@ class Words:
         """
         least: dict[str, Any] = {"reset": reset, "ensure_min_samples": 2 if reset else 1}
         if reset:
-            self.labels, self.ordered = {}, {}
+            self.labels, self.ordered = {}, set()
         if not _has_words(x):
             if self.labels and not reset:
                 name = column_names(estimator)[next(iter(self.labels))]
@@ -59,30 +59,31 @@ class Words:
 
     def _column(self, i: int, name: Any, raw: Array, dtype: Any, reset: bool) -> Array:
         categories = getattr(dtype, "categories", None)
-        seen = ~np.array([_is_missing(value) for value in raw])
-        words = categories is not None or any(isinstance(value, str) for value in raw[seen])
-        if not words:
+        seen = np.array([isinstance(v, str) or str(v) not in _MISSING for v in raw])
+        code = np.full(len(raw), np.nan)
+        example = next((value for value in raw[seen] if isinstance(value, str)), None)
+        if categories is None and example is None:
             if i in self.labels and not reset:
                 raise ValueError(
                     f"Column {name!r} held words in fit, but here it holds numbers. Give it in the "
                     "same form."
                 )
-            out = np.full(len(raw), np.nan)
-            out[seen] = raw[seen].astype(float)
-            return out
+            code[seen] = raw[seen].astype(float)
+            return code
+        words = [str(value) for value in raw[seen]]
         if reset:
-            self.ordered[i] = bool(getattr(dtype, "ordered", False))
-            found = {str(value) for value in raw[seen]}
+            if getattr(dtype, "ordered", False):
+                self.ordered.add(i)
+            found = set(words)
             names = sorted(found) if categories is None else categories
             self.labels[i] = [label for label in names if str(label) in found]
         elif i not in self.labels:
-            example = next(value for value in raw[seen] if isinstance(value, str))
             raise ValueError(
                 f"Column {name!r} held numbers in fit, but here it holds words, such as "
                 f"{example!r}. Give it in the same form."
             )
-        code = np.full(len(raw), np.nan)
-        code[seen] = self._encode(self.labels[i], raw[seen])
+        place = {str(label): k for k, label in enumerate(self.labels[i])}
+        code[seen] = [place.get(word, -1) for word in words]
         if (code < 0).any():
             warnings.warn(
                 f"Column {name!r} holds states that it had not in fit, such as "
@@ -91,16 +92,6 @@ class Words:
             )
             code[code < 0] = np.nan
         return code
-
-    @staticmethod
-    def _encode(labels: list[Any], words: Array) -> Array:
-        """The place of each word among the labels, -1 of those that are not."""
-        if not labels or not len(words):
-            return np.full(len(words), -1.0)
-        known, given = ([[str(word)] for word in each] for each in (labels, words))
-        encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
-        encoder.set_params(categories=[[word for (word,) in known]])
-        return encoder.fit(known).transform(given)[:, 0]
 
 
 def _has_words(x: Any) -> bool:
@@ -114,18 +105,10 @@ def _has_words(x: Any) -> bool:
     )
 
 
-def _is_missing(value: Any) -> bool:
-    if value is None or str(value) in ("<NA>", "NaT"):
-        return True
-    return isinstance(value, float) and np.isnan(value)
-
-
 def column_names(estimator: Any) -> list[Any]:
     """The names of a data frame's columns, or x0, x1, ..."""
     names = getattr(estimator, "feature_names_in_", None)
-    if names is None:
-        return [f"x{i}" for i in range(estimator.n_features_in_)]
-    return list(names)
+    return [f"x{i}" for i in range(estimator.n_features_in_)] if names is None else list(names)
 
 
 def as_tensor(x: Array) -> Tensor:
@@ -185,12 +168,12 @@ def find_column(key: Any, names: Sequence[Any], option: str) -> int:
 
 
 def read_anchors(
-    anchors: Any, names: Sequence[Any], n_hidden: int, strength: float
+    anchors: Any, names: Sequence[Any], varies: Array, n_hidden: int, strength: float
 ) -> dict[int, dict[int, float]]:
-    """Latent -> column index -> strength.
+    """Latent -> column, counted among those that vary -> strength.
 
     :raises ValueError: for latents or columns that there are not, strengths below 1, and a column
-        that is anchored twice.
+        that is constant or anchored twice.
     :raises TypeError: for what is no mapping.
     """
     if anchors is None:
@@ -201,6 +184,7 @@ def read_anchors(
             f"{type(anchors).__name__}"
         )
     found: dict[int, dict[int, float]] = {}
+    place = np.cumsum(varies) - 1
     for latent, columns in anchors.items():
         if not isinstance(latent, (int, np.integer)) or not 0 <= latent < n_hidden:
             raise ValueError(
@@ -217,26 +201,27 @@ def read_anchors(
             if not isinstance(value, (int, float, np.number)) or not 1 <= value < np.inf:
                 raise ValueError(
                     f"The strength of an anchor must be a number >= 1, but column {key!r} has "
-                    f"{value!r}. It says how often the column's likelihood counts; 1 only holds "
-                    "the column in its latent."
+                    f"{value!r}. It says how often the column's likelihood counts."
                 )
-            other = next((j for j, taken in found.items() if i in taken), None)
+            if not varies[i]:
+                raise ValueError(
+                    f"anchors names column {names[i]!r}, which is constant and tells nothing of "
+                    "any latent. Leave it out."
+                )
+            other = next((j for j, taken in found.items() if place[i] in taken), None)
             if other is not None:
                 raise ValueError(
                     f"Column {names[i]!r} is anchored to latents {other} and {latent}: a column "
                     "has one anchor."
                 )
-            own[i] = float(value)
+            own[int(place[i])] = float(value)
     return found
 
 
 def describe(
     x: Array, names: Sequence[str], kinds: Mapping[int, str], words: Words, rng: Any
 ) -> list[Column]:
-    """The columns of a table of numbers, NaN where a value is missing.
-
-    :param kinds: the kinds that were told, by column.
-    """
+    """The columns of a table of numbers; ``kinds`` are those that were told, by column."""
     n = len(x)
     some = np.arange(n) if n <= _LOOK else np.sort(rng.choice(n, _LOOK, replace=False))
     found = []
@@ -249,7 +234,7 @@ def describe(
                 "Drop it."
             )
         labels = words.labels.get(i)
-        kind = "ordinal" if words.ordered.get(i) else "categorical" if labels else _detect(look)
+        kind = "ordinal" if i in words.ordered else "categorical" if labels else _detect(look)
         found.append(_describe(name, kinds.get(i) or kind, whole, look, labels))
     return found
 
@@ -317,7 +302,7 @@ def _continuous(name: str, look: Array) -> Column:
     repeats = len(values) < 0.9 * n
     if normal or n < 20:
         gap = np.diff(values).min() / scale if repeats and len(values) > 1 else 0.0
-        return Column(name, "continuous", np.zeros(0), loc, scale, resolution=float(gap))
+        return Column(name, "continuous", loc=loc, scale=scale, resolution=float(gap))
     scores = ndtri((np.cumsum(counts) - 0.5 * counts) / n)
     scores -= (counts * scores).sum() / n
     scores /= np.sqrt((counts * scores**2).sum() / n)
@@ -325,6 +310,5 @@ def _continuous(name: str, look: Array) -> Column:
     if len(values) > _KNOTS:
         pick = np.unique(np.linspace(0, len(values) - 1, _KNOTS).astype(int))
         values, scores = values[pick], scores[pick]
-    return Column(
-        name, "continuous", np.zeros(0), loc, scale, (values, scores), resolution=float(gap)
-    )
+    knots = (values, scores)
+    return Column(name, "continuous", loc=loc, scale=scale, knots=knots, resolution=float(gap))

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_corex.programs.base import CorExProgram
-from pyro_corex.programs.plates import data_plate, latent_plate
-from pyro_corex.programs.tables import TableSpec
+from pyro_corex.programs.plates import data_plate
+from pyro_corex.programs.tables import TableSpec, observe
 
 _NEVER = -60.0  # ln of a probability as good as 0
 
@@ -29,7 +28,7 @@ class LatentClasses(CorExProgram):
     Sites: ``"z_0"``, ``"z_1"``, … enumerated in the guide, and for each latent and kind that
     occurs ``"<kind>_<latent>"``, in a plate of its columns.
 
-    :param spec: the kinds of the columns; see :class:`~pyro_corex.programs.TableSpec`.
+    :param spec: the kinds of the columns.
     :param parents: the latent of each column.
     :param n_states: the number of states of each latent.
     """
@@ -48,6 +47,7 @@ class LatentClasses(CorExProgram):
         if min(self.n_states) < 1:
             raise ValueError(f"n_states must be >= 1 for every latent, but got {self.n_states}")
         self.register_buffer("parents", torch.as_tensor(list(parents), dtype=torch.long))
+        self.latent_dim = len(self.n_states)
         d, s = len(spec.kinds), max(self.n_states)
         k = max([2, *spec.n_levels])
         self.class_logits = nn.Parameter(torch.zeros(len(self.n_states), s))
@@ -65,13 +65,10 @@ class LatentClasses(CorExProgram):
         """Kind and columns of a latent; "levels" are the ordinal and nominal ones."""
         own = [i for i, p in enumerate(self.parents.tolist()) if p == latent]
         for kind in ("levels", "continuous", "counts"):
-            columns = [i for i in own if self._family(i) == kind]
+            of_kind = ("ordinal", "nominal") if kind == "levels" else (kind,)
+            columns = [i for i in own if self.spec.kinds[i] in of_kind]
             if columns:
                 yield kind, columns
-
-    def _family(self, i: int) -> str:
-        kind = self.spec.kinds[i]
-        return "levels" if kind in ("ordinal", "nominal") else kind
 
     def prior(self) -> Tensor:
         """Log of the states' probabilities: ``(m, max n_states)``."""
@@ -120,13 +117,7 @@ class LatentClasses(CorExProgram):
                 state = pyro.sample(f"z_{j}", fn.expand([len(x), 1]))
                 for kind, columns in self.members(j):
                     own = self.column_distribution(kind, columns, state)
-                    value = x[:, columns]
-                    with latent_plate(f"{kind}_{j}_columns", len(columns)):
-                        if complete:
-                            pyro.sample(f"{kind}_{j}", own, obs=value)
-                        else:
-                            with poutine.mask(mask=~value.isnan()):
-                                pyro.sample(f"{kind}_{j}", own, obs=value.nan_to_num())
+                    observe(f"{kind}_{j}", own, x[:, columns], complete)
 
     def guide(self, x: Tensor) -> None:
         """The exact posterior of each latent, marked for enumeration."""
@@ -142,21 +133,14 @@ class LatentClasses(CorExProgram):
 
     def log_joint(self, x: Tensor) -> Tensor:
         """Log p(x of the latent's columns, state): ``(B, m, max n_states)``, nats."""
-        prior = self.prior()
-        parts = []
-        states = torch.arange(max(self.n_states), device=x.device)[:, None, None]
+        parts = list(self.prior().expand(len(x), -1, -1).unbind(1))
+        states = torch.arange(self.n_points, device=x.device)[:, None, None]
         for j in range(len(self.n_states)):
-            joint = prior[j].expand(len(x), -1)
             for kind, columns in self.members(j):
-                log_p = self._by_state(kind, columns, x[:, columns], states)
-                joint = joint + log_p.sum(-1).T
-            parts.append(joint)
+                value = x[:, columns]
+                log_p = self.column_distribution(kind, columns, states).log_prob(value.nan_to_num())
+                parts[j] = parts[j] + log_p.masked_fill(value.isnan(), 0.0).sum(-1).T
         return torch.stack(parts, 1)
-
-    def _by_state(self, kind: str, columns: list[int], value: Tensor, states: Tensor) -> Tensor:
-        """Log q(x_i|state), 0 where missing: states, rows, columns."""
-        fn = self.column_distribution(kind, columns, states)
-        return fn.log_prob(value.nan_to_num()).masked_fill(value.isnan(), 0.0)
 
     def log_posterior(self, x: Tensor) -> Tensor:
         """Log of the states' probabilities given the observed entries: ``(B, m, max n_states)``."""

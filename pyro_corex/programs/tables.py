@@ -39,6 +39,7 @@ from pyro_corex.programs.networks import mlp
 from pyro_corex.programs.plates import data_plate, latent_plate
 
 KINDS = ("continuous", "ordinal", "nominal", "counts")
+_SCALAR = ("continuous", "ordinal", "counts")  # kinds with one predictor
 _FAR = 40.0  # a logit as good as infinite
 _N_POINTS = 32  # at which what is no quadratic form is averaged
 
@@ -73,6 +74,16 @@ class TableSpec:
             )
 
 
+def observe(site: str, fn: Distribution, value: Tensor, complete: bool) -> None:
+    """Observes columns ``(B, k)`` in a plate of their own, but for what is missing."""
+    with latent_plate(f"{site}_columns", value.shape[1]):
+        if complete:
+            pyro.sample(site, fn, obs=value)
+        else:
+            with poutine.mask(mask=~value.isnan()):
+                pyro.sample(site, fn, obs=value.nan_to_num())
+
+
 class OrderedLogit(dist.TorchDistribution):
     r"""Levels 0 to K - 1 with :math:`P(x \le k) = \sigma(c_k - \eta)`.
 
@@ -86,9 +97,8 @@ class OrderedLogit(dist.TorchDistribution):
 
     def __init__(self, predictor: Tensor, thresholds: Tensor) -> None:
         self.predictor = predictor
-        shape = (*thresholds.shape[:-1], 1)
-        low, high = thresholds.new_full(shape, -_FAR), thresholds.new_full(shape, _FAR)
-        self.edges = torch.cat([low, thresholds, high], -1)  # (d, K + 1)
+        low = functional.pad(thresholds, (1, 0), value=-_FAR)
+        self.edges = functional.pad(low, (0, 1), value=_FAR)  # (d, K + 1)
         super().__init__(predictor.shape, torch.Size(), validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> OrderedLogit:
@@ -108,20 +118,13 @@ class OrderedLogit(dist.TorchDistribution):
     def probs(self) -> Tensor:
         """Of each level: the batch shape and one axis of levels, summing to 1."""
         below = torch.sigmoid(self.edges[..., 1:-1] - self.predictor.unsqueeze(-1))
-        first, last = torch.zeros_like(below[..., :1]), torch.ones_like(below[..., :1])
-        return torch.cat([first, below, last], -1).diff(dim=-1)
+        first = functional.pad(below, (1, 0))
+        return functional.pad(first, (0, 1), value=1.0).diff(dim=-1)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """Levels, as floats."""
-        probs = self.probs.clamp(min=0)
-        draws = dist.Categorical(probs, validate_args=False).sample(sample_shape)
-        return draws.to(self.predictor.dtype)
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean level."""
-        levels = torch.arange(self.edges.shape[-1] - 1, device=self.edges.device)
-        return (self.probs * levels.to(self.edges.dtype)).sum(-1)
+        levels = dist.Categorical(self.probs.clamp(min=0), validate_args=False)
+        return levels.sample(sample_shape).to(self.predictor.dtype)
 
 
 def normal_points(m: int, n: int) -> Tensor:
@@ -185,21 +188,21 @@ class TableVAE(CorExProgram):
         self.spec = spec
         self.latent_dim = check_count("latent_dim", latent_dim)
         self._by_kind = {kind: spec.columns(kind) for kind in KINDS}
-        order = [i for kind in ("continuous", "ordinal", "counts") for i in self._by_kind[kind]]
-        self.scalar = order  # columns with one predictor, in the order of ``weight``
-        m, n = latent_dim, len(order)
+        self._widths = [len(self._by_kind[kind]) for kind in _SCALAR]
+        self.scalar = [i for kind in _SCALAR for i in self._by_kind[kind]]  # as ``weight`` has them
+        m, n = latent_dim, len(self.scalar)
         states = [spec.n_levels[i] for i in self._by_kind["nominal"]]
         levels = [spec.n_levels[i] for i in self._by_kind["ordinal"]]
         k, c = max(levels, default=2), max(states, default=2)
         self.weight = nn.Parameter(torch.zeros(n, m))
         self.bias = nn.Parameter(torch.zeros(n))
-        self.log_scale = nn.Parameter(torch.zeros(len(self._by_kind["continuous"])))
-        self.log_size = nn.Parameter(torch.full((len(self._by_kind["counts"]),), 2.0))
+        self.log_scale = nn.Parameter(torch.zeros(self._widths[0]))
+        self.log_size = nn.Parameter(torch.full((self._widths[2],), 2.0))
         self.first_threshold = nn.Parameter(torch.zeros(len(levels)))
         self.log_gap = nn.Parameter(torch.zeros(len(levels), k - 2))
         self.site_loc = nn.Parameter(torch.zeros(len(levels), k))
         self.site_log_precision = nn.Parameter(torch.zeros(len(levels), k))
-        self.count_log_precision = nn.Parameter(torch.zeros(len(self._by_kind["counts"])))
+        self.count_log_precision = nn.Parameter(torch.zeros(self._widths[2]))
         self.state_weight = nn.Parameter(torch.zeros(len(states), c, m))
         self.state_bias = nn.Parameter(torch.zeros(len(states), c))
         in_use = torch.arange(k - 2) < torch.tensor(levels, dtype=torch.long)[:, None] - 2
@@ -210,17 +213,18 @@ class TableVAE(CorExProgram):
         self.register_buffer("column_weight", torch.ones(len(spec.kinds)))
         self.register_buffer("prior_precision", torch.eye(m))
         self.hidden = tuple(hidden)
-        quadratic = not self.hidden and len(self._by_kind["continuous"]) == len(spec.kinds)
+        self._all_continuous = self._widths[0] == len(spec.kinds)
+        quadratic = not self.hidden and self._all_continuous
         self._points = normal_points(m, 2 if quadratic else _N_POINTS)
         self.decoder_net = self.encoder_net = None
         if self.hidden:
             self.decoder_net = mlp([m, *self.hidden, n])
             self.encoder_net = mlp([2 * len(spec.kinds), *self.hidden, 2 * m])
-            for net in (self.decoder_net, self.encoder_net):
-                for parameter in net[-1].parameters():
-                    nn.init.zeros_(parameter)
-
-    # ------------------------------------------------------------------ the decoder
+            for parameter in (
+                *self.decoder_net[-1].parameters(),
+                *self.encoder_net[-1].parameters(),
+            ):
+                nn.init.zeros_(parameter)
 
     def loadings(self) -> Tensor:
         """The weights of the columns with one predictor, 0 where an anchor forbids one."""
@@ -243,23 +247,18 @@ class TableVAE(CorExProgram):
 
     def column_distributions(self, z: Tensor) -> Iterator[tuple[str, list[int], Distribution]]:
         """Kind, columns and q(x|z), of batch shape ``(..., number of columns)``, by kind."""
-        eta = self.predictor(z)
-        n, k = len(self._by_kind["continuous"]), len(self._by_kind["ordinal"])
+        eta = dict(zip(_SCALAR, self.predictor(z).split(self._widths, -1), strict=True))
+        bias = dict(zip(_SCALAR, self.bias.split(self._widths), strict=True))
         fn: Distribution
-        for kind, columns in self._by_kind.items():
-            if not columns:
-                continue
+        for kind, columns in self.site_columns.items():
             if kind == "continuous":
-                loc = eta[..., :n] + self.bias[:n]
+                loc = eta[kind] + bias[kind]
                 fn = dist.Normal(loc, self.log_scale.exp(), validate_args=False)
             elif kind == "ordinal":
-                fn = OrderedLogit(eta[..., n : n + k], self.thresholds())
+                fn = OrderedLogit(eta[kind], self.thresholds())
             elif kind == "counts":
-                log_mean = (eta[..., n + k :] + self.bias[n + k :]).clamp(max=_FAR / 2)
-                size = self.log_size.exp()
-                fn = dist.NegativeBinomial(
-                    size, logits=log_mean - self.log_size, validate_args=False
-                )
+                logits = (eta[kind] + bias[kind]).clamp(max=_FAR / 2) - self.log_size
+                fn = dist.NegativeBinomial(self.log_size.exp(), logits=logits, validate_args=False)
             else:
                 logits = torch.einsum("...m,dkm->...dk", z, self.state_loadings())
                 logits = logits + self.state_bias + self._no_state
@@ -270,29 +269,18 @@ class TableVAE(CorExProgram):
         """Draws the latents from N(0, 1) and observes the table, of shape ``(B, d)``."""
         self._check_table(x)
         self._register((self,))
-        observed = ~x.isnan()
-        complete = bool(observed.all())
+        complete = not bool(x.isnan().any())
         with data_plate(len(x)):
             self._point(x)
             with latent_plate("latents", self.latent_dim):
                 zero = x.new_zeros(self.latent_dim)
                 z = pyro.sample("z", dist.Normal(zero, zero + 1.0, validate_args=False))
             for kind, columns, fn in self.column_distributions(z):
-                with latent_plate(f"{kind}_columns", len(columns)), self._weighted(columns):
-                    value = x[:, columns]
-                    if complete:
-                        pyro.sample(kind, fn, obs=value)
-                    else:
-                        with poutine.mask(mask=observed[:, columns]):
-                            pyro.sample(kind, fn, obs=value.nan_to_num())
+                weight = self.column_weight[columns]
+                weighted = self.training and bool((weight != 1).any())
+                with poutine.scale(scale=weight if weighted else 1.0):
+                    observe(kind, fn, x[:, columns], complete)
         return z
-
-    def _weighted(self, columns: list[int]) -> Any:
-        """The weights of anchored columns, in training only."""
-        weight = self.column_weight[columns]
-        if not self.training or bool((weight == 1).all()):
-            return poutine.scale(scale=1.0)
-        return poutine.scale(scale=weight)
 
     # ------------------------------------------------------------------ the encoder
 
@@ -323,26 +311,24 @@ class TableVAE(CorExProgram):
         """
         m, loadings = self.latent_dim, self.loadings()
         parts: list[tuple[Tensor, Tensor]] = []
-        n, k = len(self._by_kind["continuous"]), len(self._by_kind["ordinal"])
+        bias = dict(zip(_SCALAR, self.bias.split(self._widths), strict=True))
         observed = ~x.isnan()
         complete = bool(observed.all())
         filled = x if complete else x.nan_to_num()
-        for kind, columns in self._by_kind.items():
+        for kind, columns in self.site_columns.items():
             value = filled[:, columns]
-            if not columns or kind == "nominal":
+            if kind == "nominal":
                 continue
             if kind == "continuous":
                 precision = (-2 * self.log_scale).exp().expand_as(value)
-                y = value - self.bias[:n]
+                y = value - bias[kind]
             elif kind == "ordinal":
-                index = value.long()
-                column = torch.arange(k, device=x.device)
-                precision = self.site_log_precision[column, index].exp()
-                y = self.site_loc[column, index]
+                at = torch.arange(len(columns), device=x.device), value.long()
+                y, precision = self.site_loc[at], self.site_log_precision[at].exp()
             else:
                 noise = 1 / (value + 0.5) + (-self.log_size).exp()
                 precision = self.count_log_precision.exp() / noise
-                y = (value + 0.5).log() - self.bias[n + k :]
+                y = (value + 0.5).log() - bias[kind]
             if not complete:
                 precision = precision * observed[:, columns]
             parts.append((y, precision))
@@ -352,7 +338,7 @@ class TableVAE(CorExProgram):
             y, precision = (torch.cat(list(part), -1) for part in zip(*parts, strict=True))
             right = (precision * y) @ loadings
             outer = (loadings[:, :, None] * loadings[:, None, :]).flatten(1)
-            same = complete and len(self._by_kind["continuous"]) == len(self.spec.kinds)
+            same = complete and self._all_continuous
             gram = gram + ((precision[:1] if same else precision) @ outer).unflatten(-1, (m, m))
         if self._by_kind["nominal"]:
             columns = self._by_kind["nominal"]

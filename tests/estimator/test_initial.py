@@ -49,7 +49,7 @@ def described(x):
 def test_scores_of_complete_continuous_columns_have_their_correlations():
     x, _ = factor_table(300, 2, 3, 0.5, seed=0)
     coding = described(x)
-    found = moments(coding.used, lambda: coding.batches(x))
+    found = moments(coding, x)
     np.testing.assert_allclose(found.corr, np.corrcoef(x.T), atol=1e-9)
     assert found.complete
     assert found.n == 300
@@ -60,6 +60,6 @@ def test_scores_of_levels_have_nearly_the_correlations_of_what_was_cut():
     levels = np.digitize(x, [-1.0, 0.0, 1.0]).astype(float)
     levels[::3, 0] = np.nan
     coding = described(levels)
-    found = moments(coding.used, lambda: coding.batches(levels))
+    found = moments(coding, levels)
     np.testing.assert_allclose(found.corr, np.corrcoef(x.T), atol=0.04)
     assert not found.complete
