@@ -166,8 +166,9 @@ class LearnedNormalLikelihood(Likelihood):
             scale = scale.flatten()  # the ready-made programs flatten the input dimensions
         if scale.dim() and params.shape[-scale.dim() :] != scale.shape:
             raise ValueError(
-                f"LearnedNormalLikelihood has scales of shape {tuple(self.log_scale.shape)}, but the "
-                f"decoder gives {tuple(params.shape)}. Give it the shape of a datum."
+                "LearnedNormalLikelihood has scales for inputs of shape "
+                f"{tuple(self.log_scale.shape)}, but the decoder gives {tuple(params.shape)}. Give "
+                "it the shape of a datum."
             )
         return dist.Normal(params, scale, validate_args=False)
 
