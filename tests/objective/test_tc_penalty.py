@@ -227,13 +227,13 @@ def test_fit_tells_the_size_and_trains_the_penalty():
 
     class Spy(CorExVAE):
         def guide(self, x):
-            seen.append(elbo.tc_num_data)
+            seen.append(elbo.num_data)
             return super().guide(x)
 
     vae = Spy(mlp_encoder([D, M]), mlp_decoder([M, D]), M, likelihood="normal")
     history = fit(vae, x, epochs=1, batch_size=16, elbo=elbo, progress=False)
     assert set(seen) == {65}
-    assert elbo.tc_num_data is None
+    assert elbo.num_data is None
     assert history["objective"][0] != history["elbo"][0]
 
 

@@ -25,6 +25,11 @@ def train(path, every_steps, **options):
     return module
 
 
+def written(path, before=-1):
+    """When the file was written, if that was later than ``before``."""
+    return path.exists() and path.stat().st_mtime_ns > before and path.stat().st_mtime_ns
+
+
 def test_killed_ten_times_and_no_different(tmp_path):
     """The parameters are those of an undisturbed run, and no file is ever half-written."""
     threads = torch.get_num_threads()
@@ -34,9 +39,13 @@ def test_killed_ten_times_and_no_different(tmp_path):
     context = multiprocessing.get_context("fork")  # a new interpreter would import for seconds
     moments = random.Random()
     steps = [0]
-    for _ in range(10):
+    for number in range(10):
+        before = int(written(path))
         child = context.Process(target=train, args=(path, 1), kwargs={"resume": "auto"})
         child.start()
+        # every other one is killed only after it has written, however slow the machine is
+        while number % 2 and child.is_alive() and not written(path, before):
+            time.sleep(0.001)
         end = time.monotonic() + moments.uniform(0.02, 0.3)
         while time.monotonic() < end:
             if path.exists():
