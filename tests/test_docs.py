@@ -53,7 +53,7 @@ def test_ci_calls_the_second_command_of_the_readme():
     assert all("\n" not in command for command in commands[:2])
     first, second = commands[:2]
     assert first.endswith("python examples/stacked_digits.py")
-    assert second.endswith("python -m pytest")
+    assert second.endswith("python -m pytest -n auto")
     assert second in (ROOT / ".ci/run").read_text().splitlines()
 
 
