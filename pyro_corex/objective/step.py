@@ -202,6 +202,11 @@ def regularize(found: Contributions, regularizers: Sequence[Regularizer], step: 
         _check_value(regularizer.name, value, found)
         weight = regularizer.weight
         weight = weight() if callable(weight) else weight
+        if isinstance(weight, Tensor) and weight.dim() and weight.shape != value.shape:
+            raise ValueError(
+                f"The weight of regularizer {regularizer.name!r} must be a number or have the "
+                f"shape of its value, {tuple(value.shape)}, but got the shape {tuple(weight.shape)}"
+            )
         found.regularizers[regularizer.name] = value, weight
         if own is not None and trained and torch.is_grad_enabled():
             zero = _gradient_only(own(step), trained, regularizer.name) * found.particles

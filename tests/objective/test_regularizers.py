@@ -397,6 +397,16 @@ def test_an_own_loss_that_is_no_number():
         elbo.loss_and_grads(program.model, program.guide, bits())
 
 
+@pytest.mark.parametrize("value", [torch.ones(()), torch.ones(M)])
+def test_a_weight_that_does_not_fit_its_value(value):
+    """A weight for each of five would count a scalar five times."""
+    program, regularizer = vae(), Returns(value.double())
+    regularizer.weight = torch.ones(5, dtype=torch.double)
+    message = r"weight of regularizer 'odd' must be a number or have the shape .* the shape \(5,\)"
+    with pytest.raises(ValueError, match=message):
+        CorExELBO(regularizers=[regularizer]).loss(program.model, program.guide, bits())
+
+
 def test_weights_of_no_site():
     with pytest.raises(ValueError, match="mi_weight must name at least one latent site"):
         MutualInformation({})
