@@ -96,7 +96,6 @@ def sampling(rows: Rows, data: Path | None, photographs: Path | None, quick: boo
                         variances=posterior.variance.quantile(
                             torch.tensor([0.0, 0.5, 1.0])
                         ).tolist(),
-                        total_correlation=posterior.total_correlation(),
                         mutual_information=float(posterior.mutual_information().sum()),
                         **{key: [s.estimate, s.stderr] for key, s in vars(quality).items()},
                     )

@@ -1,11 +1,18 @@
 """Regularizers: the protocol, what a call of one is given, and those that come with the library."""
 
-from pyro_corex.objective.regularizers import (
-    Invariance,
-    MutualInformation,
-    Regularizer,
-    Step,
+from pyro_corex.objective.dependence import (
+    DensityRatio,
+    MinibatchTotalCorrelation,
     TotalCorrelation,
 )
+from pyro_corex.objective.regularizers import Invariance, MutualInformation, Regularizer, Step
 
-__all__ = ["Invariance", "MutualInformation", "Regularizer", "Step", "TotalCorrelation"]
+__all__ = [
+    "DensityRatio",
+    "Invariance",
+    "MinibatchTotalCorrelation",
+    "MutualInformation",
+    "Regularizer",
+    "Step",
+    "TotalCorrelation",
+]

@@ -34,8 +34,8 @@ def row(variant, seed, accuracy):
     return {
         "variant": variant, "seed": seed, "data": "mnist", "seconds": 60.0, "accuracy": accuracy,
         "nmi": 0.5, "ari": 0.5, "start_accuracy": 0.8, "elbo": -100.0, "tc_bound": [105.0, 0.3],
-        "layers": [[102.0, 0.2], [3.0, 0.1]], "tc_z1": [10.0, 0.1],
-        "z1_alone": {"tc_bound": [104.0, 0.3], "tc_z": [9.0, 0.1]},
+        "layers": [[102.0, 0.2], [3.0, 0.1]], "tc_z1": [0.0, 10.0],
+        "z1_alone": {"tc_bound": [104.0, 0.3], "tc_z": [0.0, 9.0]},
         "z1": [[3, 2.5, 0.01], [4, 2.0, 0.02]], "moved": [[3, -0.9, 0.2], [4, 0.1, 0.8]],
         "slant": 0.9, "width": 0.8,
     }  # fmt: skip

@@ -16,7 +16,7 @@ from torch.distributions import Categorical, Distribution
 from pyro_corex.batches import Batch, for_program
 from pyro_corex.evaluation.bound import evaluating
 from pyro_corex.export.evaluated import Evaluated
-from pyro_corex.information import AggregatePosterior, Estimate
+from pyro_corex.information import AggregatePosterior, Bracket
 from pyro_corex.programs import StackedCorEx
 
 STEPS = 13
@@ -41,7 +41,7 @@ class Latents:
     stderr: Tensor
     discrete: bool
     aggregate: AggregatePosterior
-    total_correlation: Estimate[float] | None
+    total_correlation: Bracket | None
     """TC(z), where there are several latents."""
 
     @cached_property
@@ -132,7 +132,9 @@ def _latents(module: Any, found: Evaluated, batch_size: int) -> list[Latents]:
         information, kl = post.mutual_information(), terms.kl[site].flatten()
         tc = None
         if len(information) > 1:
-            tc = Estimate(post.total_correlation(), post.total_correlation_stderr())
+            with warnings.catch_warnings():  # the page shows both ends
+                warnings.filterwarnings("ignore", "TC.z. can be bounded from above only loosely")
+                tc = post.total_correlation()
         weight = terms.kl_weight[site].flatten().expand_as(kl)
         error, discrete = post.mutual_information_stderr(), isinstance(q, Categorical)
         made.append(Latents(site, layer, kl, weight, information, error, discrete, post, tc))

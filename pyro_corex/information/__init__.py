@@ -1,6 +1,7 @@
 """Estimators of information on plain tensors, in nats. They need PyTorch and NumPy only."""
 
 from pyro_corex.information.aggregate import AggregatePosterior
+from pyro_corex.information.bracket import Bracket, aggregate_total_correlation
 from pyro_corex.information.entropy import entropy_estimate, marginal_entropy, mean_with_entropies
 from pyro_corex.information.estimate import Estimate
 from pyro_corex.information.mixture import Mixture, fit_mixture, merge_states
@@ -14,18 +15,19 @@ from pyro_corex.information.mutual_information import (
     sampled_mutual_information,
 )
 from pyro_corex.information.total_correlation import (
-    aggregate_total_correlation,
     batch_log_weight,
     discrete_total_correlation,
     gaussian_total_correlation,
     minibatch_total_correlation,
     pairwise_total_correlation,
+    sample_total_correlation,
     total_correlation,
 )
 
 __all__ = [
     "CAP_MARGIN",
     "AggregatePosterior",
+    "Bracket",
     "Estimate",
     "Mixture",
     "aggregate_entropy",
@@ -44,6 +46,7 @@ __all__ = [
     "merge_states",
     "minibatch_total_correlation",
     "pairwise_total_correlation",
+    "sample_total_correlation",
     "sampled_mutual_information",
     "total_correlation",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
 from pyro_corex.batches import Data, Transform, prepare, read_batches
+from pyro_corex.information.bracket import Bracket, aggregate_total_correlation
 from pyro_corex.information.checks import check_gaussian
 from pyro_corex.information.estimate import Estimate
 from pyro_corex.information.memory_maps import concatenate_in_files
@@ -21,8 +22,7 @@ from pyro_corex.information.mutual_information import (
     gaussian_mutual_information,
     gaussian_mutual_information_estimate,
 )
-from pyro_corex.information.pairwise import aggregate_log_density, normal_log_density
-from pyro_corex.information.total_correlation import aggregate_total_correlation
+from pyro_corex.information.pairwise import normal_log_density
 
 _BATCH = 1024
 _ELEMENTS = 1 << 22  # bound on points * data * latents held at once
@@ -53,7 +53,7 @@ class AggregatePosterior:
         self._loc, self._scale = loc.detach(), scale.detach()
         self._probs: Tensor | None = None
         self._mi: Estimate[Tensor] | None = None
-        self._tc: dict[tuple[int, int], Estimate[Tensor]] = {}
+        self._tc: dict[tuple[int, int], Bracket] = {}
 
     @classmethod
     def from_probs(cls, probs: Tensor) -> AggregatePosterior:
@@ -223,58 +223,23 @@ class AggregatePosterior:
                 self._mi = categorical_mutual_information_estimate(self._probs)
         return self._mi
 
-    def total_correlation(self, num_samples: int = 1024, seed: int = 0) -> float:
-        """TC(z) of the joint aggregate posterior (1/N) sum_n prod_j p(z_j | x_n), in nats.
+    def total_correlation(self, num_samples: int = 1024, seed: int = 0) -> Bracket:
+        """An interval that contains TC(z) (Eq. 4) of the distribution that the data are from, nats.
 
-        Sampled: ``num_samples`` draws (at most one per datum), each against all N data, in time
-        num_samples N m. The draws follow ``seed`` and leave the global random state alone.
+        See :func:`~pyro_corex.information.aggregate_total_correlation`, which warns where the data
+        are too few to close it.  The draws follow ``seed`` and leave the global random state alone.
         """
-        return float(self._total_correlation(num_samples, seed).value)
-
-    def total_correlation_stderr(self, num_samples: int = 1024, seed: int = 0) -> float:
-        """Standard error of :meth:`total_correlation` with the same arguments."""
-        return float(self._total_correlation(num_samples, seed).stderr)
-
-    def _total_correlation(self, num_samples: int, seed: int) -> Estimate[Tensor]:
         key = (num_samples, seed)
-        if key in self._tc:
-            return self._tc[key]
-        reference = self._loc if self._probs is None else self._probs
-        n, device = reference.shape[0], reference.device
-        if num_samples < 2 or n < 2:
-            raise ValueError(
-                f"TC(z) needs at least 2 draws and 2 data, but got {num_samples} and {n}"
+        if key not in self._tc:
+            encoders = (self._loc, self._scale) if self._probs is None else (self._probs,)
+            self._tc[key] = aggregate_total_correlation(
+                *encoders, num_samples=num_samples, seed=seed
             )
-        generator = torch.Generator(device).manual_seed(seed)
-        source = torch.randperm(n, generator=generator, device=device)[:num_samples]
-        if self._probs is None:
-            scale = self._scale[source]
-            noise = torch.randn(scale.shape, generator=generator, device=device, dtype=scale.dtype)
-            z = self._loc[source] + scale * noise
-            estimate = aggregate_total_correlation(z, self._loc, self._scale, source=source)
-        else:
-            estimate = _discrete_total_correlation(self._probs, source, generator)
-        self._tc[key] = estimate
-        return estimate
+        return self._tc[key]
 
 
 def _states(probs: Tensor) -> Tensor:
     return torch.arange(probs.shape[2], dtype=probs.dtype, device=probs.device)
-
-
-def _discrete_total_correlation(
-    probs: Tensor, source: Tensor, generator: torch.Generator
-) -> Estimate[Tensor]:
-    n, m, k = probs.shape
-    drawn = probs[source].reshape(-1, k).multinomial(1, generator=generator).view(-1, m)
-    latent = torch.arange(m, device=probs.device)
-
-    def log_density(draws: slice, data: slice) -> Tensor:
-        return probs[data].log()[:, latent, drawn[draws]].transpose(0, 1)
-
-    aggregate = aggregate_log_density(log_density, source, n, m)
-    term = aggregate.joint - aggregate.marginal.sum(1)
-    return Estimate(term.mean(), term.std() / math.sqrt(term.numel()), kind="aggregate posterior")
 
 
 def _choose(encoded: Any, layer: int) -> Any:

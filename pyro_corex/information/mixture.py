@@ -31,6 +31,10 @@ class Mixture(NamedTuple):
             found.append(-0.5 * white.square().sum(0) - log_det - 0.5 * d * math.log(2 * math.pi))
         return torch.stack(found, -1)
 
+    def log_density(self, z: Tensor) -> Tensor:
+        """The log density of the mixture, in nats: ``(N, d)`` to ``(N,)``."""
+        return self._joint(z.unsqueeze(0)).logsumexp(-1)
+
     def responsibilities(self, copies: Tensor) -> Tensor:
         """p(k | all copies of a datum): ``(M, N, d)`` or ``(N, d)`` to ``(N, K)``."""
         return self._joint(copies if copies.dim() == 3 else copies.unsqueeze(0)).softmax(-1)

@@ -36,7 +36,6 @@ def aggregate_log_density(
     source: Tensor,
     n: int,
     m: int,
-    leave_one_out: bool = False,
 ) -> Aggregate:
     """Reduce the log densities of S draws under n encoders by log-sum-exp, block by block.
 
@@ -45,7 +44,6 @@ def aggregate_log_density(
     :param source: ``(S,)`` the datum that each draw came from.
     :param n: number of data.
     :param m: number of latents.
-    :param leave_one_out: whether p(z_s) leaves out the draw's own datum.
     """
     draws = source.numel()
     data_step = max(1, min(n, 1024, _ELEMENTS // m))
@@ -67,17 +65,12 @@ def aggregate_log_density(
                 )
             here = mine[:, None] == torch.arange(start, columns.stop, device=block.device)
             own = own + torch.where(here[:, :, None], block, 0.0).sum(1)
-            total = block.sum(2)
-            if leave_one_out:
-                total = total.masked_fill(here, -math.inf)
-                block = block.masked_fill(here[:, :, None], -math.inf)
             # added up here, as results kept from every block would be in the way of the next ones
-            joint = torch.logaddexp(total.logsumexp(1), joint)
+            joint = torch.logaddexp(block.sum(2).logsumexp(1), joint)
             marginal = torch.logaddexp(block.logsumexp(1), marginal)
         parts.append((own, joint, marginal))
     own_all, joint_all, marginal_all = (torch.cat(part) for part in zip(*parts, strict=True))
-    norm = math.log(n - 1 if leave_one_out else n)
-    return Aggregate(own_all, joint_all - norm, marginal_all - norm)
+    return Aggregate(own_all, joint_all - math.log(n), marginal_all - math.log(n))
 
 
 class NormalPairs(torch.autograd.Function):

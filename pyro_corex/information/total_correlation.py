@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+from torch.amp.autocast_mode import is_autocast_available
 
-from pyro_corex.information.checks import check_finite, check_gaussian, check_matrix
+from pyro_corex.information.checks import check_finite, check_matrix
 from pyro_corex.information.entropy import entropy_estimate
 from pyro_corex.information.estimate import Estimate
-from pyro_corex.information.pairwise import (
-    NormalPairs,
-    aggregate_log_density,
-    normal_log_density,
-)
+from pyro_corex.information.pairwise import NormalPairs
 
 
 def gaussian_total_correlation(cov: Tensor) -> Tensor:
@@ -33,7 +31,7 @@ def gaussian_total_correlation(cov: Tensor) -> Tensor:
             "(N, d) it is torch.cov(x.T)"
         )
     check_finite("cov", cov)
-    if not torch.allclose(cov, cov.mT, rtol=1e-4, atol=1e-6 * float(cov.abs().amax())):
+    if not torch.allclose(cov, cov.mT, rtol=1e-4, atol=1e-6 * float(cov.detach().abs().amax())):
         raise ValueError("cov must be symmetric; use (cov + cov.mT) / 2")
     factor, info = torch.linalg.cholesky_ex(cov)
     if bool((info != 0).any()):
@@ -105,8 +103,7 @@ def total_correlation(x: Tensor, kind: str = "gaussian") -> Estimate[Tensor]:
     centred = centred / deviation
     correlation = centred.T @ centred / n
     plug_in = gaussian_total_correlation(correlation)
-    half = (n - torch.arange(1, d + 1, device=x.device, dtype=torch.float64)) / 2
-    excess = 0.5 * (d * half[0].digamma() - half.digamma().sum())
+    excess = _wishart_excess(n, d, centred)
     # ln p(x) - sum_i ln p(x_i), up to a constant
     quadratic = (centred @ torch.linalg.inv(correlation) * centred).sum(1)
     term = 0.5 * (centred.square().sum(1) - quadratic)
@@ -118,6 +115,50 @@ def total_correlation(x: Tensor, kind: str = "gaussian") -> Estimate[Tensor]:
         kind="gaussian",
         correction="Wishart (digamma)",
     )
+
+
+def _wishart_excess(n: int, d: int, like: Tensor) -> Tensor:
+    """What the Gaussian plug-in is too high by on average, exact for Gaussian data."""
+    half = (n - torch.arange(1, d + 1, device=like.device, dtype=like.dtype)) / 2
+    return 0.5 * (d * half[0].digamma() - half.digamma().sum())
+
+
+def sample_total_correlation(z: Tensor) -> Tensor:
+    """TC(z) of draws as far as their correlations show it, for training, in nats.
+
+    -ln det corr(z) / 2, less its expected excess for Gaussian data (Wishart), as in
+    :func:`total_correlation`; differentiable, and nothing is read back from the device.  For
+    Gaussian draws it is unbiased at any N >= 4 m, and so is its gradient.  It does not change with
+    location and scale of a dimension.  For other draws it is what a Gaussian with their
+    correlations has: no more than TC(z) where the marginals are Gaussian.  For N < 4 m correlations
+    are shrunk towards 0 by m / (N + m), and the value is too low.
+
+    :param z: ``(N, m)`` draws.
+    :returns: scalar tensor; 0 for a single draw or a single latent.
+    :raises ValueError: where z is not ``(N, m)``.
+
+    >>> z = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, 0.0], [-1.0, 0.0]]).repeat(500, 1)
+    >>> sample_total_correlation(z)  # correlation 1 / sqrt(2), so ln(2) / 2, less 1 / 4000
+    tensor(0.3463)
+    """
+    check_matrix("z", z, "(N, m)")
+    n, m = z.shape
+    if n < 2 or m < 2:
+        return z.sum() * 0.0
+    z = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+    centred = z - z.mean(0)
+    tiny = torch.finfo(z.dtype).tiny
+    centred = centred * centred.square().mean(0).clamp_min(tiny).rsqrt()
+    kind = z.device.type
+    with torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext():
+        correlation = centred.T @ centred / n
+    identity = torch.eye(m, dtype=z.dtype, device=z.device)
+    few = n < 4 * m
+    # with enough draws so little that it changes nothing, and no combination of latents stops it
+    share = m / (n + m) if few else 10 * torch.finfo(z.dtype).eps
+    factor, _ = torch.linalg.cholesky_ex(torch.lerp(correlation, identity, share))
+    value = -factor.diagonal().log().sum()
+    return value if few else value - _wishart_excess(n, m, z)
 
 
 def _discrete_sample(x: Tensor) -> Estimate[Tensor]:
@@ -133,62 +174,6 @@ def _discrete_sample(x: Tensor) -> Estimate[Tensor]:
         term = term - (count[inverse].double() / n).log()
     stderr = term.std() / math.sqrt(n)
     return Estimate(value, stderr.to(value.dtype), kind="discrete", correction="Miller-Madow")
-
-
-def aggregate_total_correlation(
-    z: Tensor,
-    loc: Tensor,
-    scale: Tensor,
-    leave_one_out: bool = False,
-    source: Tensor | None = None,
-) -> Estimate[Tensor]:
-    """TC(z) (Eq. 4) of the aggregate posterior of Gaussian encoders over all data, in nats.
-
-        TC(z) = (1/S) sum_s [ln p(z_s) - sum_j ln p(z_sj)],
-        p(z) = (1/N) sum_n prod_j N(z_j; loc_nj, scale_nj^2),
-
-    with draws z_s from the aggregate, by log-sum-exp over all N data. Unbiased with respect to the
-    draws. As the density of new data it is too high, most of all in many dimensions, because z_s
-    meets its own datum; ``leave_one_out`` leaves that datum out. Time S N m, memory bounded.
-
-    :param z: ``(S, m)`` draws, z_s from the encoder of datum ``source[s]``.
-    :param loc: ``(N, m)`` means.
-    :param scale: ``(N, m)`` standard deviations.
-    :param leave_one_out: average over the other N - 1 data.
-    :param source: ``(S,)`` indices into the data; 0, 1, ... when not given, which needs S <= N.
-    :returns: a scalar :class:`Estimate`; its standard error is that of the mean over draws.
-    :raises TypeError: where loc or scale is not floating.
-    :raises ValueError: where shapes do not fit, parameters are not finite or scales not positive,
-        or there are fewer than two draws or data.
-    """
-    check_gaussian(loc, scale, minimum=2)
-    n, m = loc.shape
-    if z.dim() != 2 or z.shape[1] != m or z.shape[0] < 2:
-        raise ValueError(
-            f"z must hold at least two draws in shape (S, {m}), but got shape {tuple(z.shape)}"
-        )
-    if source is None:
-        if z.shape[0] > n:
-            raise ValueError(
-                f"z has {z.shape[0]} draws but there are {n} data; say which datum each draw came "
-                "from with source"
-            )
-        source = torch.arange(z.shape[0], device=z.device)
-    elif source.shape != z.shape[:1]:
-        raise ValueError(f"source must have shape {(z.shape[0],)}, but got {tuple(source.shape)}")
-    elif bool((source < 0).any()) or bool((source >= n).any()):
-        raise ValueError(f"source must index the {n} data, from 0 to {n - 1}")
-    with torch.no_grad():
-        aggregate = aggregate_log_density(
-            lambda s, t: normal_log_density(z[s, None], loc[t].contiguous(), scale[t].contiguous()),
-            source,
-            n,
-            m,
-            leave_one_out,
-        )
-    term = aggregate.joint - aggregate.marginal.sum(1)
-    kind = "aggregate posterior, leaving one out" if leave_one_out else "aggregate posterior"
-    return Estimate(term.mean(), term.std() / math.sqrt(z.shape[0]), kind=kind)
 
 
 def minibatch_total_correlation(

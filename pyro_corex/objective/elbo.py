@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from pyro_corex.objective import sites
 from pyro_corex.objective.contributions import Contributions
-from pyro_corex.objective.regularizers import Invariance, MutualInformation, TotalCorrelation
+from pyro_corex.objective.dependence import TotalCorrelation
+from pyro_corex.objective.regularizers import Invariance, MutualInformation
 from pyro_corex.objective.step import (
     Regularizer,
     Step,
@@ -75,8 +76,7 @@ class CorExELBO(Runner):
         name, a weight and a call that gets what the step has; see
         :class:`~pyro_corex.regularizers.Regularizer`.
     :param tc_weight: shorthand for :class:`~pyro_corex.regularizers.TotalCorrelation`, a penalty
-        on TC(z) with this weight, beta - 1 in Sec. 7; ``tc_sites`` says of which latents, and
-        ``tc_num_data`` how large the data set is.
+        on TC(z) with this weight, beta - 1 in Sec. 7; ``tc_sites`` says of which latents.
     :param mi_weight: shorthand for :class:`~pyro_corex.regularizers.MutualInformation`, a reward
         for I(z:x) of discrete latents: guide site -> weight.
     :param invariance: shorthand for one more regularizer, an :class:`~pyro_corex.Invariance`.
@@ -100,7 +100,6 @@ class CorExELBO(Runner):
         regularizers: Sequence[Regularizer] = (),
         tc_weight: float = 0.0,
         tc_sites: Collection[str] | None = None,
-        tc_num_data: int | None = None,
         mi_weight: Mapping[str, float] | None = None,
         invariance: Invariance | None = None,
         data_plates: Collection[str] | None = None,
@@ -127,7 +126,7 @@ class CorExELBO(Runner):
             ignore_jit_warnings=ignore_jit_warnings,
             retain_graph=retain_graph,
         )
-        penalty = TotalCorrelation(tc_weight, tc_sites, tc_num_data)
+        penalty = TotalCorrelation(tc_weight, tc_sites)
         shorthands: list[Regularizer] = [penalty] if tc_weight else []
         if mi_weight:
             shorthands.append(MutualInformation(mi_weight))

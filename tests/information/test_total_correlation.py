@@ -5,7 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.distributions import MultivariateNormal, Normal
+from torch.distributions import Normal
+from torch.testing import assert_close
 
 from pyro_corex import information as info
 
@@ -161,62 +162,65 @@ def test_sample_refuses(x, kind, match):
         info.total_correlation(x, kind)
 
 
-def test_aggregate_is_the_direct_sum(generator, monkeypatch):
-    z, loc, scale = encoders(50, 3, generator)
-    want = exact(z, loc, scale)
-    monkeypatch.setattr("pyro_corex.information.pairwise._ELEMENTS", 100)  # many blocks
-    got = info.aggregate_total_correlation(z, loc, scale)
-    torch.testing.assert_close(got.value, want.mean())
-    torch.testing.assert_close(got.stderr, want.std() / math.sqrt(50))
-    rows = torch.tensor([7, 3, 7])
-    got = info.aggregate_total_correlation(z[rows], loc, scale, source=rows)
-    torch.testing.assert_close(got.value, want[rows].mean())
-    # leaving one out, datum by datum
-    got = info.aggregate_total_correlation(z, loc, scale, leave_one_out=True)
-    keep = [torch.arange(50) != i for i in range(50)]
-    want = torch.cat([exact(z[i : i + 1], loc[k], scale[k]) for i, k in enumerate(keep)])
-    torch.testing.assert_close(got.value, want.mean())
+# ---------------------------------------------------------------------- of draws, for training
 
 
-def test_aggregate_against_a_gaussians_closed_form(generator):
-    # loc ~ N(0, C): the aggregate posterior of many data is N(0, C + s^2 I)
-    cov = torch.tensor([[1.0, 0.8, 0.3], [0.8, 1.0, 0.1], [0.3, 0.1, 1.0]])
-    cov_z = cov + 0.49 * torch.eye(3)
-    want = info.gaussian_total_correlation(cov_z).item()
+def correlated(m, rho):
+    cov = torch.full((m, m), rho, dtype=torch.double)
+    return cov.fill_diagonal_(1.0)
+
+
+@pytest.mark.parametrize(("n", "m", "rho"), [(64, 5, 0.0), (64, 5, 0.8), (100, 20, 0.5)])
+def test_draws_of_a_gaussian_have_its_tc_and_gradient_without_bias(generator, n, m, rho):
+    """Of x + s eps: against the closed form and its derivative in ln s, over 300 batches."""
+    cov, log_scale = correlated(m, rho), torch.tensor(math.log(0.5), dtype=torch.double)
+    log_scale.requires_grad_(True)
+    whole = cov + (2 * log_scale).exp() * torch.eye(m, dtype=torch.double)
+    want = info.gaussian_total_correlation(whole)
+    slope = torch.autograd.grad(want, log_scale)[0]
+    want = want.detach()
     factor = torch.linalg.cholesky(cov)
-    loc = torch.randn(8_000, 3, generator=generator) @ factor.T
-    scale = torch.full_like(loc, 0.7)
-    z = (loc + scale * torch.randn(loc.shape, generator=generator))[:2_000]
-    got = info.aggregate_total_correlation(z, loc, scale)
-    assert abs(got.value.item() - want) < 3 * got.stderr.item()
-    # the same without the noise of the draws, which the closed form shares
-    joint = MultivariateNormal(torch.zeros(3), cov_z).log_prob(z)
-    closed = joint - Normal(0.0, cov_z.diagonal().sqrt()).log_prob(z).sum(1)
-    assert got.stderr.item() == pytest.approx(closed.std().item() / 2_000**0.5, rel=0.05)
-    left_out = info.aggregate_total_correlation(z, loc, scale, leave_one_out=True)
-    assert abs(left_out.value - closed.mean()) < 0.003
-    assert 0 < got.value - left_out.value < 0.01
+    values, slopes = [], []
+    for _ in range(300):
+        x, noise = (torch.randn(n, m, generator=generator, dtype=torch.double) for _ in "ab")
+        value = info.sample_total_correlation(x @ factor.T + log_scale.exp() * noise)
+        values.append(float(value.detach()))
+        slopes.append(float(torch.autograd.grad(value, log_scale)[0]))
+    for found, truth in ((values, want), (slopes, slope)):
+        found = torch.tensor(found)
+        error = float(found.std()) / math.sqrt(300)
+        assert abs(float(found.mean()) - float(truth)) < 3.5 * error
+        assert error < 0.04
 
 
-def test_aggregate_refuses(generator):
-    z, loc, scale = encoders(5, 2, generator)
-    function = info.aggregate_total_correlation
-    with pytest.raises(ValueError, match=r"shape \(S, 2\), but got shape \(5, 1\)"):
-        function(z[:, :1], loc, scale)
-    with pytest.raises(ValueError, match="at least two draws"):
-        function(z[:1], loc, scale)
-    with pytest.raises(ValueError, match="10 draws but there are 5 data; say which"):
-        function(torch.cat([z, z]), loc, scale)
-    with pytest.raises(ValueError, match=r"source must have shape \(5,\)"):
-        function(z, loc, scale, source=torch.zeros(4, dtype=torch.long))
-    with pytest.raises(ValueError, match="source must index the 5 data"):
-        function(z, loc, scale, source=torch.full((5,), 5))
-    with pytest.raises(ValueError, match="source must index the 5 data"):
-        function(z, loc, scale, source=torch.full((5,), -1))
-    with pytest.raises(ValueError, match="scale is a standard deviation"):
-        function(z, loc, -scale)
-    with pytest.raises(ValueError, match="at least 2 data"):
-        function(z[:1], loc[:1], scale[:1])
+def test_draws_fewer_than_four_a_latent_are_shrunk(generator):
+    z = torch.randn(10, 8, generator=generator, dtype=torch.double)
+    share = 8 / 18
+    corr = torch.corrcoef(z.T) * (1 - share) + share * torch.eye(8, dtype=torch.double)
+    assert_close(info.sample_total_correlation(z), -0.5 * torch.logdet(corr))
+
+
+def test_draws_that_are_hopeless_are_no_error(generator):
+    z = torch.randn(50, 2, generator=generator).repeat(1, 2)  # copies: TC is infinite
+    assert 10 < float(info.sample_total_correlation(z)) < 50
+    constant = torch.cat([z, torch.ones(50, 1)], 1)
+    assert float(info.sample_total_correlation(constant)) < 50
+    assert float(info.sample_total_correlation(z[:1])) == 0.0
+    assert float(info.sample_total_correlation(z[:, :1])) == 0.0
+    with pytest.raises(ValueError, match="z must have shape"):
+        info.sample_total_correlation(z[0])
+
+
+def test_draws_in_half_precision_and_under_autocast(generator):
+    z = torch.randn(500, 3, generator=generator)
+    z[:, 1] += z[:, 0]
+    want = info.sample_total_correlation(z)
+    with torch.autocast("cpu"):
+        assert_close(info.sample_total_correlation(z), want, rtol=1e-6, atol=0)
+    assert_close(info.sample_total_correlation(z.bfloat16()), want, rtol=0.02, atol=0)
+
+
+# ---------------------------------------------------------------------- of a minibatch
 
 
 def test_stratified_densities_are_unbiased_over_all_batches(generator):
