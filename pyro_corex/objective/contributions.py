@@ -6,7 +6,6 @@ made here, and :class:`~pyro_corex.CorExTerms` reports the very same ones.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -14,10 +13,11 @@ import torch
 from torch import Tensor
 
 from pyro_corex.objective import sites
+from pyro_corex.objective.axes import Axes, is_deterministic
 from pyro_corex.objective.closed_form import check_same_scale
 from pyro_corex.objective.enumeration import Expectation, marginalise
 from pyro_corex.objective.evidence import Recorded
-from pyro_corex.objective.sites import PARTICLE_PLATE, Factored, Site
+from pyro_corex.objective.sites import Factored, Site
 from pyro_corex.objective.term import Axis, Kind, Term
 
 Key = tuple[Kind, str]
@@ -58,6 +58,7 @@ class Contributions:
     :param model: the sites of the model's trace; ``guide`` those of the guide's.
     :param cleared: the sites whose KL may be taken in closed form.
     :param data_plates: the plates that index data, or ``None`` to find them from the traces.
+    :param first: the first tensor that the programs are given; see :class:`Axes`.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Contributions:
         cleared: Collection[str],
         max_plate_nesting: float,
         data_plates: Collection[str] | None,
+        first: Tensor | None = None,
     ) -> None:
         self.model, self.guide = model, guide
         self.cleared = cleared
@@ -85,13 +87,11 @@ class Contributions:
         """0, with the gradients of what regularizers train for themselves."""
         self.sequential = any("_enum_total" in site["infer"] for site in guide.values())
         """Whether the trace is one of several for a particle, which share tensors."""
-        self.axes = {
-            (role, name): self._site_axes(site)
-            for role, nodes in (("model", model), ("guide", guide))
-            for name, site in nodes.items()
-        }
-        self.data_axes = self._find_data_axes(data_plates)
-        self.num_data, self.particles = self._count()
+        found = Axes(
+            model, guide, max_plate_nesting=max_plate_nesting, told=data_plates, first=first
+        )
+        self.axes, self.data_axes, self.guess = found.of, found.data, found.guess
+        self.num_data, self.particles = found.count()
         absorbed = self._fill(model_trace, guide_trace)
         self.sums = self._sums()
         self.recorded = Recorded(
@@ -162,7 +162,7 @@ class Contributions:
             if name in absorbed:
                 if q is not None:
                     add("kl", name, "guide", sampled[name])
-            elif _is_deterministic(site):
+            elif is_deterministic(site):
                 continue
             elif site["is_observed"]:
                 add("reconstruction", name, "model", sites.log_prob_at(name, site))
@@ -173,7 +173,7 @@ class Contributions:
                 for sign, share in self._kl(name, q, site, sampled, expectation):
                     add("kl", name, "guide", share, sign)
         for name, site in self.guide.items():
-            if name not in self.model and not _is_deterministic(site):  # an auxiliary site
+            if name not in self.model and not is_deterministic(site):  # an auxiliary site
                 add("kl", name, "guide", sampled[name])
         if expectation is not None:
             self.baseline = expectation.baselines()
@@ -247,63 +247,6 @@ class Contributions:
             found[key] = found[key].plus(own) if key in found else own
         return found
 
-    # ------------------------------------------------------------------ axes
-
-    def _site_axes(self, site: Site) -> dict[Axis, int]:
-        """The batch axes of a site that are neither enumeration's nor the particles'."""
-        axes: dict[Axis, int] = {}
-        particle_dim = None
-        for frame in site["cond_indep_stack"]:
-            if frame.name == PARTICLE_PLATE:
-                particle_dim = frame.dim
-            elif frame.vectorized:
-                axes[frame.name] = frame.dim
-        shape = getattr(site["fn"], "batch_shape", None) or sites.batch_shape(site)
-        if len(shape) <= len(axes) + (particle_dim is not None):
-            return axes
-        for dim in range(-int(min(len(shape), self.max_plate_nesting)), 0):
-            if shape[dim] > 1 and dim not in axes.values() and dim != particle_dim:
-                axes[dim] = dim
-        return axes
-
-    def _find_data_axes(self, told: Collection[str] | None) -> set[Axis]:
-        if told is not None:
-            known = {axis for axes in self.axes.values() for axis in axes}
-            missing = set(told) - known
-            if missing:
-                raise ValueError(
-                    f"data_plates names {sorted(missing)}, but the programs have the plates "
-                    f"{sorted(str(a) for a in known)}. Give the names of plates that index data."
-                )
-            return set(told)
-        observed: set[Axis] = set()
-        latent: set[Axis] = set()
-        for (role, name), axes in self.axes.items():
-            if _is_deterministic((self.model if role == "model" else self.guide)[name]):
-                continue
-            seen = name in self.model and self.model[name]["is_observed"]
-            (observed if seen else latent).update(axes)
-        return (observed & latent) or observed
-
-    def _count(self) -> tuple[float, int]:
-        """The number of data that the terms stand for, and that of vectorised particles."""
-        size: dict[Axis, float] = {}
-        particles = 1
-        for (role, name), axes in self.axes.items():
-            site = (self.model if role == "model" else self.guide)[name]
-            frames = {f.name: f for f in site["cond_indep_stack"]}
-            if PARTICLE_PLATE in frames:
-                particles = frames[PARTICLE_PLATE].size
-            for axis, dim in axes.items():
-                if axis not in self.data_axes:
-                    continue
-                frame = frames.get(axis)
-                full = frame.full_size if frame is not None else None
-                if full is None or full == -1:
-                    full = sites.batch_shape(site)[dim]
-                size[axis] = max(size.get(axis, 1), full)
-        return float(math.prod(size.values())), particles
-
 
 def _plate_scale(site: Site) -> float:
     """The factor by which subsampled plates scale the site's log density."""
@@ -313,8 +256,3 @@ def _plate_scale(site: Site) -> float:
         if full is not None and frame.size not in (full, -1):
             scale *= full / frame.size
     return scale
-
-
-def _is_deterministic(site: Site) -> bool:
-    """Whether the site is a ``pyro.deterministic`` statement, whose log density is 0."""
-    return bool(site["infer"].get("_deterministic", False))
