@@ -95,8 +95,12 @@ class Axes:
         ]
         every = set[Axis]().union(*observed)
         data = every & set[Axis]().union(*latent)
+        along = self._along(every)
         if not data:  # no latent says which
             data, latent = every, [{axis} for axis in every]
+        elif len(along) == 1 and data.isdisjoint(along):  # columns with latents, data without
+            self._guessed(data, f"but the programs' arguments run along {along[0]!r}", along[0])
+            data = set(along)
         while crossed := [pair for pair in _crossed(data, latent) if _meet(pair, observed)]:
             chosen = self._choose(sorted(set().union(*crossed), key=self._outermost))
             data -= {axis for pair in crossed if chosen in pair for axis in pair} - {chosen}
@@ -105,23 +109,29 @@ class Axes:
 
     def _choose(self, candidates: list[Axis]) -> Axis:
         """The one of crossed axes, outermost first, that is the data's."""
-        rows = self._first.shape[0] if self._first is not None and self._first.dim() else None
-        along = [
-            axis
-            for axis in candidates
-            if any(rows in self._sizes(k, axis) for k, own in self._observed.items() if axis in own)
-        ]
+        along = self._along(candidates)
         if len(along) > 1:
             along = [axis for axis in along if self._leads(axis)] or along
+        choice = (along or candidates)[0]
         if len(along) != 1:
-            choice = (along or candidates)[0]
-            names = ", ".join(repr(axis) for axis in candidates)
-            self.guess = (
-                f"The plates {names} each have latents of their own, and the programs' arguments "
-                f"do not tell which of them indexes the data: {choice!r} was taken, the outermost. "
-                f"Say which is meant, with data_plates=[{choice!r}] of CorExELBO and tc_bound."
-            )
-        return (along or candidates)[0]
+            self._guessed(candidates, "and the programs' arguments do not tell which", choice)
+        return choice
+
+    def _guessed(self, plates: Collection[Axis], why: str, choice: Axis) -> None:
+        names = " or ".join(repr(axis) for axis in plates)
+        self.guess = (
+            f"By the latents the data are indexed by {names}, {why}: {choice!r} was taken. Say "
+            f"which is meant, with data_plates=[{choice!r}] of CorExELBO and tc_bound."
+        )
+
+    def _along(self, axes: Collection[Axis]) -> list[Axis]:
+        """Those of the axes that have the size of the arguments' first."""
+        rows = self._first.shape[0] if self._first is not None and self._first.dim() else None
+        return [
+            axis
+            for axis in axes
+            if any(rows in self._sizes(k, axis) for k, own in self._observed.items() if axis in own)
+        ]
 
     def _leads(self, axis: Axis) -> bool:
         """Whether an observed value is the first argument, and this axis is its first."""
@@ -149,11 +159,6 @@ class Axes:
         return (here,) if full is None or full == -1 else (here, full)
 
 
-def first_tensor(*arguments: Any) -> Tensor | None:
-    """The first tensor of a program's arguments, in tuples, lists and mappings, too."""
-    return next(_tensors(arguments), None)
-
-
 def is_deterministic(site: Site) -> bool:
     """Whether the site is a ``pyro.deterministic`` statement, whose log density is 0."""
     return bool(site["infer"].get("_deterministic", False))
@@ -164,12 +169,13 @@ def is_factor(site: Site) -> bool:
     return bool(site["is_observed"]) and isinstance(site["fn"], dist.Unit)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors(value: Any) -> Iterator[Tensor]:
+    """Every tensor in nested tuples, lists and mappings, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list, Mapping)):
         for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors(each)
+            yield from tensors(each)
 
 
 def _observes(site: Site) -> bool:

@@ -17,6 +17,7 @@ from pyro_corex.objective.axes import Axes, is_deterministic
 from pyro_corex.objective.closed_form import check_same_scale
 from pyro_corex.objective.enumeration import Expectation, marginalise
 from pyro_corex.objective.evidence import Recorded
+from pyro_corex.objective.inputs import Programs
 from pyro_corex.objective.sites import Factored, Site
 from pyro_corex.objective.term import Axis, Kind, Term
 
@@ -58,7 +59,7 @@ class Contributions:
     :param model: the sites of the model's trace; ``guide`` those of the guide's.
     :param cleared: the sites whose KL may be taken in closed form.
     :param data_plates: the plates that index data, or ``None`` to find them from the traces.
-    :param first: the first tensor that the programs are given; see :class:`Axes`.
+    :param programs: the model and the guide, with what they were called with.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Contributions:
         cleared: Collection[str],
         max_plate_nesting: float,
         data_plates: Collection[str] | None,
-        first: Tensor | None = None,
+        programs: Programs,
     ) -> None:
         self.model, self.guide = model, guide
         self.cleared = cleared
@@ -88,7 +89,11 @@ class Contributions:
         self.sequential = any("_enum_total" in site["infer"] for site in guide.values())
         """Whether the trace is one of several for a particle, which share tensors."""
         found = Axes(
-            model, guide, max_plate_nesting=max_plate_nesting, told=data_plates, first=first
+            model,
+            guide,
+            max_plate_nesting=max_plate_nesting,
+            told=data_plates,
+            first=programs.first,
         )
         self.axes, self.data_axes, self.guess = found.of, found.data, found.guess
         self.num_data, self.particles = found.count()
@@ -101,6 +106,8 @@ class Contributions:
             cleared=cleared,
             absorbed=absorbed,
             partial=self.sequential,
+            num_data=self.num_data,
+            programs=programs,
         )
 
     def objective(self) -> Tensor | float:
@@ -117,6 +124,7 @@ class Contributions:
 
     def detach(self) -> Contributions:
         """Lets go of the graph and of the traces, and keeps what is reported."""
+        self.recorded.programs.detach()
         self.recorded.terms = self.terms = [term.detach() for term in self.terms]
         self.sums = {
             key: Sum(found.value.detach(), found.weighted.detach(), found.weight)

@@ -13,8 +13,8 @@ from pyro.infer import TraceEnum_ELBO
 from torch import Tensor, nn
 
 from pyro_corex.objective import sites
-from pyro_corex.objective.axes import first_tensor
 from pyro_corex.objective.contributions import Contributions
+from pyro_corex.objective.inputs import Programs
 from pyro_corex.objective.regularizers import Invariance, MutualInformation, TotalCorrelation
 from pyro_corex.objective.step import (
     Regularizer,
@@ -224,7 +224,7 @@ class CorExELBO(Runner):
                 cleared=pair.closed_forms.cleared(of_model, of_guide, args, kwargs),
                 max_plate_nesting=self.max_plate_nesting,
                 data_plates=self.data_plates,
-                first=first_tensor(args, kwargs),
+                programs=Programs(model, guide, args, kwargs),
             )
             pair.tell(found.guess)
             if self.regularizers:

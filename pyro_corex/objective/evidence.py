@@ -8,6 +8,7 @@ when somebody asks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +17,9 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from pyro_corex.objective.problems import Observed, observe, problem_of
+from pyro_corex.objective.axes import is_deterministic, is_factor
+from pyro_corex.objective.inputs import Programs, Sight
+from pyro_corex.objective.problems import Observed, Points, doubts, observe, problem_of, shared
 from pyro_corex.objective.sites import Factored, Site
 from pyro_corex.objective.term import Term, layout
 
@@ -65,8 +68,22 @@ class Evidence:
     """All of them but the top."""
     no_layers: str = ""
     """Why the latents are not layers, if so."""
+    problem: str = ""
+    """Why no bound can be stated, whatever the observed sites, if so."""
     sources: tuple[Recorded, ...] = ()
     """What it was worked out from, one for each draw from the guide, until :meth:`compact`."""
+    seen: Sight | None = None
+    """:meth:`sight`, where it has been asked for before :meth:`compact`."""
+
+    def sight(self, reference: Sequence[Tensor] = (), *, run: bool = True) -> Sight:
+        """What the model's densities depend on beside the latents; runs the programs, once.
+
+        :param reference: see :meth:`Programs.sight`.
+        :param run: ``False`` takes it that there is nothing to be seen.
+        """
+        if self.seen is not None or not self.sources:
+            return self.seen or Sight()
+        return self.sources[0].sight(reference, run)
 
     @property
     def size(self) -> int:
@@ -130,7 +147,8 @@ class Evidence:
 
     def compact(self) -> Evidence:
         """The same without the terms of each dimension and the draws: for keeping many batches."""
-        return replace(self, sources=())
+        seen = self.sources[0].seen if self.sources else self.seen
+        return replace(self, sources=(), seen=seen)
 
     @staticmethod
     def join(parts: Sequence[Evidence]) -> Evidence:
@@ -153,6 +171,8 @@ class Evidence:
                 )
                 for name in first.below
             },
+            problem=next((part.problem for part in parts if part.problem), ""),
+            seen=Sight.join(part.sight() for part in parts),
             sources=(),
         )
 
@@ -204,23 +224,27 @@ class Recorded:
         cleared: Collection[str],
         absorbed: Collection[str],
         partial: bool,
+        num_data: float,
+        programs: Programs,
     ) -> None:
         self.terms: Sequence[Term] = ()
         """The terms of the traces, without their graph."""
         self.below, self.cleared, self.absorbed = below, cleared, absorbed
         self.partial = partial
         """Whether the trace is one of several that make up the estimate of a particle."""
+        self.num_data, self.programs = num_data, programs
         self.model_order = tuple(model)
         self.observed = {
             name: observe(site)
             for name, site in model.items()
-            if site["is_observed"] and not site["infer"].get("_deterministic")
+            if site["is_observed"] and not is_deterministic(site) and not is_factor(site)
         }
         self.latents = {
-            name: _latent(site)
-            for name, site in guide.items()
-            if not site["infer"].get("_deterministic")
+            name: _latent(site) for name, site in guide.items() if not is_deterministic(site)
         }
+        self.doubts = doubts(model, guide, absorbed)
+        self.points = Points.of(model, guide)
+        self.seen: Sight | None = None
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -234,8 +258,16 @@ class Recorded:
             layers=layers,
             below={} if no_layers else {name: self._below(name) for name in layers[:-1]},
             no_layers=no_layers,
+            problem=self._problem(),
             sources=(self,),
         )
+
+    def sight(self, reference: Sequence[Tensor], run: bool) -> Sight:
+        """What the model's densities depend on: see :meth:`Evidence.sight`."""
+        if self.seen is None:
+            found = self.programs.sight(self.terms, self._rows(), reference) if run else Sight()
+            self.seen = found
+        return self.seen
 
     def matrix(self, kind: str, name: str) -> Tensor:
         """A term for each datum and dimension: see :meth:`Evidence.matrix`."""
@@ -258,18 +290,40 @@ class Recorded:
     def _of(self, kind: str, name: str) -> list[Term]:
         return [term for term in self.terms if (term.kind, term.site) == (kind, name)]
 
+    def _rows(self) -> set[int]:
+        """How many rows an argument may have that holds something of each datum."""
+        found = set[int]()
+        for name, site in self.observed.items():
+            for term in self._of("reconstruction", name):
+                own = [term.value.shape[dim - term.event_dims] for dim in term.data_dims]
+                found |= {*own, math.prod(own)}
+            found |= {f.full_size for f in site.frames if f.name in term.data_axes and f.full_size}
+        return found
+
     def _complete(self) -> bool:
         return not self.partial and not self.absorbed
 
     def _per_datum(self) -> dict[Key, Tensor]:
-        """Terms of each datum; none, where some have no value for each datum."""
+        """Terms of each datum; none, where some have no value for each datum.
+
+        The KL of a latent that all data share is a cost that they share, too.
+        """
+        sizes = {len(term.per_datum) for term in self.terms if term.data_dims}
         found: dict[Key, Tensor] = {}
-        if not self._complete() or not all(term.data_dims for term in self.terms):
+        if not self._complete() or len(sizes) != 1:
             return found
+        size = sizes.pop()
         for term in self.terms:
-            key = (term.kind, term.site)
-            found[key] = found[key] + term.per_datum if key in found else term.per_datum
-        return found if len({len(term) for term in found.values()}) <= 1 else {}
+            key, value = (term.kind, term.site), term.per_datum
+            if not term.data_dims:
+                value = (value * (term.subsampling / self.num_data)).expand(size)
+            found[key] = found[key] + value if key in found else value
+        return found
+
+    def _problem(self) -> str:
+        """Why no bound can be stated, apart from what is observed; nothing, where it can."""
+        reason = next((doubt.reason for doubt in self.doubts if doubt.holds), "")
+        return reason or shared(self.terms) or self.points.problem(self.programs.parents)
 
     def _inputs(self, name: str, site: Observed) -> Inputs:
         discrete = bool(getattr(site.support, "is_discrete", False))

@@ -1,12 +1,19 @@
-"""Problems: why a bound on TC(x) cannot be stated for an observed site, and how to mend it."""
+"""Problems: why a bound on TC(x) cannot be stated, and how to mend it.
+
+:func:`problem_of` is about an observed site, :func:`doubts` and :func:`shared` about the latents.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from pyro.distributions import ImproperUniform
 from torch import Tensor
 
+from pyro_corex.objective.axes import is_deterministic, is_factor
+from pyro_corex.objective.closed_form import ancestors
 from pyro_corex.objective.sites import Site, is_delta
 from pyro_corex.objective.term import Term
 
@@ -39,7 +46,7 @@ def observe(site: Site) -> Observed:
         masked = masked or hasattr(base, "_mask")
         base = base.base_dist
     return Observed(
-        site["value"],
+        site["value"].detach(),
         getattr(base, "support", None),
         len(getattr(fn, "event_shape", ())),
         type(base).__name__,
@@ -73,6 +80,13 @@ def problem_of(name: str, site: Observed, term: Term) -> str:
             f"Site {name!r} is not in a plate of data, so it is one datum, and its entropies "
             "cannot be estimated. Put it in a plate, or name the data's plate with data_plates."
         )
+    others = [str(axis) for axis in term.data_axes if axis not in term.axes]
+    if others:
+        return (
+            f"Site {name!r} is not in all plates of data, but outside of {sorted(others)}, so that "
+            "it is observed for other data than the rest. Name the plates that index data with "
+            "data_plates, or evaluate each part of the data on its own."
+        )
     plates = 1.0
     for frame in site.frames:
         full = frame.full_size
@@ -100,4 +114,150 @@ def problem_of(name: str, site: Observed, term: Term) -> str:
         f"Site {name!r} holds values outside of the support of its likelihood, "
         f"{site.likelihood}: {site.support}. Choose a likelihood that fits the data, or "
         "transform them."
+    )
+
+
+# ---------------------------------------------------------------------- latents
+
+_FACTOR = (
+    "The {role} has the factor {name!r}, and an unnormalised program bounds nothing. Evaluate "
+    "programs without pyro.factor: let a distribution say what it says."
+)
+_GUIDE_OBSERVES = (
+    "The guide observes site {name!r}, so it is no normalised distribution of the latents, and "
+    "what it adds is no KL. Evaluate a guide without it."
+)
+_NOT_IN_GUIDE = (
+    "The guide does not draw the latent site {name!r} of the model, so its KL lacks ln q. Draw it "
+    "in the guide; from the same distribution, if nothing is to be learned of it."
+)
+_IMPROPER = (
+    "The prior of site {name!r} is improper: a KL to it is known up to a constant only. Use a "
+    "normalised prior."
+)
+_MASKED = (
+    "The latent site {name!r} is masked in the {role}, which leaves a part of its KL out. Evaluate "
+    "without the mask."
+)
+_POINT = (
+    "The guide draws the continuous site {name!r} from a Delta: a point estimate (MAP) of a "
+    "continuous latent has an infinite KL. Make it a parameter, pyro.param, or give the guide a "
+    "density, e.g. Normal or AutoNormal."
+)
+_AUXILIARY = (
+    "The guide draws {name!r}, which the model lacks, and no site that the model has is computed "
+    "from it one to one: its entropy is no part of a bound. Leave it out, or draw it in the model, "
+    "too."
+)
+
+
+class Doubt(NamedTuple):
+    """A reason for which there is no bound where ``value`` is anywhere other than ``harmless``."""
+
+    reason: str
+    value: Any = False
+    harmless: Any = True
+
+    @property
+    def holds(self) -> bool:
+        """Whether that is so; waits for the device."""
+        return bool((torch.as_tensor(self.value) != self.harmless).any())
+
+
+def doubts(
+    model: Mapping[str, Site], guide: Mapping[str, Site], absorbed: Collection[str]
+) -> list[Doubt]:
+    """What may keep the KLs from being those of normalised programs; nothing is read yet."""
+    found = []
+    for role, nodes, others in (("model", model, guide), ("guide", guide, model)):
+        for name, site in nodes.items():
+            text = {"role": role, "name": name}
+            if is_factor(site):
+                found.append(Doubt(_FACTOR.format(**text), site["fn"].log_factor.detach(), 0))
+            elif is_deterministic(site) or name in absorbed:
+                continue
+            elif site["is_observed"]:
+                if role == "guide" and not (name in model and model[name]["is_observed"]):
+                    found.append(Doubt(_GUIDE_OBSERVES.format(**text)))
+            elif name in others or role == "guide":
+                found += [Doubt(_MASKED.format(**text), mask) for mask in _masks(site)]
+            elif not is_delta(site["fn"]):
+                found.append(Doubt(_NOT_IN_GUIDE.format(**text)))
+            if role == "model" and isinstance(_base(site["fn"]), ImproperUniform):
+                found.append(Doubt(_IMPROPER.format(**text)))
+    return found
+
+
+class Points(NamedTuple):
+    """What the guide has no density for, and where a density may come from."""
+
+    points: tuple[str, ...]
+    """Continuous latents that it draws from a Delta."""
+    auxiliary: tuple[str, ...]
+    """What it draws and the model lacks: of the points of an autoguide the random source."""
+
+    @classmethod
+    def of(cls, model: Mapping[str, Site], guide: Mapping[str, Site]) -> Points:
+        """Those of two traces."""
+        drawn = {n: s for n, s in guide.items() if not s["is_observed"] and not is_deterministic(s)}
+        return cls(
+            tuple(n for n, s in drawn.items() if n in model and _is_point(s["fn"], model[n])),
+            tuple(n for n, s in drawn.items() if n not in model and not is_delta(s["fn"])),
+        )
+
+    def problem(self, parents: Callable[[], Mapping[str, Collection[str]] | None]) -> str:
+        """Why they leave no bound: a point that moves with no source, or a source of no point.
+
+        :param parents: gives guide site -> the sites that it is drawn from, ``None`` if unknown.
+        """
+        if not self.points and not self.auxiliary:
+            return ""
+        known = parents() if self.points and self.auxiliary else {}
+        if known is None:  # what they depend on cannot be followed
+            return ""
+        above = {name: ancestors(name, known) for name in self.points}
+        for name in self.points:
+            if above[name].isdisjoint(self.auxiliary):
+                return _POINT.format(name=name)
+        for name in self.auxiliary:
+            if not any(name in found for found in above.values()):
+                return _AUXILIARY.format(name=name)
+        return ""
+
+
+def shared(terms: Sequence[Term]) -> str:
+    """Why data that share a latent, but not with all others, leave no bound."""
+    for term in terms:
+        own = [axis for axis in term.axes if axis in term.data_axes]
+        others = [axis for axis in term.data_axes if axis not in own]
+        if term.kind == "kl" and own and others:
+            return (
+                f"Site {term.site!r} is drawn once for all of {others}, which index data with "
+                f"{own}. Such data are not independent, and what they share would count as total "
+                f"correlation. Make them dimensions of one datum, data_plates={own}."
+            )
+    return ""
+
+
+def _masks(site: Site) -> list[Any]:
+    """The masks that are in force at a site."""
+    found, fn = [site["mask"]], site["fn"]
+    while hasattr(fn, "base_dist"):
+        found.append(getattr(fn, "_mask", None))
+        fn = fn.base_dist
+    return [mask for mask in found if mask is not None and mask is not True]
+
+
+def _base(fn: Any) -> Any:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return fn
+
+
+def _is_point(q: Any, p: Site) -> bool:
+    """Whether ``q`` has no density at a continuous latent."""
+    if not is_delta(q) or is_delta(p["fn"]) or p["is_observed"] or is_deterministic(p):
+        return False
+    return not getattr(p["fn"], "has_enumerate_support", False) and not bool(
+        getattr(getattr(p["fn"], "support", None), "is_discrete", False)
     )

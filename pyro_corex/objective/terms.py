@@ -120,8 +120,11 @@ class CorExTerms:
 
         It is negative where the decoder is worse than the marginal.
 
-        :raises ValueError: as :attr:`entropy`.
+        :raises ValueError: as :attr:`entropy`, and where the model's densities depend on more than
+            the latents (see :mod:`pyro_corex.objective.inputs`).
         """
+        _ = self.entropy  # which names the site if its entropies are not known
+        self._refuse(explained=True)
         return {name: h + self.reconstruction[name] for name, h in self.entropy.items()}
 
     @property
@@ -131,9 +134,12 @@ class CorExTerms:
         It is of the batch, and as noisy as that; :func:`pyro_corex.tc_bound` is of a data set, with
         a standard error.  The KLs count in full, whatever weights were trained with.
 
-        :raises ValueError: as :attr:`entropy`.
+        :raises ValueError: as :attr:`entropy`; for programs that are not normalised, and for a
+            model that is conditional on a covariate: the number would be no bound on TC(x).
         """
-        return self._relevance() - _number(self.kl)
+        found = self._relevance() - _number(self.kl)
+        self._refuse(self.evidence.problem)
+        return found
 
     @property
     def informativeness(self) -> float:
@@ -144,9 +150,11 @@ class CorExTerms:
         falls short of TC(x;z) by TC(z) and by the distance of the prior from
         :math:`p_\theta(z_j)`.
 
-        :raises ValueError: as :attr:`entropy`.
+        :raises ValueError: as :attr:`tc_bound` and :attr:`relevance`.
         """
-        return self.tc_bound
+        found = self.tc_bound
+        self._refuse(explained=True)
+        return found
 
     @cached_property
     def layers(self) -> tuple[float, ...]:
@@ -164,8 +172,8 @@ class CorExTerms:
         of the draws' entropies move nats from one layer to the next, but leave the sum as it is.
         A layer pays for itself where its contribution is positive (Eq. 16).
 
-        :raises ValueError: as :attr:`entropy`, and for programs whose latents are not layers: in a
-            stack the guide goes up and the model comes down.
+        :raises ValueError: as :attr:`informativeness`, and for programs whose latents are not
+            layers: in a stack the guide goes up and the model comes down.
         """
         evidence = self.evidence
         if evidence.no_layers:
@@ -174,6 +182,7 @@ class CorExTerms:
                 "for the whole, or StackedCorEx."
             )
         _ = self.entropy  # which names the site if its entropies are not known
+        self._refuse(evidence.problem, explained=True)
         return tuple(float(mean_with_entropies(*part).value) for part in evidence.by_layer())
 
     def without_data(self) -> CorExTerms:
@@ -223,6 +232,13 @@ class CorExTerms:
         if isinstance(self._source, Evidence):
             return self._source
         return Evidence.average([source.evidence for source in self._source])
+
+    def _refuse(self, problem: str = "", *, explained: bool = False) -> None:
+        """Raises where there is no bound on TC(x), or none on what the latents explain of it."""
+        sight = self.evidence.sight()
+        reason = problem or sight.conditional or (sight.own if explained else "")
+        if reason:
+            raise ValueError(reason)
 
     def _relevance(self) -> float:
         if not self.evidence.inputs:

@@ -170,6 +170,23 @@ def test_without_local_latents_the_arguments_say_what_the_data_are():
     assert terms.reconstruction["x"].shape == (G,)
 
 
+def test_latents_of_columns_are_not_latents_of_data():
+    """Unknown means of columns: the arguments run along the data, and no latent does."""
+
+    def program(x, observed):
+        with pyro.plate("columns", G, dim=-1):
+            mean = pyro.sample("mean", dist.Normal(torch.zeros(G), 1.0))
+            if observed:
+                with pyro.plate("data", N, dim=-2):
+                    pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+    programs = (lambda x: program(x, True)), (lambda x: program(x, False)), torch.randn(N, G)
+    with pytest.warns(UserWarning, match=r"indexed by 'columns', but .* run along 'data': 'data'"):
+        terms = terms_of(*programs)
+    assert terms.num_data == N
+    assert terms.kl["mean"].shape == terms.reconstruction["x"].shape == (G,)
+
+
 def test_several_modalities_share_their_data():
     def model(x, y):
         with pyro.plate("data", N, dim=-2):
