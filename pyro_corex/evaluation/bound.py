@@ -271,8 +271,8 @@ def _refuse(terms: CorExTerms) -> None:
         raise ValueError(
             "The model observes nothing, so there is no TC(x) to bound. Give it a site with obs=..."
         )
-    if evidence.problem or evidence.sight().conditional:
-        raise ValueError(evidence.problem or evidence.sight().conditional)
+    if evidence.problem or evidence.sight().problem:
+        raise ValueError(evidence.problem or evidence.sight().problem)
     if not evidence.per_datum:
         raise ValueError(
             "The terms are not known for each datum, so the bound's error is not either: some "

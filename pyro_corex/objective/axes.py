@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import pyro.distributions as dist
@@ -29,7 +30,7 @@ class Axes:
 
     :param model: the sites of the model's trace; ``guide`` those of the guide's.
     :param told: the axes that index data, or ``None`` to find them.
-    :param first: the first tensor that the programs are given; its first axis is the data's.
+    :param first: gives the first tensor that the programs are given; its first axis is the data's.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Axes:
         *,
         max_plate_nesting: float,
         told: Collection[str] | None,
-        first: Tensor | None,
+        first: Callable[[], Tensor | None],
     ) -> None:
         self._sites = {
             (role, name): site
@@ -47,17 +48,26 @@ class Axes:
             for name, site in nodes.items()
         }
         self.of = {key: _places(site, max_plate_nesting) for key, site in self._sites.items()}
+        self.deterministic = {key for key, site in self._sites.items() if is_deterministic(site)}
+        """Sites that are ``pyro.deterministic`` statements."""
+        self.factors = {key for key, site in self._sites.items() if is_factor(site)}
+        """Sites that are ``pyro.factor`` statements."""
         self.guess = ""
         """What was chosen without a reason that is sure, as a sentence."""
-        self._first = first
+        self._arguments = first
         self._observed = {
             key: places
             for key, places in self.of.items()
-            if key[0] == "model" and _observes(self._sites[key])
+            if key[0] == "model" and self._sites[key]["is_observed"] and not self.no_term(*key)
         }
         self.data = self._told(told) if told is not None else self._found()
+        self.num_data, self.particles = self._count()
 
-    def count(self) -> tuple[float, int]:
+    def no_term(self, role: str, name: str) -> bool:
+        """Whether a site has neither data nor latents: a deterministic one, or a factor."""
+        return (role, name) in self.deterministic or (role, name) in self.factors
+
+    def _count(self) -> tuple[float, int]:
         """The number of data that the terms stand for, and that of vectorised particles."""
         size: dict[Axis, int] = {}
         particles = 1
@@ -89,18 +99,17 @@ class Axes:
         latent = [
             set(places)
             for key, places in self.of.items()
-            if key[1] not in seen
-            and not is_deterministic(self._sites[key])
-            and not is_factor(self._sites[key])
+            if key[1] not in seen and not self.no_term(*key)
         ]
         every = set[Axis]().union(*observed)
         data = every & set[Axis]().union(*latent)
-        along = self._along(every)
         if not data:  # no latent says which
             data, latent = every, [{axis} for axis in every]
-        elif len(along) == 1 and data.isdisjoint(along):  # columns with latents, data without
-            self._guessed(data, f"but the programs' arguments run along {along[0]!r}", along[0])
-            data = set(along)
+        elif data != every:
+            along = self._along(every)
+            if len(along) == 1 and data.isdisjoint(along):  # columns with latents, data without
+                self._guessed(data, f"but the programs' arguments run along {along[0]!r}", along[0])
+                data = set(along)
         while crossed := [pair for pair in _crossed(data, latent) if _meet(pair, observed)]:
             chosen = self._choose(sorted(set().union(*crossed), key=self._outermost))
             data -= {axis for pair in crossed if chosen in pair for axis in pair} - {chosen}
@@ -126,7 +135,8 @@ class Axes:
 
     def _along(self, axes: Collection[Axis]) -> list[Axis]:
         """Those of the axes that have the size of the arguments' first."""
-        rows = self._first.shape[0] if self._first is not None and self._first.dim() else None
+        first = self._first
+        rows = first.shape[0] if first is not None and first.dim() else None
         return [
             axis
             for axis in axes
@@ -140,7 +150,7 @@ class Axes:
             if first is None or axis not in places or value.dim() != first.dim():
                 continue
             dim = places[axis] - len(getattr(self._sites[key]["fn"], "event_shape", ()))
-            if _base(value) is _base(first):
+            if value.untyped_storage().data_ptr() == first.untyped_storage().data_ptr():
                 if value.stride(dim) == first.stride(0):
                     return True
             elif dim == -value.dim() and value.shape == first.shape:
@@ -151,12 +161,16 @@ class Axes:
         return min(places[axis] for places in self.of.values() if axis in places)
 
     def _sizes(self, key: tuple[str, str], axis: Axis) -> tuple[int, ...]:
-        """The size of a site's axis in the batch, and that of all that it stands for, if other."""
+        """The size of a site's axis in the batch, and last that of all that it stands for."""
         site = self._sites[key]
         frame = next((f for f in site["cond_indep_stack"] if f.name == axis), None)
-        full = frame.full_size if frame is not None else None
-        here = sites.batch_shape(site)[self.of[key][axis]]
-        return (here,) if full is None or full == -1 else (here, full)
+        if frame is not None and frame.full_size not in (None, -1):
+            return frame.size, frame.full_size
+        return (sites.batch_shape(site)[self.of[key][axis]],)
+
+    @cached_property
+    def _first(self) -> Tensor | None:
+        return self._arguments()
 
 
 def is_deterministic(site: Site) -> bool:
@@ -176,10 +190,6 @@ def tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (tuple, list, Mapping)):
         for each in value.values() if isinstance(value, Mapping) else value:
             yield from tensors(each)
-
-
-def _observes(site: Site) -> bool:
-    return bool(site["is_observed"]) and not is_deterministic(site) and not is_factor(site)
 
 
 def _places(site: Site, max_plate_nesting: float) -> dict[Axis, int]:
@@ -204,11 +214,6 @@ def _crossed(axes: Collection[Axis], latent: list[set[Axis]]) -> list[tuple[Axis
     """The pairs of axes of which each has a latent that is not in the other."""
     alone = {(a, b) for own in latent for a in own & set(axes) for b in set(axes) - own}
     return [(a, b) for a, b in alone if (b, a) in alone]
-
-
-def _base(tensor: Tensor) -> Tensor:
-    """The tensor of which this one is a view."""
-    return tensor if tensor._base is None else tensor._base
 
 
 def _meet(pair: tuple[Axis, Axis], observed: list[set[Axis]]) -> bool:

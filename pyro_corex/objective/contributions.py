@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_corex.objective import sites
-from pyro_corex.objective.axes import Axes, is_deterministic
+from pyro_corex.objective.axes import Axes
 from pyro_corex.objective.closed_form import check_same_scale
 from pyro_corex.objective.enumeration import Expectation, marginalise
 from pyro_corex.objective.evidence import Recorded
@@ -96,7 +96,8 @@ class Contributions:
             first=programs.first,
         )
         self.axes, self.data_axes, self.guess = found.of, found.data, found.guess
-        self.num_data, self.particles = found.count()
+        self.num_data, self.particles = found.num_data, found.particles
+        self.deterministic = found.deterministic
         absorbed = self._fill(model_trace, guide_trace)
         self.sums = self._sums()
         self.recorded = Recorded(
@@ -106,7 +107,7 @@ class Contributions:
             cleared=cleared,
             absorbed=absorbed,
             partial=self.sequential,
-            num_data=self.num_data,
+            axes=found,
             programs=programs,
         )
 
@@ -124,7 +125,6 @@ class Contributions:
 
     def detach(self) -> Contributions:
         """Lets go of the graph and of the traces, and keeps what is reported."""
-        self.recorded.programs.detach()
         self.recorded.terms = self.terms = [term.detach() for term in self.terms]
         self.sums = {
             key: Sum(found.value.detach(), found.weighted.detach(), found.weight)
@@ -170,7 +170,7 @@ class Contributions:
             if name in absorbed:
                 if q is not None:
                     add("kl", name, "guide", sampled[name])
-            elif is_deterministic(site):
+            elif ("model", name) in self.deterministic:
                 continue
             elif site["is_observed"]:
                 add("reconstruction", name, "model", sites.log_prob_at(name, site))
@@ -180,8 +180,8 @@ class Contributions:
                 check_same_scale(name, site, q)
                 for sign, share in self._kl(name, q, site, sampled, expectation):
                     add("kl", name, "guide", share, sign)
-        for name, site in self.guide.items():
-            if name not in self.model and not is_deterministic(site):  # an auxiliary site
+        for name in self.guide:
+            if name not in self.model and ("guide", name) not in self.deterministic:  # auxiliary
                 add("kl", name, "guide", sampled[name])
         if expectation is not None:
             self.baseline = expectation.baselines()

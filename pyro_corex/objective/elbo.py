@@ -226,7 +226,8 @@ class CorExELBO(Runner):
                 data_plates=self.data_plates,
                 programs=Programs(model, guide, args, kwargs),
             )
-            pair.tell(found.guess)
+            if found.guess:
+                pair.tell(found.guess)
             if self.regularizers:
                 step = Step(
                     found,

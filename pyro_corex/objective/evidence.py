@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from pyro_corex.objective.axes import is_deterministic, is_factor
+from pyro_corex.objective.axes import Axes
 from pyro_corex.objective.inputs import Programs, Sight
-from pyro_corex.objective.problems import Observed, Points, doubts, observe, problem_of, shared
+from pyro_corex.objective.problems import Observed, examine, problem_of, shared
 from pyro_corex.objective.sites import Factored, Site
 from pyro_corex.objective.term import Term, layout
 
@@ -224,7 +224,7 @@ class Recorded:
         cleared: Collection[str],
         absorbed: Collection[str],
         partial: bool,
-        num_data: float,
+        axes: Axes,
         programs: Programs,
     ) -> None:
         self.terms: Sequence[Term] = ()
@@ -232,18 +232,14 @@ class Recorded:
         self.below, self.cleared, self.absorbed = below, cleared, absorbed
         self.partial = partial
         """Whether the trace is one of several that make up the estimate of a particle."""
-        self.num_data, self.programs = num_data, programs
+        self.num_data, self.programs = axes.num_data, programs
         self.model_order = tuple(model)
-        self.observed = {
-            name: observe(site)
-            for name, site in model.items()
-            if site["is_observed"] and not is_deterministic(site) and not is_factor(site)
-        }
         self.latents = {
-            name: _latent(site) for name, site in guide.items() if not is_deterministic(site)
+            name: _latent(site)
+            for name, site in guide.items()
+            if ("guide", name) not in axes.deterministic
         }
-        self.doubts = doubts(model, guide, absorbed)
-        self.points = Points.of(model, guide)
+        self.observed, self.doubts, self.points = examine(model, guide, absorbed, axes)
         self.seen: Sight | None = None
 
     @cached_property

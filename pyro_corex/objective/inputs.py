@@ -15,8 +15,8 @@ good as a parameter.)
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
 import torch
@@ -25,10 +25,13 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_corex.objective import sites
+from pyro_corex.objective.arguments import Argument, map_tensors
 from pyro_corex.objective.axes import is_deterministic, is_factor, tensors
 from pyro_corex.objective.closed_form import Program, Runs, guide_parents, unseen
 from pyro_corex.objective.sites import Site
 from pyro_corex.objective.term import Term, layout
+
+Sites = dict[str, Site]
 
 _CONDITIONAL = (
     "The model is conditional on {of}: its densities depend on more of that than is observed. The "
@@ -41,16 +44,23 @@ _OWN = (
     "what it knows from x is not told by z. tc_bound stays right; for the rest use a decoder that "
     "is given the latents alone."
 )
+_NO_ORDER = (
+    "The model sees {of} itself, and not in an order in which each dimension is told those before "
+    "it alone (and each latent the sites before it). Its densities are then of no joint "
+    "distribution, and the terms bound nothing. Use a decoder and a prior that are given the "
+    "latents, or earlier dimensions."
+)
 _COMPUTED = (
     "What the model observes is computed from the latents, so it is no datum and has no entropy of "
     "its own. Observe the data themselves, and let the distribution depend on the latents."
 )
+_FEW = 64  # columns at most of which every single one is moved
 
 
 class Sight(NamedTuple):
     """What the model's densities depend on beside the latents: reasons, empty where it doesn't."""
 
-    conditional: str = ""
+    problem: str = ""
     """Why there is no bound on TC(x)."""
     own: str = ""
     """Why the bound on TC(x) is not on what the latents explain."""
@@ -58,8 +68,7 @@ class Sight(NamedTuple):
     @staticmethod
     def join(parts: Iterable[Sight]) -> Sight:
         """What any of several batches has shown."""
-        every = list(parts)
-        return Sight(*(next(filter(None, reasons), "") for reasons in zip(*every, strict=True)))
+        return Sight(*(next(filter(None, reasons), "") for reasons in zip(*parts, strict=True)))
 
 
 class Programs:
@@ -67,14 +76,8 @@ class Programs:
 
     def __init__(self, model: Program, guide: Program, args: Any, kwargs: Any) -> None:
         self.model, self.guide = model, guide
-        self.args, self.kwargs = args, kwargs
+        self.args, self.kwargs = map_tensors(Tensor.detach, (args, kwargs))
 
-    def detach(self) -> Programs:
-        """Lets go of a graph that the arguments may have."""
-        self.args, self.kwargs = _map(lambda x: x.detach(), (self.args, self.kwargs))
-        return self
-
-    @property
     def first(self) -> Tensor | None:
         """The first tensor among the arguments."""
         return next(tensors((self.args, self.kwargs)), None)
@@ -83,124 +86,230 @@ class Programs:
         """Guide site -> the sites that it is drawn from; ``None`` if that cannot be followed."""
         return guide_parents(self.guide, self.args, self.kwargs)
 
-    def sight(self, terms: Sequence[Term], rows: Collection[int], reference: Any = ()) -> Sight:
+    def leaves(self) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of the arguments, each with the name of its argument."""
+        try:
+            names = [repr(name) for name in inspect.signature(self.model).parameters]
+        except (TypeError, ValueError):  # a callable that does not tell
+            names = []
+        names += [f"argument {place + 1}" for place in range(len(names), len(self.args))]
+        named = zip(names, self.args, strict=False)
+        for name, value in (*named, *((repr(n), v) for n, v in self.kwargs.items())):
+            for leaf in tensors(value):
+                yield name, leaf
+
+    def sight(
+        self, terms: Sequence[Term], rows: Collection[int], reference: Sequence[Tensor] = ()
+    ) -> Sight:
         """What the model's densities depend on beside the latents.
 
         Programs of which nothing can be said, such as ones with random numbers from elsewhere, get
         the benefit of the doubt.
 
         :param terms: of these traces, for the places of the data.
-        :param rows: sizes of the data axis that an argument may have.
+        :param rows: the numbers of rows that an argument may have which holds something of each
+            datum.
         :param reference: rows of other data, one for each tensor of the arguments, to put in place
             of what is the same for all data of the batch.
         """
         try:
             with unseen():
-                return _Look(self, terms, rows).sight(reference)
+                return _Look(self, terms).sight(rows, reference)
         except Exception:  # a program need not run twice: nothing is known of it
             return Sight()
 
 
 class _Look:
-    """Runs of the model with the latents held, next to one that is the rule."""
+    """Runs of the model with the latents held and with something moved, next to one without."""
 
-    def __init__(self, programs: Programs, terms: Sequence[Term], rows: Collection[int]) -> None:
-        self._programs, self._rows = programs, rows
-        self._args = (programs.args, programs.kwargs)
-        self._runs = Runs(programs.model, programs.guide, programs.args, programs.kwargs)
-        self._drawn = self._runs.guide()
+    def __init__(self, programs: Programs, terms: Sequence[Term]) -> None:
+        self._programs, self._args = programs, (programs.args, programs.kwargs)
+        self._drawn = Runs(programs.model, programs.guide, *self._args).guide()
         self._terms = {term.site: term for term in terms if term.kind == "reconstruction"}
-        self._base = _sites(self._runs.model(self._drawn))
+        self._base = self._run(self._args)
         self._density = self._densities(self._base)
         self._observed = self._values(self._base)
+        self._site = [name for name in self._terms for _ in self._observed[name].T]
+        self._links: list[tuple[Argument, Tensor]] = []
+        """Arguments, and for each of their columns the one that is observed, or -1."""
 
-    def sight(self, reference: Sequence[Tensor]) -> Sight:
-        again = _sites(self._runs.model(self._drawn))
+    def sight(self, rows: Collection[int], reference: Sequence[Tensor]) -> Sight:
+        """What is found, argument by argument."""
+        of, again = "", self._run(self._args)
         if self._differ(again) or self._moved(again).any():
-            return Sight()  # it differs without a reason
-        computed = self._moved(_sites(self._runs.model(self._redrawn()))).any()
-        if computed:
+            return Sight()  # without a reason
+        if self._moved(self._run(self._args, drawn=self._redrawn())).any():
             return Sight(_COMPUTED)
-        own = ""
-        if self._differ(_sites(self._runs.model(self._drawn, _Move(self._terms)))):
-            own = _OWN.format(of=" and ".join(map(repr, self._terms)))
-        for place, (label, leaf) in enumerate(self._leaves()):
-            other = reference[place] if place < len(reference) else None
+        if self._differ(self._with(self._every())):
+            of = " and ".join(map(repr, self._terms))
+        for place, (name, leaf) in enumerate(self._programs.leaves()):
+            argument = Argument(leaf, rows, reference[place] if place < len(reference) else None)
             try:
-                found = self._of(_Argument(leaf, self._rows, other))
+                seen = argument.by_datum and self._differ(self._replaced(argument, argument.all))
+                if seen and self._more_than_observed(argument):
+                    return Sight(_CONDITIONAL.format(of=name))
             except Exception:  # a program need not take its data in another order
                 continue
-            if found == "conditional":
-                return Sight(_CONDITIONAL.format(of=label))
-            own = own or (_OWN.format(of=label) if found == "own" else "")
-        return Sight("", own)
+            of = of or (name if seen else "")
+        if not of:
+            return Sight()
+        return (
+            Sight("", _OWN.format(of=of)) if self._has_order() else Sight(_NO_ORDER.format(of=of))
+        )
 
-    def _of(self, argument: _Argument) -> str:
-        """How the densities depend on an argument: not at all, on what is observed, or on more."""
-        if not argument.size or not self._differ(self._run(argument, argument.all)):
-            return ""
-        rest = argument.all & ~argument.equal_to(self._observed)
-        if rest.any():
-            found = self._run(argument, rest)
-            if not self._differ(found):
-                return "own"
+    # ------------------------------------------------------------------ what of an argument
+
+    def _more_than_observed(self, argument: Argument) -> bool:
+        """Whether the densities depend on what an argument holds beside what is observed."""
+        link = argument.among(self._observed)
+        rest = link < 0
+        found = self._replaced(argument, rest)
+        if self._differ(found):
             if not self._moved(found).any():
-                return "conditional"
-            return self._of_transformed(argument, rest)
-        return "own"
+                return True
+            source = self._sources(argument, rest)
+            _, back, count = source.unique(return_inverse=True, return_counts=True)
+            # a column is observed if one column of what is observed, and no more, is made of it
+            single = (source >= 0) & (count[back] == 1)
+            link[source[single]] = single.nonzero()[:, 0]
+            if self._differ(self._replaced(argument, link < 0)):
+                return True
+            if self._hidden(argument, rest, link):
+                return True
+        self._links.append((argument, link))
+        return False
 
-    def _of_transformed(self, argument: _Argument, rest: Tensor) -> str:
-        """The same where what is observed is computed from the argument, column by column.
+    def _hidden(self, argument: Argument, rest: Tensor, link: Tensor) -> bool:
+        """Whether they depend on what is lost where data are made of columns: the grey of bits.
 
-        A column is observed if one column of what is observed, and no more, depends on it alone.
+        Then they differ though each element is moved only where what is made of it stays the same.
         """
-        source = self._sources(argument, rest)
-        columns, count = source[source >= 0].unique(return_counts=True)
-        single = torch.zeros_like(rest)
-        single[columns[count == 1]] = True
-        if self._differ(self._run(argument, rest & ~single)):
-            return "conditional"
-        # what the transformation does away with, such as the grey of values that are made binary
-        keep = argument.moved(rest)
-        changed = self._moved(self._run(argument, rest))
-        of = [(k, j) for k, j in enumerate(source.tolist()) if j >= 0 and single[j]]
-        if changed.shape[0] != keep.shape[0] or not of:
-            return "own"
-        for k, j in of:
-            keep[changed[:, k], j] = argument.columns[changed[:, k], j]
-        found = self._run(argument, keep)
-        hidden = self._differ(found) and not self._moved(found).any()
-        return "conditional" if hidden else "own"
+        changed = self._moved(self._replaced(argument, rest))
+        if len(changed) != len(argument.columns):
+            return False
+        kept = ~rest | ((link >= 0) & changed[:, link.clamp_min(0)])
+        found = self._replaced(argument, rest, kept)
+        return self._differ(found) and not bool(self._moved(found).any())
 
-    def _sources(self, argument: _Argument, rest: Tensor) -> Tensor:
+    def _sources(self, argument: Argument, rest: Tensor) -> Tensor:
         """For each column that is observed the one of the argument that it is computed from.
 
         Or -1 where there is none, or are several: each column has a number, and for each binary
         digit those with a 0 and those with a 1 are moved.
         """
         number = torch.cumsum(rest, 0)
-        width = sum(values.shape[1] for values in self._observed.values())
-        code = torch.zeros(width, dtype=torch.long, device=number.device)
-        several = torch.zeros(width, dtype=torch.bool, device=number.device)
-        some = several.clone()
+        every = self._every()
+        code, several, some = every.long() * 0, ~every, ~every
         for digit in range(int(number.max()).bit_length()):
             bit = (number >> digit) & 1 == 1
             zero, one = (
-                self._moved(self._run(argument, rest & which)).any(0) for which in (~bit, bit)
+                self._moved(self._replaced(argument, rest & which)).any(0) for which in (~bit, bit)
             )
             several, some = several | (zero & one), some | zero | one
             code = code + (one.long() << digit)
         place = torch.searchsorted(number, code)
         return torch.where(some & ~several & (code > 0), place, -torch.ones_like(place))
 
+    # ------------------------------------------------------------------ in which order
+
+    def _has_order(self) -> bool:
+        """Whether the model is one of a joint distribution: each density is told what precedes it.
+
+        In the order of the columns of each site, or in the reverse one; of few, in any.
+        """
+        before: dict[int | str, set[int | str]] = {}
+        every = self._every()
+        for name in self._terms:
+            columns, latents = self._told(torch.tensor([s == name for s in self._site]).to(every))
+            others = {self._site[k] for k in columns.nonzero()[:, 0].tolist()} - {name}
+            self._add(before, name, name, (*others, *latents))
+        order = _order(before)
+        if not order:
+            return False
+        rank = [order.index(name) for name in self._site]
+        within = range(len(rank))
+        if any(
+            self._follows(sorted(within, key=lambda k: (rank[k], sign * k)), order)
+            for sign in (1, -1)
+        ):
+            return True
+        before = {}
+        for column in within if len(rank) <= _FEW else ():
+            columns, latents = self._told(every & (torch.arange(len(rank)) == column).to(every))
+            told = (*columns.nonzero()[:, 0].tolist(), *latents)
+            self._add(before, column, self._site[column], told)
+        return bool(_order(before))
+
+    def _add(
+        self,
+        before: dict[int | str, set[int | str]],
+        node: int | str,
+        name: str,
+        told: Iterable[int | str],
+    ) -> None:
+        """Adds what a node of a site tells, and that it is told by the latents before the site."""
+        for each in told:
+            before.setdefault(each, set()).add(node)
+        program = list(self._base)
+        latents = program[: program.index(name)]
+        before.setdefault(node, set()).update(each for each in latents if each not in self._terms)
+
+    def _follows(self, columns: list[int], order: list[int | str]) -> bool:
+        """Whether moving the last columns of an order changes no density of an earlier one.
+
+        Of many columns at so many places.
+        """
+        width = len(columns)
+        for start in sorted({width * i // _FEW for i in range(_FEW)}):
+            moved = ~self._every()
+            moved[columns[start:]] = True
+            found, latents = self._told(moved)
+            first = order.index(self._site[columns[start]])
+            if bool(found[columns[: start + 1]].any()) or any(
+                order.index(name) < first for name in latents
+            ):
+                return False
+        return True
+
+    def _told(self, moved: Tensor) -> tuple[Tensor, list[str]]:
+        """The columns that are observed, and the latents, whose densities differ."""
+        new = self._densities(self._with(moved))
+        columns = [
+            ~_close(self._rows(name, self._density[name]), self._rows(name, new[name])).all(0)
+            for name in self._terms
+        ]
+        latents = [
+            name
+            for name, old in self._density.items()
+            if name not in self._terms and not bool(_close(old, new[name]).all())
+        ]
+        return torch.cat(columns), latents
+
     # ------------------------------------------------------------------ runs and what they give
 
-    def _run(self, argument: _Argument, moved: Tensor) -> dict[str, Site]:
-        """The model's sites where columns of an argument are moved, or has other values."""
-        new = argument.with_columns(argument.moved(moved) if moved.dim() == 1 else moved)
-        args, kwargs = _map(lambda x: new if x is argument.leaf else x, self._args)
-        programs = self._programs
-        return _sites(Runs(programs.model, programs.guide, args, kwargs).model(self._drawn))
+    def _run(self, args: Any, handler: Any = None, drawn: Any = None) -> Sites:
+        """The model's sites that have a density."""
+        runs = Runs(self._programs.model, self._programs.guide, *args)
+        return _sites(runs.model(drawn or self._drawn, handler))
+
+    def _replaced(self, argument: Argument, moved: Tensor, kept: Tensor | None = None) -> Sites:
+        """The same where columns of an argument are moved, but for the elements that are kept."""
+        columns = argument.moved(moved)
+        columns = columns if kept is None else torch.where(kept, argument.columns, columns)
+        new = argument.with_columns(columns)
+        return self._run(map_tensors(lambda x: new if x is argument.leaf else x, self._args))
+
+    def _with(self, moved: Tensor) -> Sites:
+        """The same where columns of what is observed are moved, wherever the model has it from."""
+        new = {
+            id(argument.leaf): argument.with_columns(
+                argument.moved((link >= 0) & moved[link.clamp_min(0)])
+            )
+            for argument, link in self._links
+        }
+        split = moved.split([len(values.T) for values in self._observed.values()])
+        handler = _Move(self._terms, dict(zip(self._terms, split, strict=True)))
+        return self._run(map_tensors(lambda x: new.get(id(x), x), self._args), handler)
 
     def _redrawn(self) -> Any:
         """The guide's trace with other draws."""
@@ -211,103 +320,56 @@ class _Look:
                 trace.nodes[name] = {**site, "value": site["fn"](*site["args"], **site["kwargs"])}
         return trace
 
-    def _densities(self, found: dict[str, Site]) -> dict[str, Tensor]:
+    def _densities(self, found: Sites) -> dict[str, Tensor]:
         """The log densities of sites, each at the value that it had to begin with."""
         return {
             name: sites.log_prob_at(name, {**site, "value": self._base[name]["value"]})[0]
             for name, site in found.items()
         }
 
-    def _differ(self, found: dict[str, Site]) -> bool:
+    def _differ(self, found: Sites) -> bool:
         new = self._densities(found)
-        return any(not _same(old, new[name]) for name, old in self._density.items())
+        return not all(bool(_close(old, new[name]).all()) for name, old in self._density.items())
 
-    def _values(self, found: dict[str, Site]) -> dict[str, Tensor]:
-        """What is observed, as ``(N, d)`` for each site."""
-        return {
-            name: layout(_expanded(found[name], term), term.event_dims, term)
-            for name, term in self._terms.items()
-        }
+    def _rows(self, name: str, value: Tensor) -> Tensor:
+        """Something of an observed site as ``(N, d)``."""
+        term = self._terms[name]
+        value = value.expand(torch.broadcast_shapes(value.shape, term.value.shape))
+        return layout(value, term.event_dims, term)
 
-    def _moved(self, found: dict[str, Site]) -> Tensor:
+    def _values(self, found: Sites) -> dict[str, Tensor]:
+        return {name: self._rows(name, found[name]["value"]) for name in self._terms}
+
+    def _moved(self, found: Sites) -> Tensor:
         """Which elements of what is observed are others: shape ``(N, d)``, of all sites."""
         new = self._values(found)
         return torch.cat([_other(old, new[name]) for name, old in self._observed.items()], 1)
 
-    def _leaves(self) -> Iterator[tuple[str, Tensor]]:
-        """The tensors of the arguments, each with the name of its argument."""
-        args, kwargs = self._args
-        try:
-            names = list(inspect.signature(self._programs.model).parameters)
-        except (TypeError, ValueError):
-            names = []
-        labels = [*names[: len(args)], *(f"argument {i + 1}" for i in range(len(names), len(args)))]
-        for label, value in (*zip(labels, args, strict=True), *kwargs.items()):
-            for leaf in tensors(value):
-                yield repr(label), leaf
-
-
-class _Argument:
-    """A tensor among the arguments, as rows of data and columns."""
-
-    def __init__(self, leaf: Tensor, rows: Collection[int], reference: Tensor | None) -> None:
-        self.leaf = leaf
-        dims = [dim for dim, size in enumerate(leaf.shape) if size in rows and size > 1]
-        self._dim = dims[0] if dims else 0
-        self.size = leaf.shape[dims[0]] if dims else 0
-        self.columns = leaf.movedim(self._dim, 0).flatten(1) if leaf.dim() > 1 else leaf[:, None]
-        self._reference = reference
-
-    @cached_property
-    def all(self) -> Tensor:
-        """Every column."""
-        return torch.ones(self.columns.shape[1], dtype=torch.bool, device=self.leaf.device)
-
-    def moved(self, which: Tensor) -> Tensor:
-        """The columns, of which some have their rows moved on by one."""
-        rolled = self.columns.roll(1, 0)
-        if self._reference is not None:
-            same = (self.columns == self.columns[:1]).all(0)
-            rolled = torch.where(same, self._reference.flatten().to(rolled), rolled)
-        return torch.where(which, rolled, self.columns)
-
-    def with_columns(self, columns: Tensor) -> Tensor:
-        """The argument with other columns."""
-        moved = self.leaf.movedim(self._dim, 0)
-        return columns.reshape(moved.shape).movedim(0, self._dim)
-
-    def equal_to(self, observed: Mapping[str, Tensor]) -> Tensor:
-        """Which columns are the same as one that is observed."""
-        known = {
-            _bytes(column)
-            for values in observed.values()
-            if len(values) == self.size
-            for column in values.T
-        }
-        found = [
-            bool((column != column[0]).any()) and _bytes(column) in known
-            for column in self.columns.T
-        ]
-        return torch.tensor(found, dtype=torch.bool, device=self.leaf.device)
+    def _every(self) -> Tensor:
+        """A mask of all columns that are observed."""
+        device = next(iter(self._observed.values())).device
+        return torch.ones(len(self._site), dtype=torch.bool, device=device)
 
 
 class _Move(Messenger):
-    """What the program gets back from an observed site is that of the datum before."""
+    """What the program gets back from an observed site has columns of the datum before."""
 
-    def __init__(self, terms: Mapping[str, Term]) -> None:
+    def __init__(self, terms: Mapping[str, Term], moved: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.terms = terms
+        self.terms, self.moved = terms, moved
 
     def _pyro_post_sample(self, msg: Site) -> None:
         term = self.terms.get(msg["name"])
-        if term is not None and term.data_dims:
-            events = len(getattr(msg["fn"], "event_shape", ()))
-            dim = term.data_dims[0] - events
-            if -dim <= msg["value"].dim():
-                msg["value"] = msg["value"].roll(1, dim)
+        if term is None or not term.data_dims:
+            return
+        value, dim = msg["value"], term.data_dims[0] - len(getattr(msg["fn"], "event_shape", ()))
+        if -dim <= value.dim():
+            found = Argument(value, {value.shape[dim]}, None)
+            if found.columns.shape[1] == len(self.moved[msg["name"]]):
+                msg["value"] = found.with_columns(found.moved(self.moved[msg["name"]]))
 
 
-def _sites(trace: Any) -> dict[str, Site]:
+def _sites(trace: Any) -> Sites:
     """The sites of a trace that have a density."""
     return {
         name: site
@@ -316,33 +378,19 @@ def _sites(trace: Any) -> dict[str, Site]:
     }
 
 
-def _expanded(site: Site, term: Term) -> Tensor:
-    value = site["value"]
-    return value.expand(torch.broadcast_shapes(value.shape, term.value.shape))
-
-
 def _other(a: Tensor, b: Tensor) -> Tensor:
     return (a != b) & ~((a != a) & (b != b))  # NaN is NaN
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether log densities are the same, but for the order in which something was summed."""
-    if a.shape != b.shape:
-        return False
-    return bool(torch.isclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True).all())
+def _close(a: Tensor, b: Tensor) -> Tensor:
+    """Where log densities are the same, but for the order in which something was summed."""
+    a, b = torch.broadcast_tensors(a, b)
+    return torch.isclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
-def _bytes(column: Tensor) -> bytes:
-    return (column.double() + 0.0).cpu().numpy().tobytes()  # no minus zero
-
-
-def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """``function`` of each tensor in tuples, lists and mappings."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, Mapping):
-        return {name: _map(function, each) for name, each in value.items()}
-    if isinstance(value, (tuple, list)):
-        found = [_map(function, each) for each in value]
-        return type(value)(*found) if hasattr(value, "_fields") else type(value)(found)
-    return value
+def _order(before: Mapping[int | str, set[int | str]]) -> list[int | str]:
+    """The nodes of a graph in an order that it allows; none, where it allows none."""
+    try:
+        return list(TopologicalSorter(before).static_order())
+    except CycleError:
+        return []

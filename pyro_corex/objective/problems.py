@@ -1,6 +1,7 @@
 """Problems: why a bound on TC(x) cannot be stated, and how to mend it.
 
-:func:`problem_of` is about an observed site, :func:`doubts` and :func:`shared` about the latents.
+:func:`examine` says what is kept of the traces of a training step.  Why there is no bound is worked
+out from that when somebody asks.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from pyro.distributions import ImproperUniform
+from pyro.distributions import Delta, ImproperUniform
 from torch import Tensor
 
-from pyro_corex.objective.axes import is_deterministic, is_factor
+from pyro_corex.objective.axes import Axes
 from pyro_corex.objective.closed_form import ancestors
-from pyro_corex.objective.sites import Site, is_delta
+from pyro_corex.objective.sites import Site
 from pyro_corex.objective.term import Term
 
 _NOT_A_LIKELIHOOD = (
@@ -37,7 +38,7 @@ class Observed(NamedTuple):
     frames: Any
 
 
-def observe(site: Site) -> Observed:
+def _observe(site: Site) -> Observed:
     """An observed site as it is kept."""
     fn: Any = site["fn"]
     masked = site["mask"] is not None and site["mask"] is not True
@@ -51,7 +52,7 @@ def observe(site: Site) -> Observed:
         len(getattr(fn, "event_shape", ())),
         type(base).__name__,
         masked,
-        is_delta(base),
+        isinstance(base, Delta),
         site["scale"],
         site["cond_indep_stack"],
     )
@@ -164,46 +165,13 @@ class Doubt(NamedTuple):
         return bool((torch.as_tensor(self.value) != self.harmless).any())
 
 
-def doubts(
-    model: Mapping[str, Site], guide: Mapping[str, Site], absorbed: Collection[str]
-) -> list[Doubt]:
-    """What may keep the KLs from being those of normalised programs; nothing is read yet."""
-    found = []
-    for role, nodes, others in (("model", model, guide), ("guide", guide, model)):
-        for name, site in nodes.items():
-            text = {"role": role, "name": name}
-            if is_factor(site):
-                found.append(Doubt(_FACTOR.format(**text), site["fn"].log_factor.detach(), 0))
-            elif is_deterministic(site) or name in absorbed:
-                continue
-            elif site["is_observed"]:
-                if role == "guide" and not (name in model and model[name]["is_observed"]):
-                    found.append(Doubt(_GUIDE_OBSERVES.format(**text)))
-            elif name in others or role == "guide":
-                found += [Doubt(_MASKED.format(**text), mask) for mask in _masks(site)]
-            elif not is_delta(site["fn"]):
-                found.append(Doubt(_NOT_IN_GUIDE.format(**text)))
-            if role == "model" and isinstance(_base(site["fn"]), ImproperUniform):
-                found.append(Doubt(_IMPROPER.format(**text)))
-    return found
-
-
 class Points(NamedTuple):
     """What the guide has no density for, and where a density may come from."""
 
-    points: tuple[str, ...]
+    points: list[str]
     """Continuous latents that it draws from a Delta."""
-    auxiliary: tuple[str, ...]
+    auxiliary: list[str]
     """What it draws and the model lacks: of the points of an autoguide the random source."""
-
-    @classmethod
-    def of(cls, model: Mapping[str, Site], guide: Mapping[str, Site]) -> Points:
-        """Those of two traces."""
-        drawn = {n: s for n, s in guide.items() if not s["is_observed"] and not is_deterministic(s)}
-        return cls(
-            tuple(n for n, s in drawn.items() if n in model and _is_point(s["fn"], model[n])),
-            tuple(n for n, s in drawn.items() if n not in model and not is_delta(s["fn"])),
-        )
 
     def problem(self, parents: Callable[[], Mapping[str, Collection[str]] | None]) -> str:
         """Why they leave no bound: a point that moves with no source, or a source of no point.
@@ -223,6 +191,40 @@ class Points(NamedTuple):
             if not any(name in found for found in above.values()):
                 return _AUXILIARY.format(name=name)
         return ""
+
+
+def examine(
+    model: Mapping[str, Site], guide: Mapping[str, Site], absorbed: Collection[str], axes: Axes
+) -> tuple[dict[str, Observed], list[Doubt], Points]:
+    """What is kept of two traces: the observed sites, and what may keep the KLs from being those of
+    normalised programs.  Nothing is read from a device.
+    """
+    observed, doubts, points = {}, list[Doubt](), Points([], [])
+    for role, nodes, others in (("model", model, guide), ("guide", guide, model)):
+        for name, site in nodes.items():
+            text, base = {"role": role, "name": name}, _base(site["fn"])
+            if (role, name) in axes.factors:
+                doubts.append(Doubt(_FACTOR.format(**text), base.log_factor.detach(), 0))
+            elif (role, name) in axes.deterministic:
+                continue
+            elif role == "model" and site["is_observed"]:
+                observed[name] = _observe(site)
+            elif name in absorbed:
+                continue
+            elif site["is_observed"]:
+                if not (name in model and model[name]["is_observed"]):
+                    doubts.append(Doubt(_GUIDE_OBSERVES.format(**text)))
+            elif role == "model" and isinstance(base, ImproperUniform):
+                doubts.append(Doubt(_IMPROPER.format(**text)))
+            elif role == "model" and name not in others and not isinstance(base, Delta):
+                doubts.append(Doubt(_NOT_IN_GUIDE.format(**text)))
+            else:
+                doubts += [Doubt(_MASKED.format(**text), mask) for mask in _masks(site)]
+                if role == "guide" and name in others and isinstance(base, Delta):
+                    points.points.extend([name] if _is_continuous(model[name]) else [])
+                elif role == "guide" and name not in others and not isinstance(base, Delta):
+                    points.auxiliary.append(name)
+    return observed, doubts, points
 
 
 def shared(terms: Sequence[Term]) -> str:
@@ -254,10 +256,10 @@ def _base(fn: Any) -> Any:
     return fn
 
 
-def _is_point(q: Any, p: Site) -> bool:
-    """Whether ``q`` has no density at a continuous latent."""
-    if not is_delta(q) or is_delta(p["fn"]) or p["is_observed"] or is_deterministic(p):
+def _is_continuous(site: Site) -> bool:
+    """Whether a site of the model is a latent with a density."""
+    fn = site["fn"]
+    if site["is_observed"] or isinstance(_base(fn), Delta):
         return False
-    return not getattr(p["fn"], "has_enumerate_support", False) and not bool(
-        getattr(getattr(p["fn"], "support", None), "is_discrete", False)
-    )
+    discrete = getattr(getattr(fn, "support", None), "is_discrete", False)
+    return not discrete and not getattr(fn, "has_enumerate_support", False)

@@ -236,7 +236,7 @@ class CorExTerms:
     def _refuse(self, problem: str = "", *, explained: bool = False) -> None:
         """Raises where there is no bound on TC(x), or none on what the latents explain of it."""
         sight = self.evidence.sight()
-        reason = problem or sight.conditional or (sight.own if explained else "")
+        reason = problem or sight.problem or (sight.own if explained else "")
         if reason:
             raise ValueError(reason)
 

@@ -62,7 +62,7 @@ class Pair:
 
     def tell(self, guess: str) -> None:
         """Warns of what was chosen for these programs without a sure reason, once."""
-        if guess and not self._told:
+        if not self._told:
             self._told = True
             warnings.warn(guess, stacklevel=2)
 

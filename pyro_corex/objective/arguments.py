@@ -1,0 +1,76 @@
+"""Arguments: what programs are called with, as rows of data and columns that can be moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Argument:
+    """A tensor among the arguments, as rows of data and columns.
+
+    :param rows: the numbers of rows that a tensor may have which holds something of each datum.
+    :param reference: a row of other data.
+    """
+
+    def __init__(self, leaf: Tensor, rows: Collection[int], reference: Tensor | None) -> None:
+        self.leaf = leaf
+        dims = [dim for dim, size in enumerate(leaf.shape) if size in rows and size > 1]
+        self.by_datum = bool(dims)
+        """Whether it holds something of each datum."""
+        self._dim = dims[0] if dims else 0
+        whole = leaf.movedim(self._dim, 0) if leaf.dim() else leaf[None]
+        self.columns = whole.reshape(len(whole), -1)
+        """Shape ``(N, d)``."""
+        self._reference = reference
+
+    @cached_property
+    def all(self) -> Tensor:
+        """Every column."""
+        return torch.ones(self.columns.shape[1], dtype=torch.bool, device=self.leaf.device)
+
+    def moved(self, which: Tensor) -> Tensor:
+        """The columns, of which some have their rows moved on by one: those of a mask ``(d,)``.
+
+        What is the same for all rows is put to the value of the row of other data, if there is one.
+        """
+        rolled = self.columns.roll(1, 0)
+        if self._reference is not None and self._reference.numel() == rolled.shape[1]:
+            same = (self.columns == self.columns[:1]).all(0)
+            rolled = torch.where(same, self._reference.flatten().to(rolled), rolled)
+        return torch.where(which, rolled, self.columns)
+
+    def with_columns(self, columns: Tensor) -> Tensor:
+        """The argument with other columns."""
+        moved = self.leaf.movedim(self._dim, 0)
+        return columns.reshape(moved.shape).movedim(0, self._dim)
+
+    def among(self, observed: Mapping[str, Tensor]) -> Tensor:
+        """For each column the one that is observed and the same, or -1: shape ``(d,)``."""
+        every = [column for values in observed.values() for column in values.T]
+        known = {_bytes(column): place for place, column in reversed([*enumerate(every)])}
+        found = [
+            known.get(_bytes(column), -1) if bool((column != column[0]).any()) else -1
+            for column in self.columns.T
+        ]
+        return torch.tensor(found, device=self.leaf.device)
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """``function`` of each tensor in tuples, lists and mappings."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {name: map_tensors(function, each) for name, each in value.items()}
+    if isinstance(value, (tuple, list)):
+        found = [map_tensors(function, each) for each in value]
+        return type(value)(*found) if hasattr(value, "_fields") else type(value)(found)
+    return value
+
+
+def _bytes(column: Tensor) -> bytes:
+    return (column.double() + 0.0).cpu().numpy().tobytes()  # no minus zero
