@@ -163,7 +163,9 @@ def _of_dimensions(terms: CorExTerms, *, proper: bool) -> dict[str, Variable]:
     """The terms of the bound, one value for each dimension of a site."""
     kinds = {"reconstruction": terms.reconstruction, "kl": terms.kl, "kl_weight": terms.kl_weight}
     if proper:
-        kinds |= {"entropy": terms.entropy, "relevance": terms.relevance}
+        kinds["entropy"] = terms.entropy
+    if proper and not terms.evidence.sight().own:
+        kinds["relevance"] = terms.relevance
     return {
         f"{kind}_{name}": ((f"{name}_dim",), value.flatten().cpu().numpy())
         for kind, values in kinds.items()

@@ -216,6 +216,61 @@ def test_repr(fitted):
         bound.value = 0.0
 
 
+def chain(noise, weight):
+    """Columns that each follow the one before, and a latent that knows nothing."""
+
+    def model(x):
+        before = nn.functional.pad(x[:, :-1], (1, 0))
+        first = torch.arange(x.shape[1]) == 0
+        scale = torch.where(first, torch.ones(()), torch.as_tensor(noise))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(1), 1.0).to_event(1))
+            loc = weight * before + 0.0 * z
+            pyro.sample("x", dist.Normal(loc, scale).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(len(x), 1), 1.0).to_event(1))
+
+    return SimpleNamespace(model=model, guide=guide)
+
+
+def test_a_decoder_that_sees_x_bounds_the_total_correlation_and_explains_nothing():
+    """A chain with correlation r from one column to the next: TC = -(d - 1) ln(1 - r^2) / 2."""
+    n, d, r = 5000, 5, 0.8
+    noise = (1 - r**2) ** 0.5
+    torch.manual_seed(0)
+    x = torch.randn(n, d)
+    for i in range(1, d):
+        x[:, i] = r * x[:, i - 1] + noise * x[:, i]
+    bound = pc.tc_bound(chain(noise, r), x)
+    truth = -(d - 1) / 2 * math.log(1 - r**2)
+    assert bound.estimate == pytest.approx(truth, abs=4 * bound.stderr)
+    assert "the decoder sees x itself: a bound on TC(x), not on what the latents" in repr(bound)
+    assert bound.layers == ()
+    for read in ("relevance", "informativeness", "layers"):
+        with pytest.raises(ValueError, match="The decoder sees 'x' itself"):
+            getattr(bound.terms, read)
+
+
+def test_a_bound_below_zero_says_nothing():
+    programs, _ = one_factor(6, 0.6)
+    bad = pc.tc_bound(programs, readings(500, 6, 3.0))
+    assert bad.estimate < 0
+    assert "a bound below 0 says nothing, as TC(x) is never negative: the program" in repr(bad)
+    single = pc.tc_bound(one_factor(1, 0.6)[0], readings(500, 1, 0.6))
+    assert "one observed dimension: its TC is 0, and the bound says nothing" in repr(single)
+    good = pc.tc_bound(programs, readings(500, 6, 0.6))
+    assert "nothing" not in repr(good)
+
+
+def test_a_layer_below_zero_does_not_pay_for_itself(stack):
+    bound = pc.tc_bound(stack, torch.randn(600, D))
+    layers = (pc.information.Estimate(1.0, 0.1), pc.information.Estimate(-0.5, 0.1))
+    assert "does not pay for itself" in repr(dataclasses.replace(bound, layers=layers))
+    assert "does not pay" not in repr(dataclasses.replace(bound, layers=layers[:1] * 2))
+
+
 # ---------------------------------------------------------------------- data
 
 

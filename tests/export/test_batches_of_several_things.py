@@ -240,3 +240,29 @@ def test_images_beside_labels(tmp_path):
     same = {"y": torch.ones_like(y), "x": pictures}  # for data with one label there is a bound
     page = pc.report(Images(), same, tmp_path / "page.html").read_text()
     assert "Relevance of each pixel" in page
+
+
+class Autoregressive(nn.Module):
+    """Each column is told by a latent and by the column before it."""
+
+    def model(self, x):
+        before = nn.functional.pad(x[:, :-1], (1, 0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z + before / 2, 1.0).to_event(1), obs=x)
+
+    def encode(self, x):
+        return dist.Normal(x.mean(1, keepdim=True), 0.5)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.encode(x).to_event(1))
+
+
+def test_a_decoder_that_sees_x_has_a_bound_and_no_relevance(x, tmp_path):
+    bound = pc.to_arviz(Autoregressive(), x, num_draws=2)["bound"]
+    assert "entropy_x" in bound
+    assert "relevance_x" not in bound
+    page = pc.report(Autoregressive(), x, tmp_path / "page.html").read_text()
+    assert "Bound on TC(x)" in page
+    assert "Relevance of" not in page
