@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
+from copy import copy
+from dataclasses import fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
@@ -61,15 +63,35 @@ class Argument:
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """``function`` of each tensor in tuples, lists and mappings."""
+    """``function`` of each tensor in tuples, lists, mappings and dataclasses, in such ones."""
     if isinstance(value, Tensor):
         return function(value)
-    if isinstance(value, Mapping):
-        return {name: map_tensors(function, each) for name, each in value.items()}
     if isinstance(value, (tuple, list)):
         found = [map_tensors(function, each) for each in value]
         return type(value)(*found) if hasattr(value, "_fields") else type(value)(found)
+    if isinstance(value, MutableMapping):
+        new: Any = copy(value)
+        new.update({name: map_tensors(function, each) for name, each in value.items()})
+        return new
+    if is_dataclass(value) and not isinstance(value, type):
+        new = copy(value)
+        for field in fields(value):
+            each = map_tensors(function, getattr(value, field.name))
+            object.__setattr__(new, field.name, each)
+        return new
     return value
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """Every tensor that :func:`map_tensors` finds, in order."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(note, value)
+    return found
 
 
 def _bytes(column: Tensor) -> bytes:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from typing import Any
 
 import pyro.distributions as dist
 from torch import Tensor
@@ -181,15 +180,6 @@ def is_deterministic(site: Site) -> bool:
 def is_factor(site: Site) -> bool:
     """Whether the site is a ``pyro.factor`` statement."""
     return bool(site["is_observed"]) and isinstance(site["fn"], dist.Unit)
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """Every tensor in nested tuples, lists and mappings, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list, Mapping)):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from tensors(each)
 
 
 def _places(site: Site, max_plate_nesting: float) -> dict[Axis, int]:

@@ -25,8 +25,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_corex.objective import sites
-from pyro_corex.objective.arguments import Argument, map_tensors
-from pyro_corex.objective.axes import is_deterministic, is_factor, tensors
+from pyro_corex.objective.arguments import Argument, map_tensors, tensors
+from pyro_corex.objective.axes import is_deterministic, is_factor
 from pyro_corex.objective.closed_form import Program, Runs, guide_parents, unseen
 from pyro_corex.objective.sites import Site
 from pyro_corex.objective.term import Term, layout
@@ -80,7 +80,7 @@ class Programs:
 
     def first(self) -> Tensor | None:
         """The first tensor among the arguments."""
-        return next(tensors((self.args, self.kwargs)), None)
+        return next(iter(tensors((self.args, self.kwargs))), None)
 
     def parents(self) -> dict[str, frozenset[str]] | None:
         """Guide site -> the sites that it is drawn from; ``None`` if that cannot be followed."""

@@ -1,8 +1,11 @@
 """Arguments as rows of data and columns that can be moved."""
 
+from collections import UserDict
+from dataclasses import dataclass
+
 import torch
 
-from pyro_corex.objective.arguments import Argument, map_tensors
+from pyro_corex.objective.arguments import Argument, map_tensors, tensors
 
 X = torch.arange(12.0).reshape(4, 3)
 
@@ -45,8 +48,25 @@ def test_columns_that_are_observed():
     assert Argument(x, {4}, None).among(observed).tolist() == [-1, 1, 0, -1]  # no constants
 
 
+class Named(UserDict):
+    """A mapping of a type of its own."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    x: torch.Tensor
+    name: str
+
+
 def test_tensors_are_mapped_wherever_they_are():
-    found = map_tensors(lambda x: x + 1, ({"a": [X, "text"]}, (X,), None, 3))
+    given = ({"a": [X, "text"]}, (X,), Named(a=X), Batch(X, "name"), Batch, None, 3)
+    found = map_tensors(lambda x: x + 1, given)
     assert torch.equal(found[0]["a"][0], X + 1)
     assert torch.equal(found[1][0], X + 1)
-    assert (found[0]["a"][1], *found[2:]) == ("text", None, 3)
+    assert isinstance(found[2], Named)
+    assert torch.equal(found[2]["a"], X + 1)
+    assert torch.equal(found[3].x, X + 1)
+    assert (found[0]["a"][1], found[3].name, *found[4:]) == ("text", "name", Batch, None, 3)
+    for each in tensors(given):
+        assert each is X
+    assert len(tensors(given)) == 4

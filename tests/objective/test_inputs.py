@@ -4,6 +4,7 @@ import gc
 import math
 import weakref
 from collections import namedtuple
+from dataclasses import make_dataclass
 
 import numpy as np
 import pyro
@@ -84,6 +85,7 @@ def label(y):
 
 
 Pair = namedtuple("Pair", ["x", "y"])
+SimpleBatch = make_dataclass("SimpleBatch", ["x", "y"])
 PACKED = torch.cat([X, Y[:, None].float()], 1)
 GREY = torch.rand(N, D, generator=GENERATOR)
 GENES = torch.rand(D, generator=GENERATOR)
@@ -147,6 +149,11 @@ CASES = {
         "conditional",
         program(lambda batch: label(batch.y), read=lambda batch: batch.x),
         (Pair(X, Y),),
+    ),
+    "in an object": (
+        "conditional",
+        program(lambda batch: label(batch.y), read=lambda batch: batch.x),
+        (SimpleBatch(X, Y),),
     ),
     "packed in one tensor": (
         "conditional",
