@@ -27,7 +27,7 @@ class Sum(NamedTuple):
     """The terms of one site, summed over data and particles: one value a dimension."""
 
     value: Tensor
-    """What is reported: without KL weights."""
+    """What is reported: without weights."""
     weighted: Tensor
     """What is trained."""
     weight: Tensor | float | None
@@ -40,16 +40,23 @@ class Sum(NamedTuple):
         else:
             value = self.value.sum() + other.value.sum()
             weighted = self.weighted.sum() + other.weighted.sum()
+            if isinstance(self.weight, Tensor) and self.weight.dim():
+                return Sum(value, weighted, None)
         return Sum(value, weighted, self.weight)
 
-    def kl_weight(self) -> Tensor:
+    def weights(self) -> Tensor:
         """The weights in the shape of ``value``, such that the products add up."""
         if self.weight is None:
-            ratio = self.weighted / self.value
-            return torch.where(self.value == 0, torch.ones_like(ratio), ratio)
+            return ratio(self.weighted, self.value)
         if isinstance(self.weight, Tensor):
-            return self.weight.detach().expand(self.value.shape)
+            return self.weight.detach().to(self.value).expand(self.value.shape)
         return torch.full_like(self.value, self.weight)
+
+
+def ratio(weighted: Tensor, value: Tensor) -> Tensor:
+    """The weight that lies between two sums, 1 where it cannot be told."""
+    found = weighted / value
+    return found.where(found.isfinite() & (value != 0), torch.ones_like(found))
 
 
 class Contributions:

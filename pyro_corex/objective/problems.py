@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from pyro_corex.objective.sites import Site, is_delta
@@ -26,7 +25,6 @@ class Observed(NamedTuple):
     likelihood: str
     masked: bool
     delta: bool
-    scale: Any
     frames: Any
 
 
@@ -45,7 +43,6 @@ def observe(site: Site) -> Observed:
         type(base).__name__,
         masked,
         is_delta(base),
-        site["scale"],
         site["cond_indep_stack"],
     )
 
@@ -73,22 +70,13 @@ def problem_of(name: str, site: Observed, term: Term) -> str:
             f"Site {name!r} is not in a plate of data, so it is one datum, and its entropies "
             "cannot be estimated. Put it in a plate, or name the data's plate with data_plates."
         )
-    plates = 1.0
     for frame in site.frames:
         full = frame.full_size
-        if full is not None and frame.size not in (full, -1):
-            if frame.name not in term.data_axes:
-                return (
-                    f"Site {name!r} sees {frame.size} of the {full} input dimensions in the "
-                    f"plate {frame.name!r}. Evaluate without the subsampling."
-                )
-            plates *= full / frame.size
-    scale = torch.as_tensor(site.scale / plates)
-    if bool(((scale - 1).abs() > 1e-6).any()):
-        return (
-            f"The likelihood of site {name!r} is scaled, by poutine.scale or similar, and is "
-            "then no log-likelihood. Evaluate without the scale."
-        )
+        if full is not None and frame.size not in (full, -1) and frame.name not in term.data_axes:
+            return (
+                f"Site {name!r} sees {frame.size} of the {full} input dimensions in the plate "
+                f"{frame.name!r}. Evaluate without the subsampling."
+            )
     if site.support is None or bool(site.support.check(site.value).all()):
         return ""
     if site.likelihood == "Bernoulli":
