@@ -258,13 +258,10 @@ class Recorded:
     def _of(self, kind: str, name: str) -> list[Term]:
         return [term for term in self.terms if (term.kind, term.site) == (kind, name)]
 
-    def _complete(self) -> bool:
-        return not self.partial and not self.absorbed
-
     def _per_datum(self) -> dict[Key, Tensor]:
         """Terms of each datum; none, where some have no value for each datum."""
         found: dict[Key, Tensor] = {}
-        if not self._complete() or not all(term.data_dims for term in self.terms):
+        if self.partial or not all(term.data_dims for term in self.terms):
             return found
         for term in self.terms:
             key = (term.kind, term.site)
@@ -288,7 +285,7 @@ class Recorded:
     # ------------------------------------------------------------------ layers
 
     def _no_layers(self, layers: tuple[str, ...]) -> str:
-        if not self._complete():
+        if self.partial or self.absorbed:
             return (
                 "some sites are summed out in the model or enumerated one value at a time, and "
                 "have no term of their own"
