@@ -1,8 +1,9 @@
-"""Arguments: what programs are called with, as rows of data and columns that can be moved."""
+"""Arguments: what programs are called with, and tensors in it as rows of data and columns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, MutableMapping
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from copy import copy
 from dataclasses import fields, is_dataclass
 from functools import cached_property
@@ -10,6 +11,36 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from pyro_corex.objective.closed_form import Program, guide_parents
+
+
+class Programs:
+    """A pair of programs and what they were called with, for questions that are asked later."""
+
+    def __init__(self, model: Program, guide: Program, args: Any, kwargs: Any) -> None:
+        self.model, self.guide = model, guide
+        self.args, self.kwargs = map_tensors(Tensor.detach, (args, kwargs))
+
+    def first(self) -> Tensor | None:
+        """The first tensor among the arguments."""
+        return next(iter(tensors((self.args, self.kwargs))), None)
+
+    def parents(self) -> dict[str, frozenset[str]] | None:
+        """Guide site -> the sites that it is drawn from; ``None`` if that cannot be followed."""
+        return guide_parents(self.guide, self.args, self.kwargs)
+
+    def leaves(self) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of the arguments, each with the name of its argument."""
+        try:
+            names = [repr(name) for name in inspect.signature(self.model).parameters]
+        except (TypeError, ValueError):  # a callable that does not tell
+            names = []
+        names += [f"argument {place + 1}" for place in range(len(names), len(self.args))]
+        named = zip(names, self.args, strict=False)
+        for name, value in (*named, *((repr(n), v) for n, v in self.kwargs.items())):
+            for leaf in tensors(value):
+                yield name, leaf
 
 
 class Argument:

@@ -6,18 +6,18 @@ made here, and :class:`~pyro_corex.CorExTerms` reports the very same ones.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyro_corex.objective import sites
+from pyro_corex.objective.arguments import Programs
 from pyro_corex.objective.axes import Axes
 from pyro_corex.objective.closed_form import check_same_scale
-from pyro_corex.objective.enumeration import Expectation, marginalise
+from pyro_corex.objective.enumeration import Expectation, Marginal, marginalise
 from pyro_corex.objective.evidence import Recorded
-from pyro_corex.objective.inputs import Programs
 from pyro_corex.objective.sites import Factored, Site
 from pyro_corex.objective.term import Axis, Kind, Term
 
@@ -28,7 +28,7 @@ class Sum(NamedTuple):
     """The terms of one site, summed over data and particles: one value a dimension."""
 
     value: Tensor
-    """What is reported: without KL weights."""
+    """What is reported: without weights."""
     weighted: Tensor
     """What is trained."""
     weight: Tensor | float | None
@@ -41,16 +41,23 @@ class Sum(NamedTuple):
         else:
             value = self.value.sum() + other.value.sum()
             weighted = self.weighted.sum() + other.weighted.sum()
+            if isinstance(self.weight, Tensor) and self.weight.dim():
+                return Sum(value, weighted, None)
         return Sum(value, weighted, self.weight)
 
-    def kl_weight(self) -> Tensor:
+    def weights(self) -> Tensor:
         """The weights in the shape of ``value``, such that the products add up."""
         if self.weight is None:
-            ratio = self.weighted / self.value
-            return torch.where(self.value == 0, torch.ones_like(ratio), ratio)
+            return ratio(self.weighted, self.value)
         if isinstance(self.weight, Tensor):
-            return self.weight.detach().expand(self.value.shape)
+            return self.weight.detach().to(self.value).expand(self.value.shape)
         return torch.full_like(self.value, self.weight)
+
+
+def ratio(weighted: Tensor, value: Tensor) -> Tensor:
+    """The weight that lies between two sums, 1 where it cannot be told."""
+    found = weighted / value
+    return found.where(found.isfinite() & (value != 0), torch.ones_like(found))
 
 
 class Contributions:
@@ -153,10 +160,11 @@ class Contributions:
         if summed_out or weighted:
             log_q = {name: sampled[name] for name in weighted}
             expectation = Expectation(model_trace, guide_trace, log_q, self.max_plate_nesting)
+        labels: dict[str, str] = {}
         if summed_out and expectation is not None:
-            absorbed, self.terms = marginalise(
-                model_trace, guide_trace, self.model, self.guide, expectation
-            )
+            found = marginalise(model_trace, guide_trace, self.model, self.guide, expectation)
+            absorbed = {name for marginal in found for name in marginal.sites}
+            labels = self._marginals(found)
 
         def add(kind: Kind, name: str, role: str, found: Factored, sign: float = 1.0) -> None:
             site = (self.model if role == "model" else self.guide)[name]
@@ -169,7 +177,9 @@ class Contributions:
             q = self.guide.get(name)
             if name in absorbed:
                 if q is not None:
-                    add("kl", name, "guide", sampled[name])
+                    self._check_absorbed(name, site, q)
+                    add("kl", name, "guide", (sites.total(sampled[name]), 0))
+                    self._move(self.terms[-1], labels[name])
             elif ("model", name) in self.deterministic:
                 continue
             elif site["is_observed"]:
@@ -186,6 +196,48 @@ class Contributions:
         if expectation is not None:
             self.baseline = expectation.baselines()
         return absorbed
+
+    def _marginals(self, found: Sequence[Marginal]) -> dict[str, str]:
+        """Adds what is left of a sum over sites; returns the label of each of the guide's sites.
+
+        One term that several sites have together has the axes that all of them have.
+        """
+        for each in found:
+            alike = [m.axes.keys() for m in found if (m.kind, m.label) == (each.kind, each.label)]
+            shared = set.intersection(*map(set, alike))
+            if len(each.drawn) > 1:
+                shared &= set(self.data_axes)
+            subsampling = sites.plate_scale(self.model[each.sites[0]])
+            self.terms.append(
+                Term(
+                    each.kind,
+                    each.label,
+                    each.value,
+                    0,
+                    {axis: dim for axis, dim in each.axes.items() if axis in shared},
+                    self.data_axes,
+                    sign=each.sign,
+                    probability=each.probability,
+                    subsampling=subsampling,
+                    weight=each.scale / subsampling,
+                    particles=self.particles,
+                )
+            )
+        return {n: each.label for each in found if each.kind == "kl" for n in each.drawn}
+
+    def _move(self, term: Term, label: str) -> None:
+        """Lists a term under another name, with the axes of what stands there."""
+        known = next((t.axes for t in self.terms if (t.kind, t.site) == (term.kind, label)), {})
+        term.site, term.axes = label, {a: d for a, d in term.axes.items() if a in known}
+
+    @staticmethod
+    def _check_absorbed(name: str, site: Site, q: Site) -> None:
+        check_same_scale(name, site, q)
+        if getattr(q["fn"], "event_weight", None) is not None:
+            raise ValueError(
+                f"Site {name!r} has a weight for each latent, but depends on what the model sums "
+                "out, so that its KL is no sum over latents. Give one weight for the site."
+            )
 
     def _kl(
         self,
@@ -230,7 +282,7 @@ class Contributions:
         elif isinstance(mask, Tensor):
             mask = mask.reshape(mask.shape + (1,) * event_dims)
             value = torch.where(mask, value, value.new_zeros(()))
-        subsampling, scale = _plate_scale(site), site["scale"]
+        subsampling, scale = sites.plate_scale(site), site["scale"]
         if isinstance(scale, Tensor) or subsampling != 1.0:
             scale = scale / subsampling
         return Term(
@@ -254,13 +306,3 @@ class Contributions:
             key, own = (term.kind, term.site), Sum(*term.sums)
             found[key] = found[key].plus(own) if key in found else own
         return found
-
-
-def _plate_scale(site: Site) -> float:
-    """The factor by which subsampled plates scale the site's log density."""
-    scale = 1.0
-    for frame in site["cond_indep_stack"]:
-        full = frame.full_size
-        if full is not None and frame.size not in (full, -1):
-            scale *= full / frame.size
-    return scale

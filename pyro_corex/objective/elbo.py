@@ -13,8 +13,8 @@ from pyro.infer import TraceEnum_ELBO
 from torch import Tensor, nn
 
 from pyro_corex.objective import sites
+from pyro_corex.objective.arguments import Programs
 from pyro_corex.objective.contributions import Contributions
-from pyro_corex.objective.inputs import Programs
 from pyro_corex.objective.regularizers import Invariance, MutualInformation, TotalCorrelation
 from pyro_corex.objective.step import (
     Regularizer,

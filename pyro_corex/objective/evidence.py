@@ -17,8 +17,9 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from pyro_corex.objective.arguments import Programs
 from pyro_corex.objective.axes import Axes
-from pyro_corex.objective.inputs import Programs, Sight
+from pyro_corex.objective.inputs import Sight, sight
 from pyro_corex.objective.problems import Observed, examine, problem_of, shared
 from pyro_corex.objective.sites import Factored, Site
 from pyro_corex.objective.term import Term, layout
@@ -78,7 +79,7 @@ class Evidence:
     def sight(self, reference: Sequence[Tensor] = (), *, run: bool = True) -> Sight:
         """What the model's densities depend on beside the latents; runs the programs, once.
 
-        :param reference: see :meth:`Programs.sight`.
+        :param reference: see :func:`~pyro_corex.objective.inputs.sight`.
         :param run: ``False`` takes it that there is nothing to be seen.
         """
         if self.seen is not None or not self.sources:
@@ -261,7 +262,7 @@ class Recorded:
     def sight(self, reference: Sequence[Tensor], run: bool) -> Sight:
         """What the model's densities depend on: see :meth:`Evidence.sight`."""
         if self.seen is None:
-            found = self.programs.sight(self.terms, self._rows(), reference) if run else Sight()
+            found = sight(self.programs, self.terms, self._rows(), reference) if run else Sight()
             self.seen = found
         return self.seen
 
@@ -296,9 +297,6 @@ class Recorded:
             found |= {f.full_size for f in site.frames if f.name in term.data_axes and f.full_size}
         return found
 
-    def _complete(self) -> bool:
-        return not self.partial and not self.absorbed
-
     def _per_datum(self) -> dict[Key, Tensor]:
         """Terms of each datum; none, where some have no value for each datum.
 
@@ -306,7 +304,7 @@ class Recorded:
         """
         sizes = {len(term.per_datum) for term in self.terms if term.data_dims}
         found: dict[Key, Tensor] = {}
-        if not self._complete() or len(sizes) != 1:
+        if self.partial or len(sizes) != 1:
             return found
         size = sizes.pop()
         for term in self.terms:
@@ -338,7 +336,7 @@ class Recorded:
     # ------------------------------------------------------------------ layers
 
     def _no_layers(self, layers: tuple[str, ...]) -> str:
-        if not self._complete():
+        if self.partial or self.absorbed:
             return (
                 "some sites are summed out in the model or enumerated one value at a time, and "
                 "have no term of their own"

@@ -14,8 +14,7 @@ good as a parameter.)
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
@@ -25,9 +24,9 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_corex.objective import sites
-from pyro_corex.objective.arguments import Argument, map_tensors, tensors
+from pyro_corex.objective.arguments import Argument, Programs, map_tensors
 from pyro_corex.objective.axes import is_deterministic, is_factor
-from pyro_corex.objective.closed_form import Program, Runs, guide_parents, unseen
+from pyro_corex.objective.closed_form import Runs, unseen
 from pyro_corex.objective.sites import Site
 from pyro_corex.objective.term import Term, layout
 
@@ -71,52 +70,28 @@ class Sight(NamedTuple):
         return Sight(*(next(filter(None, reasons), "") for reasons in zip(*parts, strict=True)))
 
 
-class Programs:
-    """A pair of programs and what they were called with, for questions that are asked later."""
+def sight(
+    programs: Programs,
+    terms: Sequence[Term],
+    rows: Collection[int],
+    reference: Sequence[Tensor] = (),
+) -> Sight:
+    """What the model's densities depend on beside the latents.
 
-    def __init__(self, model: Program, guide: Program, args: Any, kwargs: Any) -> None:
-        self.model, self.guide = model, guide
-        self.args, self.kwargs = map_tensors(Tensor.detach, (args, kwargs))
+    Programs of which nothing can be said, such as ones with random numbers from elsewhere, get
+    the benefit of the doubt.
 
-    def first(self) -> Tensor | None:
-        """The first tensor among the arguments."""
-        return next(iter(tensors((self.args, self.kwargs))), None)
-
-    def parents(self) -> dict[str, frozenset[str]] | None:
-        """Guide site -> the sites that it is drawn from; ``None`` if that cannot be followed."""
-        return guide_parents(self.guide, self.args, self.kwargs)
-
-    def leaves(self) -> Iterator[tuple[str, Tensor]]:
-        """The tensors of the arguments, each with the name of its argument."""
-        try:
-            names = [repr(name) for name in inspect.signature(self.model).parameters]
-        except (TypeError, ValueError):  # a callable that does not tell
-            names = []
-        names += [f"argument {place + 1}" for place in range(len(names), len(self.args))]
-        named = zip(names, self.args, strict=False)
-        for name, value in (*named, *((repr(n), v) for n, v in self.kwargs.items())):
-            for leaf in tensors(value):
-                yield name, leaf
-
-    def sight(
-        self, terms: Sequence[Term], rows: Collection[int], reference: Sequence[Tensor] = ()
-    ) -> Sight:
-        """What the model's densities depend on beside the latents.
-
-        Programs of which nothing can be said, such as ones with random numbers from elsewhere, get
-        the benefit of the doubt.
-
-        :param terms: of these traces, for the places of the data.
-        :param rows: the numbers of rows that an argument may have which holds something of each
-            datum.
-        :param reference: rows of other data, one for each tensor of the arguments, to put in place
-            of what is the same for all data of the batch.
-        """
-        try:
-            with unseen():
-                return _Look(self, terms).sight(rows, reference)
-        except Exception:  # a program need not run twice: nothing is known of it
-            return Sight()
+    :param terms: of these traces, for the places of the data.
+    :param rows: the numbers of rows that an argument may have which holds something of each
+        datum.
+    :param reference: rows of other data, one for each tensor of the arguments, to put in place
+        of what is the same for all data of the batch.
+    """
+    try:
+        with unseen():
+            return _Look(programs, terms).sight(rows, reference)
+    except Exception:  # a program need not run twice: nothing is known of it
+        return Sight()
 
 
 class _Look:

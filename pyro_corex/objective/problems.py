@@ -34,7 +34,6 @@ class Observed(NamedTuple):
     likelihood: str
     masked: bool
     delta: bool
-    scale: Any
     frames: Any
 
 
@@ -53,7 +52,6 @@ def _observe(site: Site) -> Observed:
         type(base).__name__,
         masked,
         isinstance(base, Delta),
-        site["scale"],
         site["cond_indep_stack"],
     )
 
@@ -88,22 +86,13 @@ def problem_of(name: str, site: Observed, term: Term) -> str:
             "it is observed for other data than the rest. Name the plates that index data with "
             "data_plates, or evaluate each part of the data on its own."
         )
-    plates = 1.0
     for frame in site.frames:
         full = frame.full_size
-        if full is not None and frame.size not in (full, -1):
-            if frame.name not in term.data_axes:
-                return (
-                    f"Site {name!r} sees {frame.size} of the {full} input dimensions in the "
-                    f"plate {frame.name!r}. Evaluate without the subsampling."
-                )
-            plates *= full / frame.size
-    scale = torch.as_tensor(site.scale / plates)
-    if bool(((scale - 1).abs() > 1e-6).any()):
-        return (
-            f"The likelihood of site {name!r} is scaled, by poutine.scale or similar, and is "
-            "then no log-likelihood. Evaluate without the scale."
-        )
+        if full is not None and frame.size not in (full, -1) and frame.name not in term.data_axes:
+            return (
+                f"Site {name!r} sees {frame.size} of the {full} input dimensions in the plate "
+                f"{frame.name!r}. Evaluate without the subsampling."
+            )
     if site.support is None or bool(site.support.check(site.value).all()):
         return ""
     if site.likelihood == "Bernoulli":

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pyro_corex.information import Estimate, entropy_estimate, mean_with_entropies
-from pyro_corex.objective.contributions import Contributions, Key, Sum
-from pyro_corex.objective.evidence import Evidence, Inputs, Recorded, by_key
+from pyro_corex.objective.contributions import Contributions, Key, Sum, ratio
+from pyro_corex.objective.evidence import Evidence, Inputs, Recorded
+from pyro_corex.objective.term import times
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,17 +27,26 @@ class CorExTerms:
     r"""Observed site -> :math:`\langle \ln q_\phi(x_i|z) \rangle`, one value per input dimension.
 
     The shape, ``(d,)`` for most, is that of the site's own plates (those that are not the data's)
-    followed by its event dimensions; a site whose distribution does not factorise has one value."""
+    followed by its event dimensions; a site whose distribution does not factorise has one value.
+    Unweighted, as ``kl`` is: without ``poutine.scale``."""
 
     kl: Mapping[str, Tensor]
     r"""Latent site -> :math:`D_{KL}(p_\theta(z_j|x) \| r_\alpha(z_j))`, unweighted, one value per
     latent dimension, ``(m,)`` for most: an upper bound on :math:`I(z_j : x)` (Eq. 9)."""
 
     kl_weight: Mapping[str, Tensor]
-    """Latent site -> the anchor weights in force (1 - lambda in Eq. 21), in the shape of ``kl``."""
+    """Latent site -> the anchor weights in force (1 - lambda in Eq. 21), in the shape of ``kl``.
+
+    Where they differ between data, or between the batches that were joined, the one number whose
+    product with ``kl`` is the mean of the products: a mean weighted by the KLs."""
 
     num_data: float
     """The number of data that the loss stands for."""
+
+    reconstruction_weight: Mapping[str, Tensor] = field(default_factory=dict)
+    """Observed site -> the scale of its likelihood, by ``poutine.scale`` or similar, in the shape
+    of ``reconstruction``; what it differs between is as in ``kl_weight``.  (The factor that makes
+    up for what a plate leaves out is none.)"""
 
     regularizers: Mapping[str, Tensor] = field(default_factory=dict)
     """Regularizer -> its value: a scalar, or one for each latent.
@@ -59,16 +69,14 @@ class CorExTerms:
                 sums[key] = sums[key].plus(found) if key in sums else found
         last = traces[-1]
         scale = 1.0 / (num_particles * last.num_data)
+        seen = {name: found for (kind, name), found in sums.items() if kind == "reconstruction"}
         kl = {name: found for (kind, name), found in sums.items() if kind == "kl"}
         return cls(
-            reconstruction={
-                name: found.value * scale
-                for (kind, name), found in sums.items()
-                if kind == "reconstruction"
-            },
+            reconstruction={name: found.value * scale for name, found in seen.items()},
             kl={name: found.value * scale for name, found in kl.items()},
-            kl_weight={name: found.kl_weight() for name, found in kl.items()},
+            kl_weight={name: found.weights() for name, found in kl.items()},
             num_data=last.num_data,
+            reconstruction_weight={name: found.weights() for name, found in seen.items()},
             regularizers={
                 name: torch.stack([trace.regularizers[name][0] for trace in traces]).mean(0)
                 for name in last.regularizers
@@ -79,21 +87,23 @@ class CorExTerms:
 
     @property
     def elbo(self) -> float:
-        """The sum of ``reconstruction`` minus the sum of ``kl``: Eq. 10 without the entropies."""
+        """The sum of ``reconstruction`` minus the sum of ``kl``: Eq. 10 without the entropies.
+
+        Both are unweighted: it is the evidence lower bound, whatever is trained.
+        """
         return float(_total(self.reconstruction) - _total(self.kl))
 
     @property
     def objective(self) -> float:
-        """The sum of ``reconstruction`` minus ``kl_weight * kl`` minus the regularizers, each times
-        its weight.
+        """The sum of ``reconstruction`` minus ``kl`` minus the regularizers, each times its weight.
 
         Minus the loss that is trained, per datum (Eq. 21).
         """
-        weighted = {name: self.kl_weight[name] * kl for name, kl in self.kl.items()}
-        penalties = {
-            n: self.regularizer_weight[n] * value for n, value in self.regularizers.items()
-        }
-        return float(_total(self.reconstruction) - _total(weighted) - _total(penalties))
+        seen, kl, penalties = (
+            _total({n: times(v, getattr(self, of)[n]) for n, v in getattr(self, kind).items()})
+            for kind, of in _WEIGHTS.items()
+        )
+        return float(seen - kl - penalties)
 
     # ------------------------------------------------------------------ with the entropies
 
@@ -203,18 +213,10 @@ class CorExTerms:
         sizes = [
             float(e.size) if e.size else p.num_data for e, p in zip(evidence, parts, strict=True)
         ]
-        shares = torch.tensor(sizes, dtype=torch.double) / sum(sizes)
-
-        def mean(values: list[Tensor]) -> Tensor:
-            return torch.tensordot(shares.to(values[0]), torch.stack(values), 1)
-
         return replace(
             parts[0],
-            reconstruction=by_key([part.reconstruction for part in parts], mean),
-            kl=by_key([part.kl for part in parts], mean),
-            kl_weight=by_key([part.kl_weight for part in parts], mean),
             num_data=sum(sizes),
-            regularizers=by_key([part.regularizers for part in parts], mean),
+            **_means(parts, torch.tensor(sizes, dtype=torch.double)),
             _source=Evidence.join(evidence),
         )
 
@@ -257,7 +259,9 @@ class CorExTerms:
             f" num_data={self.num_data:g}"
         ]
         for name, value in self.reconstruction.items():
-            lines.append(f"  reconstruction[{name!r}]: {_summary(value, 'dimension')}")
+            scale = _range(self.reconstruction_weight[name])
+            scale = "" if scale == "1" else f", weight {scale}"
+            lines.append(f"  reconstruction[{name!r}]: {_summary(value, 'dimension')}{scale}")
         for name, value in self.kl.items():
             weights = _range(self.kl_weight[name])
             lines.append(f"  kl[{name!r}]: {_summary(value, 'latent')}, weight {weights}")
@@ -265,6 +269,31 @@ class CorExTerms:
             weights = _range(self.regularizer_weight[name])
             lines.append(f"  regularizers[{name!r}]: {_summary(value, 'latent')}, weight {weights}")
         return "\n".join(lines) + ")"
+
+
+def _means(parts: Sequence[CorExTerms], sizes: Tensor) -> dict[str, dict[str, Tensor]]:
+    """The fields of the mean over batches, and the weights with which its products are means."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for kind, of_weights in _WEIGHTS.items():
+        found[kind], found[of_weights] = {}, {}
+        for name in getattr(parts[0], kind):
+            values = torch.stack([getattr(part, kind)[name] for part in parts])
+            given = [torch.as_tensor(getattr(part, of_weights)[name]) for part in parts]
+            weights = torch.stack(given).to(values)
+            weights = weights.reshape(weights.shape + (1,) * (values.dim() - weights.dim()))
+            shares = (sizes / sizes.sum()).to(values)
+            value = torch.tensordot(shares, values, 1)
+            weight = ratio(torch.tensordot(shares, times(values, weights), 1), value)
+            same = (weights == weights[0]).all(0)
+            found[kind][name], found[of_weights][name] = value, weights[0].where(same, weight)
+    return found
+
+
+_WEIGHTS = {
+    "reconstruction": "reconstruction_weight",
+    "kl": "kl_weight",
+    "regularizers": "regularizer_weight",
+}
 
 
 def _total(values: Mapping[str, Tensor]) -> Tensor | float:

@@ -53,7 +53,6 @@ REFUSED = {
         normal_model(READINGS, lambda z: dist.Normal(z, 1.0).mask(READINGS > -1)),
         "is masked",
     ),
-    "scaled": (normal_model(READINGS, scale=0.5), "is scaled, by poutine.scale"),
     "a density on counts": (
         normal_model(READINGS.round()),
         "entropies of site 'x' are not known.*use a discrete likelihood",
@@ -80,6 +79,16 @@ def test_improper_likelihoods_are_refused(name):
     for read in ("entropy", "relevance", "tc_bound", "informativeness", "layers"):
         with pytest.raises(ValueError, match=message):
             getattr(terms, read)
+
+
+@pytest.mark.parametrize("scale", [0.5, torch.linspace(0.5, 3.0, 60)[:, None]])
+def test_the_scale_of_a_likelihood_is_no_part_of_the_bound(scale):
+    terms = batch_terms(*normal_model(READINGS, scale=scale))
+    free = batch_terms(*normal_model(READINGS))
+    assert terms.tc_bound == pytest.approx(free.tc_bound, rel=1e-10)
+    assert terms.objective != pytest.approx(free.objective, rel=1e-3)
+    for key, term in free.evidence.per_datum.items():
+        torch.testing.assert_close(terms.evidence.per_datum[key], term)
 
 
 def test_a_likelihood_that_does_not_factorise_is_refused():
