@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
 from copy import copy
 from dataclasses import fields, is_dataclass
 from functools import cached_property
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from pyro_corex.objective.closed_form import Program, guide_parents
 
@@ -123,6 +125,40 @@ def tensors(value: Any) -> list[Tensor]:
 
     map_tensors(note, value)
     return found
+
+
+class Note(TorchFunctionMode):
+    """Notes the tensors that operations are given and that none has made, but for some."""
+
+    def __init__(self, ignore: Iterable[Any]) -> None:
+        super().__init__()
+        self.found: list[Tensor] = []
+        self._known = WeakIdKeyDictionary(dict.fromkeys(tensors([*ignore])))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in tensors((args, kwargs or {})):
+            if tensor not in self._known:
+                self._known[tensor] = None
+                self.found.append(tensor)
+        result = func(*args, **(kwargs or {}))
+        for tensor in tensors(result):
+            self._known[tensor] = None
+        return result
+
+
+class Swap(TorchFunctionMode):
+    """Puts other tensors in the place of some, wherever an operation is given them."""
+
+    def __init__(self, new: Mapping[int, Tensor]) -> None:
+        super().__init__()
+        self._new = new
+
+    def within(self, value: Any) -> Any:
+        """The same in tuples, lists, mappings and dataclasses."""
+        return map_tensors(lambda x: self._new.get(id(x), x), value)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*self.within(args), **self.within(kwargs or {}))
 
 
 def _bytes(column: Tensor) -> bytes:

@@ -15,6 +15,7 @@ good as a parameter.)
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_corex.objective import sites
-from pyro_corex.objective.arguments import Argument, Programs, map_tensors
+from pyro_corex.objective.arguments import Argument, Note, Programs, Swap, tensors
 from pyro_corex.objective.axes import is_deterministic, is_factor
 from pyro_corex.objective.closed_form import Runs, unseen
 from pyro_corex.objective.sites import Site
@@ -33,10 +34,10 @@ from pyro_corex.objective.term import Term, layout
 Sites = dict[str, Site]
 
 _CONDITIONAL = (
-    "The model is conditional on {of}: its densities depend on more of that than is observed. The "
-    "terms would bound TC(x) + I(x : {of}), which is more than TC(x). Make it an observed site, "
-    "pyro.sample(..., obs=...), for a bound on the total correlation of all that is observed; or "
-    "evaluate the data of each of its values on their own, for bounds on TC(x) given that value."
+    "The model is conditional on y = {of}: its densities depend on more of that than is observed. "
+    "The terms would bound TC(x) + I(x : y), which is more than TC(x). Make y an observed site, "
+    "pyro.sample(..., obs=y), for a bound on the total correlation of all that is observed; or "
+    "evaluate the data of each value of y on their own, for bounds on TC(x) given that value."
 )
 _OWN = (
     "The decoder sees {of} itself, so the terms bound TC(x), but not what the latents explain: "
@@ -53,6 +54,7 @@ _COMPUTED = (
     "What the model observes is computed from the latents, so it is no datum and has no entropy of "
     "its own. Observe the data themselves, and let the distribution depend on the latents."
 )
+_HELD = "a tensor of shape {} that the program holds"
 _FEW = 64  # columns at most of which every single one is moved
 
 
@@ -101,7 +103,12 @@ class _Look:
         self._programs, self._args = programs, (programs.args, programs.kwargs)
         self._drawn = Runs(programs.model, programs.guide, *self._args).guide()
         self._terms = {term.site: term for term in terms if term.kind == "reconstruction"}
-        self._base = self._run(self._args)
+        drawn = [site.get("value") for site in self._drawn.nodes.values()]
+        note = Note(ignore=tensors((self._args, drawn)))
+        with note:
+            self._base = self._run()
+        self._held = note.found
+        """What the program works with, and is not given: tensors of a module, a closure."""
         self._density = self._densities(self._base)
         self._observed = self._values(self._base)
         self._site = [name for name in self._terms for _ in self._observed[name].T]
@@ -110,17 +117,20 @@ class _Look:
 
     def sight(self, rows: Collection[int], reference: Sequence[Tensor]) -> Sight:
         """What is found, argument by argument."""
-        of, again = "", self._run(self._args)
+        of, again = "", self._run()
         if self._differ(again) or self._moved(again).any():
             return Sight()  # without a reason
-        if self._moved(self._run(self._args, drawn=self._redrawn())).any():
+        if self._moved(self._run(drawn=self._redrawn())).any():
             return Sight(_COMPUTED)
         if self._differ(self._with(self._every())):
             of = " and ".join(map(repr, self._terms))
-        for place, (name, leaf) in enumerate(self._programs.leaves()):
+        given = [*self._programs.leaves()]
+        held = [(_HELD.format(tuple(leaf.shape)), leaf) for leaf in self._held]
+        for place, (name, leaf) in enumerate([*given, *held]):
             argument = Argument(leaf, rows, reference[place] if place < len(reference) else None)
             try:
                 seen = argument.by_datum and self._differ(self._replaced(argument, argument.all))
+                seen = seen and (place < len(given) or self._is_by_datum(argument, rows))
                 if seen and self._more_than_observed(argument):
                     return Sight(_CONDITIONAL.format(of=name))
             except Exception:  # a program need not take its data in another order
@@ -133,6 +143,20 @@ class _Look:
         )
 
     # ------------------------------------------------------------------ what of an argument
+
+    def _is_by_datum(self, argument: Argument, rows: Collection[int]) -> bool:
+        """Whether the densities of no datum depend on both halves of a tensor's rows.
+
+        As those of all data do, where the rows are of a weight.
+        """
+        count = len(argument.columns)
+        half = (torch.arange(count)[:, None] < count // 2).to(self._every())
+        changed = []
+        for kept in (half, ~half):
+            new = self._densities(self._replaced(argument, argument.all, kept))
+            where = {name: ~_close(old, new[name]) for name, old in self._density.items()}
+            changed.append({n: Argument(w, rows, None).columns.any(1) for n, w in where.items()})
+        return not any(bool((one & changed[1][name]).any()) for name, one in changed[0].items())
 
     def _more_than_observed(self, argument: Argument) -> bool:
         """Whether the densities depend on what an argument holds beside what is observed."""
@@ -262,17 +286,20 @@ class _Look:
 
     # ------------------------------------------------------------------ runs and what they give
 
-    def _run(self, args: Any, handler: Any = None, drawn: Any = None) -> Sites:
-        """The model's sites that have a density."""
-        runs = Runs(self._programs.model, self._programs.guide, *args)
-        return _sites(runs.model(drawn or self._drawn, handler))
+    def _run(
+        self, new: Mapping[int, Tensor] | None = None, handler: Any = None, drawn: Any = None
+    ) -> Sites:
+        """The model's sites that have a density, with others in place of some tensors."""
+        swap = Swap(new or {})
+        runs = Runs(self._programs.model, self._programs.guide, *swap.within(self._args))
+        with swap if new else nullcontext():
+            return _sites(runs.model(drawn or self._drawn, handler))
 
     def _replaced(self, argument: Argument, moved: Tensor, kept: Tensor | None = None) -> Sites:
         """The same where columns of an argument are moved, but for the elements that are kept."""
         columns = argument.moved(moved)
         columns = columns if kept is None else torch.where(kept, argument.columns, columns)
-        new = argument.with_columns(columns)
-        return self._run(map_tensors(lambda x: new if x is argument.leaf else x, self._args))
+        return self._run({id(argument.leaf): argument.with_columns(columns)})
 
     def _with(self, moved: Tensor) -> Sites:
         """The same where columns of what is observed are moved, wherever the model has it from."""
@@ -283,8 +310,7 @@ class _Look:
             for argument, link in self._links
         }
         split = moved.split([len(values.T) for values in self._observed.values()])
-        handler = _Move(self._terms, dict(zip(self._terms, split, strict=True)))
-        return self._run(map_tensors(lambda x: new.get(id(x), x), self._args), handler)
+        return self._run(new, _Move(self._terms, dict(zip(self._terms, split, strict=True))))
 
     def _redrawn(self) -> Any:
         """The guide's trace with other draws."""

@@ -342,7 +342,7 @@ def test_batches_of_several_things_reach_the_programs():
     assert found[0] == pytest.approx(whole, abs=0.5)  # other noise, as a loader draws
     assert elbo((x, 0 * y)).elbo < whole - 0.5  # the label is used
     for data in (*kinds.values(), *loaded):
-        with pytest.raises(ValueError, match="The model is conditional on 'y'"):
+        with pytest.raises(ValueError, match="The model is conditional on y = 'y'"):
             pc.tc_bound(programs, data, batch_size=100)
 
 
@@ -352,7 +352,7 @@ def test_data_that_are_sorted_by_their_label():
     x = readings(300, D, 0.7) + 3 * y[:, None]
     programs = conditional(x, y)
     for data in ((x, y), (x[100:], y[100:]), list(zip(x.split(100), y.split(100), strict=True))):
-        with pytest.raises(ValueError, match="The model is conditional on 'y'"):
+        with pytest.raises(ValueError, match="The model is conditional on y = 'y'"):
             pc.tc_bound(programs, data, batch_size=100)
     assert pc.tc_bound(programs, (x[:100], y[:100]), batch_size=40).num_data == 100
 

@@ -130,7 +130,7 @@ def test_every_form_of_labelled_data_gives_the_same(form, x, y, tmp_path):
     torch.testing.assert_close(torch.as_tensor(exported["observed_data"]["x"].values), x)
     elbo = pc.CorExELBO(100).terms(module.model, module.guide, x, y).elbo
     assert exported.attrs["elbo"] == pytest.approx(elbo, rel=1e-4, abs=0.5)
-    assert "conditional on 'y'" in exported.attrs["tc_bound_problem"]
+    assert "conditional on y = 'y'" in exported.attrs["tc_bound_problem"]
     page = pc.report(module, data, tmp_path / "page.html").read_text()
     assert f"on {N} data of {D} dimensions" in page
     assert "<h2>Traversals</h2>" in page

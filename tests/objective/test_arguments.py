@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pyro_corex.objective.arguments import Argument, map_tensors, tensors
+from pyro_corex.objective.arguments import Argument, Note, Swap, map_tensors, tensors
 
 X = torch.arange(12.0).reshape(4, 3)
 
@@ -70,3 +70,27 @@ def test_tensors_are_mapped_wherever_they_are():
     for each in tensors(given):
         assert each is X
     assert len(tensors(given)) == 4
+
+
+HELD = torch.arange(4.0)
+
+
+def test_tensors_that_operations_are_given_and_none_has_made():
+    with Note(ignore=[X]) as note:
+        y = X + HELD[:, None]
+        y = torch.cat([y, torch.ones(4, 1), y.new_zeros(4, 1)], 1)
+        y[:, 0] = HELD
+        torch.stack((y, y)).sum(0).max(1)
+    assert len(note.found) == 1
+    assert note.found[0] is HELD
+
+
+def test_tensors_are_swapped_wherever_they_are_used():
+    swap = Swap({id(HELD): HELD + 1})
+    with swap:
+        y = X + HELD[:, None]
+        z = torch.stack((HELD, HELD))
+    assert torch.equal(y, X + torch.arange(1.0, 5.0)[:, None])
+    assert torch.equal(z, torch.arange(1.0, 5.0).expand(2, 4))
+    assert torch.equal(swap.within({"a": HELD})["a"], HELD + 1)
+    assert torch.equal(HELD, torch.arange(4.0))

@@ -20,7 +20,7 @@ GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(N, D, generator=GENERATOR)
 Y = torch.randint(3, (N,), generator=GENERATOR)
 EXPLAINED = ("relevance", "informativeness", "layers")
-CONDITIONAL = "The model is conditional on "
+CONDITIONAL = "The model is conditional on y = "
 OWN = "The decoder sees "
 NO_ORDER = "The model sees "
 
@@ -91,6 +91,9 @@ GREY = torch.rand(N, D, generator=GENERATOR)
 GENES = torch.rand(D, generator=GENERATOR)
 
 
+WIDE = torch.randn(N, N, generator=GENERATOR)
+
+
 def bernoulli(mean):
     return dist.Bernoulli(logits=mean)
 
@@ -131,6 +134,17 @@ CASES = {
             program(lambda x, y: 0.0, read=lambda x, y: x + label(y))[1],
         ),
         (X, Y),
+    ),
+    "data that a closure holds": ("latents alone", program(lambda: 0.0, read=lambda: X), ()),
+    "weights of as many rows as data": (
+        "latents alone",
+        program(lambda x: (WIDE.new_ones(1, N) @ WIDE @ WIDE[:, :D]) / N),
+        (X,),
+    ),
+    "biases of as many columns as data": (
+        "latents alone",
+        program(lambda x: pyro.param("bias", torch.randn(N, dtype=x.dtype))),
+        (WIDE,),
     ),
     # conditional
     "a covariate": ("conditional", program(lambda x, y: label(y)), (X, Y)),
@@ -175,7 +189,24 @@ CASES = {
         program(lambda i: label(Y[i]), read=lambda i: X[i]),
         (torch.arange(N),),
     ),
+    "a covariate in a closure": ("conditional", program(lambda x: label(Y)), (X,)),
+    "data and a covariate in a closure": (
+        "conditional",
+        program(lambda: label(Y), read=lambda: X),
+        (),
+    ),
+    "a parameter for each datum": (
+        "conditional",
+        program(lambda x: pyro.param("offset", torch.randn(N, 1))),
+        (X,),
+    ),
     # x itself
+    "data in a closure": ("own", program(lambda: before(X), read=lambda: X), ()),
+    "bits of data in a closure": (
+        "own",
+        program(lambda: before((GREY > 0.5) * 1.0), read=lambda: (GREY > 0.5) * 1.0, fn=bernoulli),
+        (),
+    ),
     "an autoregressive decoder": ("own", program(lambda x: before(x)), (X,)),
     "a copy of the data": ("own", program(lambda x, given: before(given)), (X, X.clone())),
     "standardised data": (
@@ -217,9 +248,36 @@ def test_what_the_model_sees(name):
     assert sees(terms_of(programs, *args)) == want
 
 
+def test_what_a_module_holds():
+    """Labels are seen, buffers and weights are not, where they have as many rows as the data."""
+
+    class Module(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(1, N), nn.BatchNorm1d(N), nn.Linear(N, D)).eval()
+            self.register_buffer("scale", torch.rand(N))
+            self.y = None
+
+        def model(self, x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+                mean = self.net(z[:, None].double()) + (self.scale * self.scale).mean()
+                if self.y is not None:
+                    mean = mean + label(self.y)
+                pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+    module, guide = Module().double(), program(lambda x: 0.0)[1]
+    assert sees(terms_of((module.model, guide), X)) == "latents alone"
+    module.y = Y
+    with pytest.raises(
+        ValueError, match=r"on y = a tensor of shape \(60,\) that the program holds"
+    ):
+        _ = terms_of((module.model, guide), X).tc_bound
+
+
 def test_keyword_arguments_are_named():
     programs = program(lambda x, *, group: label(group), read=lambda x, *, group: x)
-    with pytest.raises(ValueError, match=r"conditional on 'group'.*TC\(x\) \+ I\(x : 'group'\)"):
+    with pytest.raises(ValueError, match=r"conditional on y = 'group'.*TC\(x\) \+ I\(x : y\)"):
         _ = terms_of(programs, X, group=Y).tc_bound
 
 
