@@ -72,7 +72,7 @@ def problem_of(name: str, site: Observed, term: Term) -> str:
         return (
             f"The likelihood of site {name!r}, {site.likelihood}, does not factorise over its "
             "input dimensions, as Eq. 10 needs. Declare independent dimensions with "
-            ".to_event() or a plate."
+            ".to_event() or a plate, and observe a one-hot label by its index, with Categorical."
         )
     if not term.data_dims:
         return (
