@@ -32,7 +32,8 @@ class TCBound(Estimate[float]):
     """A lower bound on TC(x), in nats, and what it is made of; see :func:`tc_bound`."""
 
     terms: CorExTerms
-    """The terms of all data; ``terms.relevance`` has :math:`I(x_i : z)` by input dimension."""
+    """The terms of all data; ``terms.relevance`` has :math:`I(x_i : z)` by input dimension, where
+    the decoder is given the latents alone."""
 
     num_data: int
     """How many data it was evaluated on."""
@@ -118,8 +119,10 @@ def tc_bound(
     :param data_plates: see :class:`~pyro_corex.CorExELBO`.
     :param seed: of the draws and of ``transform``; torch's random state is put back afterwards.
     :raises ValueError: where the likelihood is not a proper one of the data (Bernoulli on grey
-        values, a density on discrete data, a masked or scaled site, one that does not factorise),
-        saying how to mend it; and for data that are fewer than two.
+        values, a density on discrete data, a masked site, one that does not factorise); where the
+        model is conditional on a covariate, which would be counted as TC(x), or the programs are
+        not normalised (``pyro.factor``, points of a continuous latent, masks, ...); saying how to
+        mend it; and for data that are fewer than two.
     :raises TypeError: for a module without ``.model`` and ``.guide``, and for programs that do not
         take what a batch holds, saying how to select.
 

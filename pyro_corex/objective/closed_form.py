@@ -141,13 +141,17 @@ def guide_parents(
 @contextmanager
 def unseen() -> Iterator[None]:
     """Programs run without a trace in gradients, handlers or the random state."""
-    with (
-        torch.random.fork_rng(),
-        torch.no_grad(),
-        pyro.validation_enabled(False),
-        poutine.block(),
-    ):
-        yield
+    state = pyro.util.get_rng_state()  # of Python and NumPy, too
+    try:
+        with (
+            torch.random.fork_rng(),
+            torch.no_grad(),
+            pyro.validation_enabled(False),
+            poutine.block(),
+        ):
+            yield
+    finally:
+        pyro.util.set_rng_state(state)
 
 
 class Runs:
@@ -158,13 +162,13 @@ class Runs:
 
     def guide(self, handler: Any = None) -> Any:
         """A trace of the guide."""
-        torch.manual_seed(0)  # of every device; the caller has forked them
+        pyro.set_rng_seed(0)  # of every device, and of Python and NumPy; all are put back
         program = handler(self._guide) if handler else self._guide
         return poutine.trace(program).get_trace(*self._args, **self._kwargs)
 
     def model(self, values: Any, handler: Any = None) -> Any:
         """A trace of the model with the draws of a trace of the guide."""
-        torch.manual_seed(0)  # of every device; the caller has forked them
+        pyro.set_rng_seed(0)
         program = poutine.replay(self._model, values)
         program = handler(program) if handler else program
         return poutine.trace(program).get_trace(*self._args, **self._kwargs)

@@ -80,8 +80,8 @@ def sight(
 ) -> Sight:
     """What the model's densities depend on beside the latents.
 
-    Programs of which nothing can be said, such as ones with random numbers from elsewhere, get
-    the benefit of the doubt.
+    Programs of which nothing can be said, such as ones that are not the same when they are run
+    again, get the benefit of the doubt.
 
     :param terms: of these traces, for the places of the data.
     :param rows: the numbers of rows that an argument may have which holds something of each

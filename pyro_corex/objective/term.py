@@ -166,8 +166,10 @@ class Term:
 
 def times(value: Tensor, weight: Tensor | float) -> Tensor:
     """A weighted value; a weight of 0 takes an infinity away, too."""
-    product, off = value * weight, weight == 0
-    return product if off is False else product.masked_fill(value.isinf() & off, 0.0)
+    product = value * weight
+    if not isinstance(weight, Tensor) and weight != 0:
+        return product
+    return product.masked_fill(value.isinf() & torch.as_tensor(weight == 0).to(value.device), 0.0)
 
 
 def layout(value: Tensor, event_dims: int, term: Term) -> Tensor:

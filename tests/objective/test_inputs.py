@@ -1,6 +1,7 @@
 """What the model's densities depend on beside the latents, and what is then refused."""
 
 import gc
+import itertools
 import math
 import weakref
 from collections import namedtuple
@@ -87,6 +88,7 @@ def label(y):
 Pair = namedtuple("Pair", ["x", "y"])
 SimpleBatch = make_dataclass("SimpleBatch", ["x", "y"])
 PACKED = torch.cat([X, Y[:, None].float()], 1)
+COUNT = itertools.count()
 GREY = torch.rand(N, D, generator=GENERATOR)
 GENES = torch.rand(D, generator=GENERATOR)
 
@@ -146,7 +148,19 @@ CASES = {
         program(lambda x: pyro.param("bias", torch.randn(N, dtype=x.dtype))),
         (WIDE,),
     ),
+    "what differs from run to run": (
+        "latents alone",
+        program(lambda x, y: label(y) + next(COUNT)),
+        (X, Y),
+    ),
     # conditional
+    "a covariate and numpy's random numbers": (
+        "conditional",
+        program(
+            lambda x, y: label(y), read=lambda x, y: x + torch.from_numpy(np.random.randn(N, D))
+        ),
+        (X.double(), Y),
+    ),
     "a covariate": ("conditional", program(lambda x, y: label(y)), (X, Y)),
     "data that come second": (
         "conditional",
@@ -416,9 +430,10 @@ def test_nothing_is_run_before_somebody_asks():
     terms = terms_of(programs, X)
     _ = terms.entropy, terms.elbo, repr(terms), terms.evidence.draws
     assert len(calls) == 1
-    state = torch.get_rng_state()
+    state, of_numpy = torch.get_rng_state(), np.random.get_state()[1].tolist()
     _ = terms.tc_bound
     assert torch.equal(torch.get_rng_state(), state)
+    assert np.random.get_state()[1].tolist() == of_numpy
     asked = len(calls)
     assert asked <= 6
     _ = terms.informativeness, terms.relevance
