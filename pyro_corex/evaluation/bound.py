@@ -9,7 +9,7 @@ from typing import Any
 
 import pyro
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pyro_corex.batches import (
     Batch,
@@ -24,6 +24,7 @@ from pyro_corex.batches import (
 from pyro_corex.information import Estimate
 from pyro_corex.information.entropy import mean_with_entropies
 from pyro_corex.objective import CorExELBO, CorExTerms
+from pyro_corex.objective.evidence import Evidence
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,7 +32,8 @@ class TCBound(Estimate[float]):
     """A lower bound on TC(x), in nats, and what it is made of; see :func:`tc_bound`."""
 
     terms: CorExTerms
-    """The terms of all data; ``terms.relevance`` has :math:`I(x_i : z)` by input dimension."""
+    """The terms of all data; ``terms.relevance`` has :math:`I(x_i : z)` by input dimension, where
+    the decoder is given the latents alone."""
 
     num_data: int
     """How many data it was evaluated on."""
@@ -52,7 +54,25 @@ class TCBound(Estimate[float]):
         ]
         if len(self.layers) > 1:
             lines.append("  layers: " + ", ".join(map(repr, self.layers)))
-        return "\n".join(lines) + ")"
+        return "\n".join([*lines, *(f"  {remark}" for remark in self._remarks())]) + ")"
+
+    def _remarks(self) -> list[str]:
+        """What the numbers do not say, as sentences."""
+        found = []
+        if sum(value.numel() for value in self.terms.entropy.values()) == 1:
+            found.append("one observed dimension: its TC is 0, and the bound says nothing")
+        elif self.estimate < 0:
+            found.append(
+                "a bound below 0 says nothing, as TC(x) is never negative: the program is worse "
+                "than independent columns, under-trained or overfitted"
+            )
+        if len(self.layers) > 1 and any(layer.estimate < 0 for layer in self.layers):
+            found.append("a layer below 0 does not pay for itself (Eq. 16)")
+        if self.terms.evidence.sight().own:
+            found.append(
+                "the decoder sees x itself: a bound on TC(x), not on what the latents explain"
+            )
+        return found
 
 
 def tc_bound(
@@ -99,8 +119,10 @@ def tc_bound(
     :param data_plates: see :class:`~pyro_corex.CorExELBO`.
     :param seed: of the draws and of ``transform``; torch's random state is put back afterwards.
     :raises ValueError: where the likelihood is not a proper one of the data (Bernoulli on grey
-        values, a density on discrete data, a masked or scaled site, one that does not factorise),
-        saying how to mend it; and for data that are fewer than two.
+        values, a density on discrete data, a masked site, one that does not factorise); where the
+        model is conditional on a covariate, which would be counted as TC(x), or the programs are
+        not normalised (``pyro.factor``, points of a continuous latent, masks, ...); saying how to
+        mend it; and for data that are fewer than two.
     :raises TypeError: for a module without ``.model`` and ``.guide``, and for programs that do not
         take what a batch holds, saying how to select.
 
@@ -155,9 +177,11 @@ def dataset_terms(
     check_count("batch_size", batch_size)
     elbo = CorExELBO(num_particles, data_plates=data_plates, strict_enumeration_warning=False)
     parts: list[CorExTerms] = []
+    news = _News()
     with evaluating(module, seed):
         for batch in batches_for(module, data, batch_size, transform):
             terms = elbo.terms(model, guide, *batch.args, **batch.kwargs)
+            news.look(batch, terms.evidence)
             if watch is not None:
                 watch(terms)
             parts.append(replace(terms, _source=terms.evidence.compact()))
@@ -196,12 +220,45 @@ def evaluating(module: Any, seed: int) -> Iterator[None]:
                 part.training = mode
 
 
+class _News:
+    """Looks at what the model's densities depend on, where a batch may show what others did not.
+
+    That is the first, and one in which something has other values that was the same for all data
+    before: the label, of data that are sorted by it.
+    """
+
+    def __init__(self) -> None:
+        self._first: list[Tensor] = []
+        self._moving: list[Tensor] = []
+
+    def look(self, batch: Batch, evidence: Evidence) -> None:
+        """Looks at the programs, if this batch is such a one."""
+        rows = [x.reshape(len(x), -1) if x.dim() else x.reshape(1, 1) for x in batch.tensors()]
+        new = not self._first
+        if new:
+            self._first = [x[0] for x in rows]
+            self._moving = [torch.zeros_like(x, dtype=torch.bool) for x in self._first]
+        for place, x in enumerate(rows[: len(self._first)]):
+            first, moving = self._first[place], self._moving[place]
+            if x.shape[1:] == first.shape and not _is_observed(x, evidence):
+                self._moving[place] = moving | (x != first).any(0)
+                new = new or not torch.equal(moving, self._moving[place])
+        evidence.sight(self._first, run=new)
+
+
+def _is_observed(x: Tensor, evidence: Evidence) -> bool:
+    """Whether an argument is what a site observes."""
+    values = [inputs.values for inputs in evidence.inputs.values()]
+    return any(x.shape == seen.shape and torch.equal(x.to(seen), seen) for seen in values)
+
+
 def _bound(terms: CorExTerms) -> TCBound:
     evidence = terms.evidence
     if evidence.size < 2:
         raise ValueError(f"A bound on TC(x) needs at least 2 data, but got {evidence.size}")
     _ = terms.entropy  # which names the site if its entropies are not known
-    parts = [evidence.whole(), *([] if evidence.no_layers else evidence.by_layer())]
+    apart = not evidence.no_layers and not evidence.sight().own
+    parts = [evidence.whole(), *(evidence.by_layer() if apart else [])]
     found = [mean_with_entropies(*part) for part in parts]
     whole, *layers = [Estimate(float(each.value), float(each.stderr)) for each in found]
     return TCBound(whole.value, whole.stderr, terms, evidence.size, tuple(layers))
@@ -217,9 +274,11 @@ def _refuse(terms: CorExTerms) -> None:
         raise ValueError(
             "The model observes nothing, so there is no TC(x) to bound. Give it a site with obs=..."
         )
+    if evidence.problem or evidence.sight().problem:
+        raise ValueError(evidence.problem or evidence.sight().problem)
     if not evidence.per_datum:
         raise ValueError(
             "The terms are not known for each datum, so the bound's error is not either: some "
-            "sites are outside of the data plate, summed out in the model, or enumerated one value "
-            "at a time. elbo.terms(model, guide, x).tc_bound needs no error."
+            "sites are summed out in the model, or enumerated one value at a time. "
+            "elbo.terms(model, guide, x).tc_bound needs no error."
         )

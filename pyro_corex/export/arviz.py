@@ -142,13 +142,13 @@ def _draw(
 def _variables(elbo: CorExELBO) -> dict[Key, Tensor]:
     """What one draw for each datum of a batch amounts to."""
     evidence = elbo.last_terms.evidence
-    terms = evidence.per_datum
-    if not terms:
+    terms, draws = evidence.per_datum, evidence.draws
+    if not terms or any(kind == "kl" and name not in draws for kind, name in terms):
         raise ValueError(
             "The terms are not known for each datum, which ArviZ needs: some sites are outside of "
             "the data plate, or summed out in the model"
         )
-    found: dict[Key, Tensor] = {("posterior", name): z for name, z in evidence.draws.items()}
+    found: dict[Key, Tensor] = {("posterior", name): z for name, z in draws.items()}
     for (kind, name), value in terms.items():
         if kind == "reconstruction":
             found["log_likelihood", name] = value
@@ -163,7 +163,9 @@ def _of_dimensions(terms: CorExTerms, *, proper: bool) -> dict[str, Variable]:
     """The terms of the bound, one value for each dimension of a site."""
     kinds = {"reconstruction": terms.reconstruction, "kl": terms.kl, "kl_weight": terms.kl_weight}
     if proper:
-        kinds |= {"entropy": terms.entropy, "relevance": terms.relevance}
+        kinds["entropy"] = terms.entropy
+    if proper and not terms.evidence.sight().own:
+        kinds["relevance"] = terms.relevance
     return {
         f"{kind}_{name}": ((f"{name}_dim",), value.flatten().cpu().numpy())
         for kind, values in kinds.items()

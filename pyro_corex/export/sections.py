@@ -67,8 +67,11 @@ def _error(each: Tensor | None) -> float | None:
 
 
 def relevance(found: Evaluated, view: View) -> Iterator[dict[str, Any]]:
-    """How well the latents tell each input dimension: for each observed site, bars or a map."""
-    if found.bound is None:
+    """How well the latents tell each input dimension: for each observed site, bars or a map.
+
+    Nothing where the decoder sees x itself, and tells more than they do.
+    """
+    if found.bound is None or found.terms.evidence.sight().own:
         return
     shown, _ = found.shown
     for site, value in found.terms.relevance.items():

@@ -10,7 +10,7 @@ from the programs, once for each set of sites.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -108,8 +108,8 @@ def violations(
     trusted: all of ``names`` are returned.
     """
     try:
-        with _unseen():
-            runs = _Runs(model, guide, args, kwargs)
+        with unseen():
+            runs = Runs(model, guide, args, kwargs)
             with _NoReading():
                 above_in_guide = _parents(runs.guide(_Track()).nodes)
                 above_in_model = _parents(runs.model(runs.guide(), _Track()).nodes)
@@ -120,7 +120,7 @@ def violations(
         name
         for name in names
         if any(
-            name in _ancestors(parent, above_in_guide)
+            name in ancestors(parent, above_in_guide)
             for parent in above_in_model.get(name, ())
             if parent != name
         )
@@ -132,37 +132,43 @@ def guide_parents(
 ) -> dict[str, frozenset[str]] | None:
     """Guide site -> the sites that it is drawn from; ``None`` if that cannot be followed."""
     try:
-        with _unseen(), _NoReading():
-            return _parents(_Runs(None, guide, args, kwargs).guide(_Track()).nodes)
+        with unseen(), _NoReading():
+            return _parents(Runs(None, guide, args, kwargs).guide(_Track()).nodes)
     except Exception:  # any operation may lack support for tracked tensors; say so
         return None
 
 
 @contextmanager
-def _unseen() -> Iterator[None]:
+def unseen() -> Iterator[None]:
     """Programs run without a trace in gradients, handlers or the random state."""
-    with (
-        torch.random.fork_rng(),
-        torch.no_grad(),
-        pyro.validation_enabled(False),
-        poutine.block(),
-    ):
-        yield
+    state = pyro.util.get_rng_state()  # of Python and NumPy, too
+    try:
+        with (
+            torch.random.fork_rng(),
+            torch.no_grad(),
+            pyro.validation_enabled(False),
+            poutine.block(),
+        ):
+            yield
+    finally:
+        pyro.util.set_rng_state(state)
 
 
-class _Runs:
+class Runs:
     """Runs of the two programs that all draw the same random numbers."""
 
     def __init__(self, model: Any, guide: Any, args: Any, kwargs: Any) -> None:
         self._model, self._guide, self._args, self._kwargs = model, guide, args, kwargs
 
     def guide(self, handler: Any = None) -> Any:
-        torch.manual_seed(0)  # of every device; the caller has forked them
+        """A trace of the guide."""
+        pyro.set_rng_seed(0)  # of every device, and of Python and NumPy; all are put back
         program = handler(self._guide) if handler else self._guide
         return poutine.trace(program).get_trace(*self._args, **self._kwargs)
 
     def model(self, values: Any, handler: Any = None) -> Any:
-        torch.manual_seed(0)  # of every device; the caller has forked them
+        """A trace of the model with the draws of a trace of the guide."""
+        pyro.set_rng_seed(0)
         program = poutine.replay(self._model, values)
         program = handler(program) if handler else program
         return poutine.trace(program).get_trace(*self._args, **self._kwargs)
@@ -225,7 +231,8 @@ def _parents(nodes: dict[str, Site]) -> dict[str, frozenset[str]]:
     return parents
 
 
-def _ancestors(name: str, parents: dict[str, frozenset[str]]) -> set[str]:
+def ancestors(name: str, parents: Mapping[str, Collection[str]]) -> set[str]:
+    """The parents of a site, theirs, and so on."""
     found: set[str] = set()
     stack = [name]
     while stack:

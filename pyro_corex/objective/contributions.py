@@ -6,18 +6,19 @@ made here, and :class:`~pyro_corex.CorExTerms` reports the very same ones.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyro_corex.objective import sites
+from pyro_corex.objective.arguments import Programs
+from pyro_corex.objective.axes import Axes
 from pyro_corex.objective.closed_form import check_same_scale
-from pyro_corex.objective.enumeration import Expectation, marginalise
+from pyro_corex.objective.enumeration import Expectation, Marginal, marginalise
 from pyro_corex.objective.evidence import Recorded
-from pyro_corex.objective.sites import PARTICLE_PLATE, Factored, Site
+from pyro_corex.objective.sites import Factored, Site
 from pyro_corex.objective.term import Axis, Kind, Term
 
 Key = tuple[Kind, str]
@@ -27,7 +28,7 @@ class Sum(NamedTuple):
     """The terms of one site, summed over data and particles: one value a dimension."""
 
     value: Tensor
-    """What is reported: without KL weights."""
+    """What is reported: without weights."""
     weighted: Tensor
     """What is trained."""
     weight: Tensor | float | None
@@ -40,16 +41,23 @@ class Sum(NamedTuple):
         else:
             value = self.value.sum() + other.value.sum()
             weighted = self.weighted.sum() + other.weighted.sum()
+            if isinstance(self.weight, Tensor) and self.weight.dim():
+                return Sum(value, weighted, None)
         return Sum(value, weighted, self.weight)
 
-    def kl_weight(self) -> Tensor:
+    def weights(self) -> Tensor:
         """The weights in the shape of ``value``, such that the products add up."""
         if self.weight is None:
-            ratio = self.weighted / self.value
-            return torch.where(self.value == 0, torch.ones_like(ratio), ratio)
+            return ratio(self.weighted, self.value)
         if isinstance(self.weight, Tensor):
-            return self.weight.detach().expand(self.value.shape)
+            return self.weight.detach().to(self.value).expand(self.value.shape)
         return torch.full_like(self.value, self.weight)
+
+
+def ratio(weighted: Tensor, value: Tensor) -> Tensor:
+    """The weight that lies between two sums, 1 where it cannot be told."""
+    found = weighted / value
+    return found.where(found.isfinite() & (value != 0), torch.ones_like(found))
 
 
 class Contributions:
@@ -58,6 +66,7 @@ class Contributions:
     :param model: the sites of the model's trace; ``guide`` those of the guide's.
     :param cleared: the sites whose KL may be taken in closed form.
     :param data_plates: the plates that index data, or ``None`` to find them from the traces.
+    :param programs: the model and the guide, with what they were called with.
     """
 
     def __init__(
@@ -70,6 +79,7 @@ class Contributions:
         cleared: Collection[str],
         max_plate_nesting: float,
         data_plates: Collection[str] | None,
+        programs: Programs,
     ) -> None:
         self.model, self.guide = model, guide
         self.cleared = cleared
@@ -85,13 +95,16 @@ class Contributions:
         """0, with the gradients of what regularizers train for themselves."""
         self.sequential = any("_enum_total" in site["infer"] for site in guide.values())
         """Whether the trace is one of several for a particle, which share tensors."""
-        self.axes = {
-            (role, name): self._site_axes(site)
-            for role, nodes in (("model", model), ("guide", guide))
-            for name, site in nodes.items()
-        }
-        self.data_axes = self._find_data_axes(data_plates)
-        self.num_data, self.particles = self._count()
+        found = Axes(
+            model,
+            guide,
+            max_plate_nesting=max_plate_nesting,
+            told=data_plates,
+            first=programs.first,
+        )
+        self.axes, self.data_axes, self.guess = found.of, found.data, found.guess
+        self.num_data, self.particles = found.num_data, found.particles
+        self.deterministic = found.deterministic
         absorbed = self._fill(model_trace, guide_trace)
         self.sums = self._sums()
         self.recorded = Recorded(
@@ -101,6 +114,8 @@ class Contributions:
             cleared=cleared,
             absorbed=absorbed,
             partial=self.sequential,
+            axes=found,
+            programs=programs,
         )
 
     def objective(self) -> Tensor | float:
@@ -145,10 +160,11 @@ class Contributions:
         if summed_out or weighted:
             log_q = {name: sampled[name] for name in weighted}
             expectation = Expectation(model_trace, guide_trace, log_q, self.max_plate_nesting)
+        labels: dict[str, str] = {}
         if summed_out and expectation is not None:
-            absorbed, self.terms = marginalise(
-                model_trace, guide_trace, self.model, self.guide, expectation
-            )
+            found = marginalise(model_trace, guide_trace, self.model, self.guide, expectation)
+            absorbed = {name for marginal in found for name in marginal.sites}
+            labels = self._marginals(found)
 
         def add(kind: Kind, name: str, role: str, found: Factored, sign: float = 1.0) -> None:
             site = (self.model if role == "model" else self.guide)[name]
@@ -161,8 +177,10 @@ class Contributions:
             q = self.guide.get(name)
             if name in absorbed:
                 if q is not None:
-                    add("kl", name, "guide", sampled[name])
-            elif _is_deterministic(site):
+                    self._check_absorbed(name, site, q)
+                    add("kl", name, "guide", (sites.total(sampled[name]), 0))
+                    self._move(self.terms[-1], labels[name])
+            elif ("model", name) in self.deterministic:
                 continue
             elif site["is_observed"]:
                 add("reconstruction", name, "model", sites.log_prob_at(name, site))
@@ -172,12 +190,54 @@ class Contributions:
                 check_same_scale(name, site, q)
                 for sign, share in self._kl(name, q, site, sampled, expectation):
                     add("kl", name, "guide", share, sign)
-        for name, site in self.guide.items():
-            if name not in self.model and not _is_deterministic(site):  # an auxiliary site
+        for name in self.guide:
+            if name not in self.model and ("guide", name) not in self.deterministic:  # auxiliary
                 add("kl", name, "guide", sampled[name])
         if expectation is not None:
             self.baseline = expectation.baselines()
         return absorbed
+
+    def _marginals(self, found: Sequence[Marginal]) -> dict[str, str]:
+        """Adds what is left of a sum over sites; returns the label of each of the guide's sites.
+
+        One term that several sites have together has the axes that all of them have.
+        """
+        for each in found:
+            alike = [m.axes.keys() for m in found if (m.kind, m.label) == (each.kind, each.label)]
+            shared = set.intersection(*map(set, alike))
+            if len(each.drawn) > 1:
+                shared &= set(self.data_axes)
+            subsampling = sites.plate_scale(self.model[each.sites[0]])
+            self.terms.append(
+                Term(
+                    each.kind,
+                    each.label,
+                    each.value,
+                    0,
+                    {axis: dim for axis, dim in each.axes.items() if axis in shared},
+                    self.data_axes,
+                    sign=each.sign,
+                    probability=each.probability,
+                    subsampling=subsampling,
+                    weight=each.scale / subsampling,
+                    particles=self.particles,
+                )
+            )
+        return {n: each.label for each in found if each.kind == "kl" for n in each.drawn}
+
+    def _move(self, term: Term, label: str) -> None:
+        """Lists a term under another name, with the axes of what stands there."""
+        known = next((t.axes for t in self.terms if (t.kind, t.site) == (term.kind, label)), {})
+        term.site, term.axes = label, {a: d for a, d in term.axes.items() if a in known}
+
+    @staticmethod
+    def _check_absorbed(name: str, site: Site, q: Site) -> None:
+        check_same_scale(name, site, q)
+        if getattr(q["fn"], "event_weight", None) is not None:
+            raise ValueError(
+                f"Site {name!r} has a weight for each latent, but depends on what the model sums "
+                "out, so that its KL is no sum over latents. Give one weight for the site."
+            )
 
     def _kl(
         self,
@@ -222,7 +282,7 @@ class Contributions:
         elif isinstance(mask, Tensor):
             mask = mask.reshape(mask.shape + (1,) * event_dims)
             value = torch.where(mask, value, value.new_zeros(()))
-        subsampling, scale = _plate_scale(site), site["scale"]
+        subsampling, scale = sites.plate_scale(site), site["scale"]
         if isinstance(scale, Tensor) or subsampling != 1.0:
             scale = scale / subsampling
         return Term(
@@ -246,75 +306,3 @@ class Contributions:
             key, own = (term.kind, term.site), Sum(*term.sums)
             found[key] = found[key].plus(own) if key in found else own
         return found
-
-    # ------------------------------------------------------------------ axes
-
-    def _site_axes(self, site: Site) -> dict[Axis, int]:
-        """The batch axes of a site that are neither enumeration's nor the particles'."""
-        axes: dict[Axis, int] = {}
-        particle_dim = None
-        for frame in site["cond_indep_stack"]:
-            if frame.name == PARTICLE_PLATE:
-                particle_dim = frame.dim
-            elif frame.vectorized:
-                axes[frame.name] = frame.dim
-        shape = getattr(site["fn"], "batch_shape", None) or sites.batch_shape(site)
-        if len(shape) <= len(axes) + (particle_dim is not None):
-            return axes
-        for dim in range(-int(min(len(shape), self.max_plate_nesting)), 0):
-            if shape[dim] > 1 and dim not in axes.values() and dim != particle_dim:
-                axes[dim] = dim
-        return axes
-
-    def _find_data_axes(self, told: Collection[str] | None) -> set[Axis]:
-        if told is not None:
-            known = {axis for axes in self.axes.values() for axis in axes}
-            missing = set(told) - known
-            if missing:
-                raise ValueError(
-                    f"data_plates names {sorted(missing)}, but the programs have the plates "
-                    f"{sorted(str(a) for a in known)}. Give the names of plates that index data."
-                )
-            return set(told)
-        observed: set[Axis] = set()
-        latent: set[Axis] = set()
-        for (role, name), axes in self.axes.items():
-            if _is_deterministic((self.model if role == "model" else self.guide)[name]):
-                continue
-            seen = name in self.model and self.model[name]["is_observed"]
-            (observed if seen else latent).update(axes)
-        return (observed & latent) or observed
-
-    def _count(self) -> tuple[float, int]:
-        """The number of data that the terms stand for, and that of vectorised particles."""
-        size: dict[Axis, float] = {}
-        particles = 1
-        for (role, name), axes in self.axes.items():
-            site = (self.model if role == "model" else self.guide)[name]
-            frames = {f.name: f for f in site["cond_indep_stack"]}
-            if PARTICLE_PLATE in frames:
-                particles = frames[PARTICLE_PLATE].size
-            for axis, dim in axes.items():
-                if axis not in self.data_axes:
-                    continue
-                frame = frames.get(axis)
-                full = frame.full_size if frame is not None else None
-                if full is None or full == -1:
-                    full = sites.batch_shape(site)[dim]
-                size[axis] = max(size.get(axis, 1), full)
-        return float(math.prod(size.values())), particles
-
-
-def _plate_scale(site: Site) -> float:
-    """The factor by which subsampled plates scale the site's log density."""
-    scale = 1.0
-    for frame in site["cond_indep_stack"]:
-        full = frame.full_size
-        if full is not None and frame.size not in (full, -1):
-            scale *= full / frame.size
-    return scale
-
-
-def _is_deterministic(site: Site) -> bool:
-    """Whether the site is a ``pyro.deterministic`` statement, whose log density is 0."""
-    return bool(site["infer"].get("_deterministic", False))

@@ -13,6 +13,7 @@ from pyro.infer import TraceEnum_ELBO
 from torch import Tensor, nn
 
 from pyro_corex.objective import sites
+from pyro_corex.objective.arguments import Programs
 from pyro_corex.objective.contributions import Contributions
 from pyro_corex.objective.dependence import TotalCorrelation
 from pyro_corex.objective.regularizers import Invariance, MutualInformation
@@ -81,7 +82,8 @@ class CorExELBO(Runner):
         for I(z:x) of discrete latents: guide site -> weight.
     :param invariance: shorthand for one more regularizer, an :class:`~pyro_corex.Invariance`.
     :param data_plates: the names of the plates that index data.  By default they are the plates
-        that observed and latent sites share.  The other plates of a site index its dimensions.
+        that observed and latent sites share; of two that each have latents of their own, the one
+        that the arguments run along.  The other plates of a site index its dimensions.
     :param strict_enumeration_warning: ``"auto"`` warns where nothing is enumerated though a
         discrete guide site could be; ``True`` wherever nothing is enumerated, as
         :class:`~pyro.infer.TraceEnum_ELBO` does; ``False`` never.
@@ -221,7 +223,10 @@ class CorExELBO(Runner):
                 cleared=pair.closed_forms.cleared(of_model, of_guide, args, kwargs),
                 max_plate_nesting=self.max_plate_nesting,
                 data_plates=self.data_plates,
+                programs=Programs(model, guide, args, kwargs),
             )
+            if found.guess:
+                pair.tell(found.guess)
             if self.regularizers:
                 step = Step(
                     found,

@@ -12,7 +12,8 @@ Nothing here looks at a value on the host, so a training step stays asynchronous
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from pyro_corex.objective import sites
 from pyro_corex.objective.sites import PARTICLE_PLATE, Site
-from pyro_corex.objective.term import Kind, Term
+from pyro_corex.objective.term import Axis, Kind, Term
 
 Ordinal = frozenset[str]
 DimToSymbol = Mapping[int, str]
@@ -48,6 +49,23 @@ class Factor(NamedTuple):
 def ordinal(site: Site, plate_to_symbol: Mapping[str, str]) -> Ordinal:
     """The symbols of the vectorised plates that a site is in."""
     return frozenset(plate_to_symbol[f.name] for f in site["cond_indep_stack"] if f.vectorized)
+
+
+class Marginal(NamedTuple):
+    """The logarithm of a sum over what the model enumerates."""
+
+    kind: Kind
+    label: str
+    """The sites whose term it is a part of."""
+    sites: list[str]
+    """Those that went in."""
+    drawn: list[str]
+    """Those of the label."""
+    value: Tensor
+    probability: Tensor | float
+    axes: dict[Axis, int]
+    scale: Tensor | float
+    sign: float
 
 
 class Expectation:
@@ -185,6 +203,32 @@ class Expectation:
         if any(factor.score for factor in self.factors):
             self._remember(term, site, where)
 
+    def unpacked(
+        self, packed_value: Any, where: Ordinal, of: Sequence[Site]
+    ) -> tuple[Tensor, Tensor | float, dict[Axis, int]]:
+        """A packed cost of some sites with its plates in their places, its weight, and its axes."""
+        dims = packed_value._pyro_dims
+        weight, weight_dims = self.weight(where, dims)
+        frames = {
+            self.plate_to_symbol[f.name]: f
+            for site in of
+            for f in site["cond_indep_stack"]
+            if f.vectorized and self.plate_to_symbol[f.name] in where
+        }
+        outermost = max([0, *(-f.dim for f in frames.values())])
+        others = sorted(set(dims) - set(frames))
+        out = others + [" "] * outermost
+        for symbol, frame in frames.items():
+            out[frame.dim] = symbol
+        value = _to_axes(packed_value, dims, "".join(out))
+        shape = [
+            frames[s].size if s in frames else n for s, n in zip(out, value.shape, strict=True)
+        ]
+        if isinstance(weight, Tensor):
+            weight = _to_axes(weight, weight_dims, "".join(out))
+        axes: dict[Axis, int] = {f.name: f.dim for f in frames.values() if f.name != PARTICLE_PLATE}
+        return value.expand(shape), weight, axes
+
     # ------------------------------------------------------------------ baselines
 
     @torch.no_grad()
@@ -249,13 +293,14 @@ def marginalise(
     model: Mapping[str, Site],
     guide: Mapping[str, Site],
     expectation: Expectation,
-) -> tuple[set[str], list[Term]]:
-    """Sums out the sites that are enumerated in the model.
+) -> list[Marginal]:
+    r"""Sums out the sites that are enumerated in the model.
 
-    What is left is the log of a sum over several sites, so it has no value per dimension or datum.
-    It counts as the reconstruction of the observed sites that went in.
+    With c summed out, :math:`\ln \sum_c p(c) p(z|c) p(x|z,c)` is split into
+    :math:`\ln p(z) = \ln \sum_c p(c) p(z|c)`, which belongs to the KL of z, and
+    :math:`\ln p(x|z)`, the rest, which is the reconstruction of x.
 
-    :returns: the sites that went in, and the terms.
+    :returns: the logarithms of sums, of the sites that depend on what is summed out.
     """
     for name, site in model.items():
         log_p = sites.total(sites.log_prob_at(name, site))
@@ -269,36 +314,55 @@ def marginalise(
     guide_trace.pack_tensors()
     model_trace.pack_tensors(guide_trace.plate_to_symbol)
     _, log_factors, _, sum_dims, scale = _compute_model_factors(model_trace, guide_trace)
-    absorbed = {
-        name
+    factors = [factor for of_plates in log_factors.values() for factor in of_plates]
+    names = {  # in the order of the model
+        name: own[0]
         for name, site in model.items()
-        if not sum_dims.isdisjoint(site["packed"]["log_prob"]._pyro_dims)
+        if (own := [f for f in factors if any(f is log_p for log_p in site["packed"].values())])
     }
-    sizes = {
-        dim: size
-        for terms in log_factors.values()
-        for term in terms
-        for dim, size in zip(term._pyro_dims, term.shape, strict=True)
-    }
-    observed = [name for name in model if name in absorbed and model[name]["is_observed"]]
-    kind: Kind = "reconstruction" if observed else "kl"
-    label = "+".join(observed or [name for name in model if name in absorbed])
+    sizes = {d: n for f in factors for d, n in zip(f._pyro_dims, f.shape, strict=True)}
+    found = []
     with shared_intermediates() as cache:
         ring = SampleRing(cache=cache, dim_to_size=sizes)
-        marginals = contract_tensor_tree(log_factors, sum_dims, ring=ring)
-    found = []
-    for where, terms in marginals.items():
-        for term in terms:
-            cost = packed.scale_and_mask(term, scale=scale)
-            weight, weight_dims = expectation.weight(where, term._pyro_dims)
-            if isinstance(weight, Tensor):
-                out = "".join(sorted(set(term._pyro_dims) | set(weight_dims)))
-                cost = _to_axes(cost, term._pyro_dims, out)
-                weight = _to_axes(weight, weight_dims, out)
-                cost = cost.masked_fill(weight == 0, 0.0)
-            value = (cost * weight).sum()
-            found.append(Term(kind, label, value if observed else -value, 0, {}, ()))
-    return absorbed, found
+
+        def log_sum(part: list[str], kind: Kind, label: list[str], sign: float) -> Marginal:
+            tree: OrderedDict[Ordinal, list[Tensor]] = OrderedDict()
+            for name in part:
+                where = ordinal(model[name], expectation.plate_to_symbol)
+                tree.setdefault(where, []).append(names[name])
+            dims = sum_dims.intersection(*[{d for n in part for d in names[n]._pyro_dims}])
+            ((where, (value,)),) = contract_tensor_tree(tree, dims, ring=ring).items()
+            values = expectation.unpacked(value, where, [model[name] for name in part])
+            return Marginal(kind, "+".join(label), part, label, *values, scale, sign)
+
+        for group in _connected(list(names), names, sum_dims):
+            seen = [name for name in group if model[name]["is_observed"]]
+            if seen:
+                found.append(log_sum(group, "reconstruction", seen, 1.0))
+            for part in _connected([n for n in group if n not in seen], names, sum_dims):
+                drawn = [n for n in part if n in guide or "_enumerate_dim" not in model[n]["infer"]]
+                if not drawn:
+                    continue  # the prior of what is summed out, whose sum is 1
+                found.append(prior := log_sum(part, "kl", drawn, -1.0))
+                if seen:
+                    value = prior.value.masked_fill(prior.value == -math.inf, 0.0)
+                    rest = prior._replace(kind="reconstruction", label="+".join(seen), value=value)
+                    found.append(rest)
+    return found
+
+
+def _connected(
+    chosen: list[str], factors: Mapping[str, Any], sum_dims: Collection[str]
+) -> list[list[str]]:
+    """Groups of sites that share what is summed out."""
+    groups: list[tuple[list[str], set[str]]] = []
+    for name in chosen:
+        dims = set(factors[name]._pyro_dims) & set(sum_dims)
+        touching = [group for group in groups if group[1] & dims]
+        groups = [group for group in groups if not group[1] & dims]
+        together = [n for group in touching for n in group[0]]
+        groups.append(([*together, name], dims.union(*(group[1] for group in touching))))
+    return [[name for name in chosen if name in group] for group, _ in groups]
 
 
 def _to_axes(value: Tensor, dims: str, out: str) -> Tensor:

@@ -8,6 +8,7 @@ when somebody asks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +17,10 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from pyro_corex.objective.problems import Observed, observe, problem_of
+from pyro_corex.objective.arguments import Programs
+from pyro_corex.objective.axes import Axes
+from pyro_corex.objective.inputs import Sight, sight
+from pyro_corex.objective.problems import Observed, examine, problem_of, shared
 from pyro_corex.objective.sites import Factored, Site
 from pyro_corex.objective.term import Term, layout
 
@@ -65,8 +69,22 @@ class Evidence:
     """All of them but the top."""
     no_layers: str = ""
     """Why the latents are not layers, if so."""
+    problem: str = ""
+    """Why no bound can be stated, whatever the observed sites, if so."""
     sources: tuple[Recorded, ...] = ()
     """What it was worked out from, one for each draw from the guide, until :meth:`compact`."""
+    seen: Sight | None = None
+    """:meth:`sight`, where it has been asked for before :meth:`compact`."""
+
+    def sight(self, reference: Sequence[Tensor] = (), *, run: bool = True) -> Sight:
+        """What the model's densities depend on beside the latents; runs the programs, once.
+
+        :param reference: see :func:`~pyro_corex.objective.inputs.sight`.
+        :param run: ``False`` takes it that there is nothing to be seen.
+        """
+        if self.seen is not None or not self.sources:
+            return self.seen or Sight()
+        return self.sources[0].sight(reference, run)
 
     @property
     def size(self) -> int:
@@ -130,7 +148,8 @@ class Evidence:
 
     def compact(self) -> Evidence:
         """The same without the terms of each dimension and the draws: for keeping many batches."""
-        return replace(self, sources=())
+        seen = self.sources[0].seen if self.sources else self.seen
+        return replace(self, sources=(), seen=seen)
 
     @staticmethod
     def join(parts: Sequence[Evidence]) -> Evidence:
@@ -153,6 +172,8 @@ class Evidence:
                 )
                 for name in first.below
             },
+            problem=next((part.problem for part in parts if part.problem), ""),
+            seen=Sight.join(part.sight() for part in parts),
             sources=(),
         )
 
@@ -204,23 +225,23 @@ class Recorded:
         cleared: Collection[str],
         absorbed: Collection[str],
         partial: bool,
+        axes: Axes,
+        programs: Programs,
     ) -> None:
         self.terms: Sequence[Term] = ()
         """The terms of the traces, without their graph."""
         self.below, self.cleared, self.absorbed = below, cleared, absorbed
         self.partial = partial
         """Whether the trace is one of several that make up the estimate of a particle."""
+        self.num_data, self.programs = axes.num_data, programs
         self.model_order = tuple(model)
-        self.observed = {
-            name: observe(site)
-            for name, site in model.items()
-            if site["is_observed"] and not site["infer"].get("_deterministic")
-        }
         self.latents = {
             name: _latent(site)
             for name, site in guide.items()
-            if not site["infer"].get("_deterministic")
+            if ("guide", name) not in axes.deterministic
         }
+        self.observed, self.doubts, self.points = examine(model, guide, absorbed, axes)
+        self.seen: Sight | None = None
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -234,8 +255,16 @@ class Recorded:
             layers=layers,
             below={} if no_layers else {name: self._below(name) for name in layers[:-1]},
             no_layers=no_layers,
+            problem=self._problem(),
             sources=(self,),
         )
+
+    def sight(self, reference: Sequence[Tensor], run: bool) -> Sight:
+        """What the model's densities depend on: see :meth:`Evidence.sight`."""
+        if self.seen is None:
+            found = sight(self.programs, self.terms, self._rows(), reference) if run else Sight()
+            self.seen = found
+        return self.seen
 
     def matrix(self, kind: str, name: str) -> Tensor:
         """A term for each datum and dimension: see :meth:`Evidence.matrix`."""
@@ -258,18 +287,37 @@ class Recorded:
     def _of(self, kind: str, name: str) -> list[Term]:
         return [term for term in self.terms if (term.kind, term.site) == (kind, name)]
 
-    def _complete(self) -> bool:
-        return not self.partial and not self.absorbed
+    def _rows(self) -> set[int]:
+        """How many rows an argument may have that holds something of each datum."""
+        found = set[int]()
+        for name, site in self.observed.items():
+            for term in self._of("reconstruction", name):
+                own = [term.value.shape[dim - term.event_dims] for dim in term.data_dims]
+                found |= {*own, math.prod(own)}
+            found |= {f.full_size for f in site.frames if f.name in term.data_axes and f.full_size}
+        return found
 
     def _per_datum(self) -> dict[Key, Tensor]:
-        """Terms of each datum; none, where some have no value for each datum."""
+        """Terms of each datum; none, where some have no value for each datum.
+
+        The KL of a latent that all data share is a cost that they share, too.
+        """
+        sizes = {len(term.per_datum) for term in self.terms if term.data_dims}
         found: dict[Key, Tensor] = {}
-        if not self._complete() or not all(term.data_dims for term in self.terms):
+        if self.partial or len(sizes) != 1:
             return found
+        size = sizes.pop()
         for term in self.terms:
-            key = (term.kind, term.site)
-            found[key] = found[key] + term.per_datum if key in found else term.per_datum
-        return found if len({len(term) for term in found.values()}) <= 1 else {}
+            key, value = (term.kind, term.site), term.per_datum
+            if not term.data_dims:
+                value = (value * (term.subsampling / self.num_data)).expand(size)
+            found[key] = found[key] + value if key in found else value
+        return found
+
+    def _problem(self) -> str:
+        """Why no bound can be stated, apart from what is observed; nothing, where it can."""
+        reason = next((doubt.reason for doubt in self.doubts if doubt.holds), "")
+        return reason or shared(self.terms) or self.points.problem(self.programs.parents)
 
     def _inputs(self, name: str, site: Observed) -> Inputs:
         discrete = bool(getattr(site.support, "is_discrete", False))
@@ -288,7 +336,7 @@ class Recorded:
     # ------------------------------------------------------------------ layers
 
     def _no_layers(self, layers: tuple[str, ...]) -> str:
-        if not self._complete():
+        if self.partial or self.absorbed:
             return (
                 "some sites are summed out in the model or enumerated one value at a time, and "
                 "have no term of their own"

@@ -1,13 +1,21 @@
-"""Problems: why a bound on TC(x) cannot be stated for an observed site, and how to mend it."""
+"""Problems: why a bound on TC(x) cannot be stated, and how to mend it.
+
+:func:`examine` says what is kept of the traces of a training step.  Why there is no bound is worked
+out from that when somebody asks.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from pyro.distributions import Delta, ImproperUniform
 from torch import Tensor
 
-from pyro_corex.objective.sites import Site, is_delta
+from pyro_corex.objective.axes import Axes
+from pyro_corex.objective.closed_form import ancestors
+from pyro_corex.objective.sites import Site
 from pyro_corex.objective.term import Term
 
 _NOT_A_LIKELIHOOD = (
@@ -26,11 +34,10 @@ class Observed(NamedTuple):
     likelihood: str
     masked: bool
     delta: bool
-    scale: Any
     frames: Any
 
 
-def observe(site: Site) -> Observed:
+def _observe(site: Site) -> Observed:
     """An observed site as it is kept."""
     fn: Any = site["fn"]
     masked = site["mask"] is not None and site["mask"] is not True
@@ -39,13 +46,12 @@ def observe(site: Site) -> Observed:
         masked = masked or hasattr(base, "_mask")
         base = base.base_dist
     return Observed(
-        site["value"],
+        site["value"].detach(),
         getattr(base, "support", None),
         len(getattr(fn, "event_shape", ())),
         type(base).__name__,
         masked,
-        is_delta(base),
-        site["scale"],
+        isinstance(base, Delta),
         site["cond_indep_stack"],
     )
 
@@ -66,29 +72,27 @@ def problem_of(name: str, site: Observed, term: Term) -> str:
         return (
             f"The likelihood of site {name!r}, {site.likelihood}, does not factorise over its "
             "input dimensions, as Eq. 10 needs. Declare independent dimensions with "
-            ".to_event() or a plate."
+            ".to_event() or a plate, and observe a one-hot label by its index, with Categorical."
         )
     if not term.data_dims:
         return (
             f"Site {name!r} is not in a plate of data, so it is one datum, and its entropies "
             "cannot be estimated. Put it in a plate, or name the data's plate with data_plates."
         )
-    plates = 1.0
+    others = [str(axis) for axis in term.data_axes if axis not in term.axes]
+    if others:
+        return (
+            f"Site {name!r} is not in all plates of data, but outside of {sorted(others)}, so that "
+            "it is observed for other data than the rest. Name the plates that index data with "
+            "data_plates, or evaluate each part of the data on its own."
+        )
     for frame in site.frames:
         full = frame.full_size
-        if full is not None and frame.size not in (full, -1):
-            if frame.name not in term.data_axes:
-                return (
-                    f"Site {name!r} sees {frame.size} of the {full} input dimensions in the "
-                    f"plate {frame.name!r}. Evaluate without the subsampling."
-                )
-            plates *= full / frame.size
-    scale = torch.as_tensor(site.scale / plates)
-    if bool(((scale - 1).abs() > 1e-6).any()):
-        return (
-            f"The likelihood of site {name!r} is scaled, by poutine.scale or similar, and is "
-            "then no log-likelihood. Evaluate without the scale."
-        )
+        if full is not None and frame.size not in (full, -1) and frame.name not in term.data_axes:
+            return (
+                f"Site {name!r} sees {frame.size} of the {full} input dimensions in the plate "
+                f"{frame.name!r}. Evaluate without the subsampling."
+            )
     if site.support is None or bool(site.support.check(site.value).all()):
         return ""
     if site.likelihood == "Bernoulli":
@@ -101,3 +105,150 @@ def problem_of(name: str, site: Observed, term: Term) -> str:
         f"{site.likelihood}: {site.support}. Choose a likelihood that fits the data, or "
         "transform them."
     )
+
+
+# ---------------------------------------------------------------------- latents
+
+_FACTOR = (
+    "The {role} has the factor {name!r}, and an unnormalised program bounds nothing. Evaluate "
+    "programs without pyro.factor: let a distribution say what it says."
+)
+_GUIDE_OBSERVES = (
+    "The guide observes site {name!r}, so it is no normalised distribution of the latents, and "
+    "what it adds is no KL. Evaluate a guide without it."
+)
+_NOT_IN_GUIDE = (
+    "The guide does not draw the latent site {name!r} of the model, so its KL lacks ln q. Draw it "
+    "in the guide; from the same distribution, if nothing is to be learned of it."
+)
+_IMPROPER = (
+    "The prior of site {name!r} is improper: a KL to it is known up to a constant only. Use a "
+    "normalised prior."
+)
+_MASKED = (
+    "The latent site {name!r} is masked in the {role}, which leaves a part of its KL out. Evaluate "
+    "without the mask."
+)
+_POINT = (
+    "The guide draws the continuous site {name!r} from a Delta: a point estimate (MAP) of a "
+    "continuous latent has an infinite KL. Make it a parameter, pyro.param, or give the guide a "
+    "density, e.g. Normal or AutoNormal."
+)
+_AUXILIARY = (
+    "The guide draws {name!r}, which the model lacks, and no site that the model has is computed "
+    "from it one to one: its entropy is no part of a bound. Leave it out, or draw it in the model, "
+    "too."
+)
+
+
+class Doubt(NamedTuple):
+    """A reason for which there is no bound where ``value`` is anywhere other than ``harmless``."""
+
+    reason: str
+    value: Any = False
+    harmless: Any = True
+
+    @property
+    def holds(self) -> bool:
+        """Whether that is so; waits for the device."""
+        return bool((torch.as_tensor(self.value) != self.harmless).any())
+
+
+class Points(NamedTuple):
+    """What the guide has no density for, and where a density may come from."""
+
+    points: list[str]
+    """Continuous latents that it draws from a Delta."""
+    auxiliary: list[str]
+    """What it draws and the model lacks: of the points of an autoguide the random source."""
+
+    def problem(self, parents: Callable[[], Mapping[str, Collection[str]] | None]) -> str:
+        """Why they leave no bound: a point that moves with no source, or a source of no point.
+
+        :param parents: gives guide site -> the sites that it is drawn from, ``None`` if unknown.
+        """
+        if not self.points and not self.auxiliary:
+            return ""
+        known = parents() if self.points and self.auxiliary else {}
+        if known is None:  # what they depend on cannot be followed
+            return ""
+        above = {name: ancestors(name, known) for name in self.points}
+        for name in self.points:
+            if above[name].isdisjoint(self.auxiliary):
+                return _POINT.format(name=name)
+        for name in self.auxiliary:
+            if not any(name in found for found in above.values()):
+                return _AUXILIARY.format(name=name)
+        return ""
+
+
+def examine(
+    model: Mapping[str, Site], guide: Mapping[str, Site], absorbed: Collection[str], axes: Axes
+) -> tuple[dict[str, Observed], list[Doubt], Points]:
+    """What is kept of two traces: the observed sites, and what may keep the KLs from being those of
+    normalised programs.  Nothing is read from a device.
+    """
+    observed, doubts, points = {}, list[Doubt](), Points([], [])
+    for role, nodes, others in (("model", model, guide), ("guide", guide, model)):
+        for name, site in nodes.items():
+            text, base = {"role": role, "name": name}, _base(site["fn"])
+            if (role, name) in axes.factors:
+                doubts.append(Doubt(_FACTOR.format(**text), base.log_factor.detach(), 0))
+            elif (role, name) in axes.deterministic:
+                continue
+            elif role == "model" and site["is_observed"]:
+                observed[name] = _observe(site)
+            elif name in absorbed:
+                continue
+            elif site["is_observed"]:
+                if not (name in model and model[name]["is_observed"]):
+                    doubts.append(Doubt(_GUIDE_OBSERVES.format(**text)))
+            elif role == "model" and isinstance(base, ImproperUniform):
+                doubts.append(Doubt(_IMPROPER.format(**text)))
+            elif role == "model" and name not in others and not isinstance(base, Delta):
+                doubts.append(Doubt(_NOT_IN_GUIDE.format(**text)))
+            else:
+                doubts += [Doubt(_MASKED.format(**text), mask) for mask in _masks(site)]
+                if role == "guide" and name in others and isinstance(base, Delta):
+                    points.points.extend([name] if _is_continuous(model[name]) else [])
+                elif role == "guide" and name not in others and not isinstance(base, Delta):
+                    points.auxiliary.append(name)
+    return observed, doubts, points
+
+
+def shared(terms: Sequence[Term]) -> str:
+    """Why data that share a latent, but not with all others, leave no bound."""
+    for term in terms:
+        own = [axis for axis in term.axes if axis in term.data_axes]
+        others = [axis for axis in term.data_axes if axis not in own]
+        if term.kind == "kl" and own and others:
+            return (
+                f"Site {term.site!r} is drawn once for all of {others}, which index data with "
+                f"{own}. Such data are not independent, and what they share would count as total "
+                f"correlation. Make them dimensions of one datum, data_plates={own}."
+            )
+    return ""
+
+
+def _masks(site: Site) -> list[Any]:
+    """The masks that are in force at a site."""
+    found, fn = [site["mask"]], site["fn"]
+    while hasattr(fn, "base_dist"):
+        found.append(getattr(fn, "_mask", None))
+        fn = fn.base_dist
+    return [mask for mask in found if mask is not None and mask is not True]
+
+
+def _base(fn: Any) -> Any:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return fn
+
+
+def _is_continuous(site: Site) -> bool:
+    """Whether a site of the model is a latent with a density."""
+    fn = site["fn"]
+    if site["is_observed"] or isinstance(_base(fn), Delta):
+        return False
+    discrete = getattr(getattr(fn, "support", None), "is_discrete", False)
+    return not discrete and not getattr(fn, "has_enumerate_support", False)

@@ -191,6 +191,16 @@ def broadcast_shapes(a: torch.Size, b: torch.Size) -> torch.Size:
     return torch.broadcast_shapes(a, b) if a else b
 
 
+def plate_scale(site: Site) -> float:
+    """The factor by which subsampled plates scale the site's log density."""
+    scale = 1.0
+    for frame in site["cond_indep_stack"]:
+        full = frame.full_size
+        if full is not None and frame.size not in (full, -1):
+            scale *= full / frame.size
+    return scale
+
+
 def samples(trace: Any) -> dict[str, Site]:
     """The ``pyro.sample`` statements of a trace, by name."""
     return {name: site for name, site in trace.nodes.items() if site["type"] == "sample"}

@@ -39,7 +39,8 @@ class Term:
     subsampling: float = 1.0
     """The factor that makes up for what subsampled plates leave out."""
     weight: Tensor | float = 1.0
-    """The KL weight, or the scale of a likelihood: a number, or batch-shaped."""
+    """The KL weight, or the scale of a likelihood: a number, or batch-shaped.  It is trained with,
+    and has no part in what is reported."""
     event_weight: Tensor | None = None
     """A KL weight for each event dimension."""
     finite: bool = False
@@ -51,15 +52,14 @@ class Term:
 
     @property
     def per_dimension(self) -> Tensor:
-        """Summed over data and particles: the site's own plates, then its event dimensions.
-
-        Without the KL weight, but with the scale of a likelihood.
+        """Summed over data and particles, without weights: the site's own plates, then its event
+        dimensions.
         """
         return self.sums[0]
 
     @property
     def weighted(self) -> Tensor:
-        """As :attr:`per_dimension`, with the KL weight: what is trained."""
+        """As :attr:`per_dimension`, with the weight: what is trained."""
         return self.sums[1]
 
     @property
@@ -80,14 +80,14 @@ class Term:
         weighted, weight = value, self.weight_of(keep)
         if weight is None:
             scale = torch.as_tensor(self.weight)
-            scaled = scale.reshape(scale.shape + (1,) * self.event_dims) * self.value
+            scaled = times(self.value, scale.reshape(scale.shape + (1,) * self.event_dims))
             weighted = self._reduce(scaled, self.event_dims, keep) * sign
         elif isinstance(weight, Tensor) or weight != 1.0:
-            weighted = value * weight
+            weighted = times(value, weight)
         if self.event_weight is not None and self.event_dims:
-            weighted = weighted * self.event_weight
-            weight = self.event_weight * (1.0 if weight is None else weight)
-        return (weighted if self.kind == "reconstruction" else value), weighted, weight
+            weighted = times(weighted, self.event_weight)
+            weight = None if weight is None else self.event_weight * weight
+        return value, weighted, weight
 
     def weight_of(self, keep: list[int]) -> Tensor | float | None:
         """The weight in the shape of the batch dimensions to keep; ``None`` if others vary."""
@@ -162,6 +162,14 @@ class Term:
             product = weight.reshape(1, -1).to(value.dtype) @ value.reshape(weight.numel(), -1)
             return product.reshape(kept)
         return (value * weight).sum(drop) if drop else value * weight
+
+
+def times(value: Tensor, weight: Tensor | float) -> Tensor:
+    """A weighted value; a weight of 0 takes an infinity away, too."""
+    product = value * weight
+    if not isinstance(weight, Tensor) and weight != 0:
+        return product
+    return product.masked_fill(value.isinf() & torch.as_tensor(weight == 0).to(value.device), 0.0)
 
 
 def layout(value: Tensor, event_dims: int, term: Term) -> Tensor:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pyro_corex.information import Estimate, entropy_estimate, mean_with_entropies
-from pyro_corex.objective.contributions import Contributions, Key, Sum
-from pyro_corex.objective.evidence import Evidence, Inputs, Recorded, by_key
+from pyro_corex.objective.contributions import Contributions, Key, Sum, ratio
+from pyro_corex.objective.evidence import Evidence, Inputs, Recorded
+from pyro_corex.objective.term import times
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,17 +27,26 @@ class CorExTerms:
     r"""Observed site -> :math:`\langle \ln q_\phi(x_i|z) \rangle`, one value per input dimension.
 
     The shape, ``(d,)`` for most, is that of the site's own plates (those that are not the data's)
-    followed by its event dimensions; a site whose distribution does not factorise has one value."""
+    followed by its event dimensions; a site whose distribution does not factorise has one value.
+    Unweighted, as ``kl`` is: without ``poutine.scale``."""
 
     kl: Mapping[str, Tensor]
     r"""Latent site -> :math:`D_{KL}(p_\theta(z_j|x) \| r_\alpha(z_j))`, unweighted, one value per
     latent dimension, ``(m,)`` for most: an upper bound on :math:`I(z_j : x)` (Eq. 9)."""
 
     kl_weight: Mapping[str, Tensor]
-    """Latent site -> the anchor weights in force (1 - lambda in Eq. 21), in the shape of ``kl``."""
+    """Latent site -> the anchor weights in force (1 - lambda in Eq. 21), in the shape of ``kl``.
+
+    Where they differ between data, or between the batches that were joined, the one number whose
+    product with ``kl`` is the mean of the products: a mean weighted by the KLs."""
 
     num_data: float
     """The number of data that the loss stands for."""
+
+    reconstruction_weight: Mapping[str, Tensor] = field(default_factory=dict)
+    """Observed site -> the scale of its likelihood, by ``poutine.scale`` or similar, in the shape
+    of ``reconstruction``; what it differs between is as in ``kl_weight``.  (The factor that makes
+    up for what a plate leaves out is none.)"""
 
     regularizers: Mapping[str, Tensor] = field(default_factory=dict)
     """Regularizer -> its value: a scalar, or one for each latent.
@@ -59,16 +69,14 @@ class CorExTerms:
                 sums[key] = sums[key].plus(found) if key in sums else found
         last = traces[-1]
         scale = 1.0 / (num_particles * last.num_data)
+        seen = {name: found for (kind, name), found in sums.items() if kind == "reconstruction"}
         kl = {name: found for (kind, name), found in sums.items() if kind == "kl"}
         return cls(
-            reconstruction={
-                name: found.value * scale
-                for (kind, name), found in sums.items()
-                if kind == "reconstruction"
-            },
+            reconstruction={name: found.value * scale for name, found in seen.items()},
             kl={name: found.value * scale for name, found in kl.items()},
-            kl_weight={name: found.kl_weight() for name, found in kl.items()},
+            kl_weight={name: found.weights() for name, found in kl.items()},
             num_data=last.num_data,
+            reconstruction_weight={name: found.weights() for name, found in seen.items()},
             regularizers={
                 name: torch.stack([trace.regularizers[name][0] for trace in traces]).mean(0)
                 for name in last.regularizers
@@ -79,21 +87,23 @@ class CorExTerms:
 
     @property
     def elbo(self) -> float:
-        """The sum of ``reconstruction`` minus the sum of ``kl``: Eq. 10 without the entropies."""
+        """The sum of ``reconstruction`` minus the sum of ``kl``: Eq. 10 without the entropies.
+
+        Both are unweighted: it is the evidence lower bound, whatever is trained.
+        """
         return float(_total(self.reconstruction) - _total(self.kl))
 
     @property
     def objective(self) -> float:
-        """The sum of ``reconstruction`` minus ``kl_weight * kl`` minus the regularizers, each times
-        its weight.
+        """The sum of ``reconstruction`` minus ``kl`` minus the regularizers, each times its weight.
 
         Minus the loss that is trained, per datum (Eq. 21).
         """
-        weighted = {name: self.kl_weight[name] * kl for name, kl in self.kl.items()}
-        penalties = {
-            n: self.regularizer_weight[n] * value for n, value in self.regularizers.items()
-        }
-        return float(_total(self.reconstruction) - _total(weighted) - _total(penalties))
+        seen, kl, penalties = (
+            _total({n: times(v, getattr(self, of)[n]) for n, v in getattr(self, kind).items()})
+            for kind, of in _WEIGHTS.items()
+        )
+        return float(seen - kl - penalties)
 
     # ------------------------------------------------------------------ with the entropies
 
@@ -120,8 +130,11 @@ class CorExTerms:
 
         It is negative where the decoder is worse than the marginal.
 
-        :raises ValueError: as :attr:`entropy`.
+        :raises ValueError: as :attr:`entropy`, and where the model's densities depend on more than
+            the latents (see :mod:`pyro_corex.objective.inputs`).
         """
+        _ = self.entropy  # which names the site if its entropies are not known
+        self._refuse(explained=True)
         return {name: h + self.reconstruction[name] for name, h in self.entropy.items()}
 
     @property
@@ -131,9 +144,12 @@ class CorExTerms:
         It is of the batch, and as noisy as that; :func:`pyro_corex.tc_bound` is of a data set, with
         a standard error.  The KLs count in full, whatever weights were trained with.
 
-        :raises ValueError: as :attr:`entropy`.
+        :raises ValueError: as :attr:`entropy`; for programs that are not normalised, and for a
+            model that is conditional on a covariate: the number would be no bound on TC(x).
         """
-        return self._relevance() - _number(self.kl)
+        found = self._relevance() - _number(self.kl)
+        self._refuse(self.evidence.problem)
+        return found
 
     @property
     def informativeness(self) -> float:
@@ -144,9 +160,11 @@ class CorExTerms:
         falls short of TC(x;z) by TC(z) and by the distance of the prior from
         :math:`p_\theta(z_j)`.
 
-        :raises ValueError: as :attr:`entropy`.
+        :raises ValueError: as :attr:`tc_bound` and :attr:`relevance`.
         """
-        return self.tc_bound
+        found = self.tc_bound
+        self._refuse(explained=True)
+        return found
 
     @cached_property
     def layers(self) -> tuple[float, ...]:
@@ -164,8 +182,8 @@ class CorExTerms:
         of the draws' entropies move nats from one layer to the next, but leave the sum as it is.
         A layer pays for itself where its contribution is positive (Eq. 16).
 
-        :raises ValueError: as :attr:`entropy`, and for programs whose latents are not layers: in a
-            stack the guide goes up and the model comes down.
+        :raises ValueError: as :attr:`informativeness`, and for programs whose latents are not
+            layers: in a stack the guide goes up and the model comes down.
         """
         evidence = self.evidence
         if evidence.no_layers:
@@ -174,6 +192,7 @@ class CorExTerms:
                 "for the whole, or StackedCorEx."
             )
         _ = self.entropy  # which names the site if its entropies are not known
+        self._refuse(evidence.problem, explained=True)
         return tuple(float(mean_with_entropies(*part).value) for part in evidence.by_layer())
 
     def without_data(self) -> CorExTerms:
@@ -194,18 +213,10 @@ class CorExTerms:
         sizes = [
             float(e.size) if e.size else p.num_data for e, p in zip(evidence, parts, strict=True)
         ]
-        shares = torch.tensor(sizes, dtype=torch.double) / sum(sizes)
-
-        def mean(values: list[Tensor]) -> Tensor:
-            return torch.tensordot(shares.to(values[0]), torch.stack(values), 1)
-
         return replace(
             parts[0],
-            reconstruction=by_key([part.reconstruction for part in parts], mean),
-            kl=by_key([part.kl for part in parts], mean),
-            kl_weight=by_key([part.kl_weight for part in parts], mean),
             num_data=sum(sizes),
-            regularizers=by_key([part.regularizers for part in parts], mean),
+            **_means(parts, torch.tensor(sizes, dtype=torch.double)),
             _source=Evidence.join(evidence),
         )
 
@@ -224,6 +235,13 @@ class CorExTerms:
             return self._source
         return Evidence.average([source.evidence for source in self._source])
 
+    def _refuse(self, problem: str = "", *, explained: bool = False) -> None:
+        """Raises where there is no bound on TC(x), or none on what the latents explain of it."""
+        sight = self.evidence.sight()
+        reason = problem or sight.problem or (sight.own if explained else "")
+        if reason:
+            raise ValueError(reason)
+
     def _relevance(self) -> float:
         if not self.evidence.inputs:
             raise ValueError(
@@ -241,7 +259,9 @@ class CorExTerms:
             f" num_data={self.num_data:g}"
         ]
         for name, value in self.reconstruction.items():
-            lines.append(f"  reconstruction[{name!r}]: {_summary(value, 'dimension')}")
+            scale = _range(self.reconstruction_weight[name])
+            scale = "" if scale == "1" else f", weight {scale}"
+            lines.append(f"  reconstruction[{name!r}]: {_summary(value, 'dimension')}{scale}")
         for name, value in self.kl.items():
             weights = _range(self.kl_weight[name])
             lines.append(f"  kl[{name!r}]: {_summary(value, 'latent')}, weight {weights}")
@@ -249,6 +269,31 @@ class CorExTerms:
             weights = _range(self.regularizer_weight[name])
             lines.append(f"  regularizers[{name!r}]: {_summary(value, 'latent')}, weight {weights}")
         return "\n".join(lines) + ")"
+
+
+def _means(parts: Sequence[CorExTerms], sizes: Tensor) -> dict[str, dict[str, Tensor]]:
+    """The fields of the mean over batches, and the weights with which its products are means."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for kind, of_weights in _WEIGHTS.items():
+        found[kind], found[of_weights] = {}, {}
+        for name in getattr(parts[0], kind):
+            values = torch.stack([getattr(part, kind)[name] for part in parts])
+            given = [torch.as_tensor(getattr(part, of_weights)[name]) for part in parts]
+            weights = torch.stack(given).to(values)
+            weights = weights.reshape(weights.shape + (1,) * (values.dim() - weights.dim()))
+            shares = (sizes / sizes.sum()).to(values)
+            value = torch.tensordot(shares, values, 1)
+            weight = ratio(torch.tensordot(shares, times(values, weights), 1), value)
+            same = (weights == weights[0]).all(0)
+            found[kind][name], found[of_weights][name] = value, weights[0].where(same, weight)
+    return found
+
+
+_WEIGHTS = {
+    "reconstruction": "reconstruction_weight",
+    "kl": "kl_weight",
+    "regularizers": "regularizer_weight",
+}
 
 
 def _total(values: Mapping[str, Tensor]) -> Tensor | float:

@@ -58,6 +58,13 @@ class Pair:
         self.closed_forms = ClosedForms(model, guide)
         self.sequential = False
         """Whether sites are enumerated one value at a time."""
+        self._told = False
+
+    def tell(self, guess: str) -> None:
+        """Warns of what was chosen for these programs without a sure reason, once."""
+        if not self._told:
+            self._told = True
+            warnings.warn(guess, stacklevel=2)
 
 
 class Runner(TraceEnum_ELBO):

@@ -1,6 +1,7 @@
 """tc_bound on a data set."""
 
 import dataclasses
+import functools
 import math
 from types import SimpleNamespace
 
@@ -215,6 +216,61 @@ def test_repr(fitted):
         bound.value = 0.0
 
 
+def chain(noise, weight):
+    """Columns that each follow the one before, and a latent that knows nothing."""
+
+    def model(x):
+        before = nn.functional.pad(x[:, :-1], (1, 0))
+        first = torch.arange(x.shape[1]) == 0
+        scale = torch.where(first, torch.ones(()), torch.as_tensor(noise))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(1), 1.0).to_event(1))
+            loc = weight * before + 0.0 * z
+            pyro.sample("x", dist.Normal(loc, scale).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(len(x), 1), 1.0).to_event(1))
+
+    return SimpleNamespace(model=model, guide=guide)
+
+
+def test_a_decoder_that_sees_x_bounds_the_total_correlation_and_explains_nothing():
+    """A chain with correlation r from one column to the next: TC = -(d - 1) ln(1 - r^2) / 2."""
+    n, d, r = 5000, 5, 0.8
+    noise = (1 - r**2) ** 0.5
+    torch.manual_seed(0)
+    x = torch.randn(n, d)
+    for i in range(1, d):
+        x[:, i] = r * x[:, i - 1] + noise * x[:, i]
+    bound = pc.tc_bound(chain(noise, r), x)
+    truth = -(d - 1) / 2 * math.log(1 - r**2)
+    assert bound.estimate == pytest.approx(truth, abs=4 * bound.stderr)
+    assert "the decoder sees x itself: a bound on TC(x), not on what the latents" in repr(bound)
+    assert bound.layers == ()
+    for read in ("relevance", "informativeness", "layers"):
+        with pytest.raises(ValueError, match="The decoder sees 'x' itself"):
+            getattr(bound.terms, read)
+
+
+def test_a_bound_below_zero_says_nothing():
+    programs, _ = one_factor(6, 0.6)
+    bad = pc.tc_bound(programs, readings(500, 6, 3.0))
+    assert bad.estimate < 0
+    assert "a bound below 0 says nothing, as TC(x) is never negative: the program" in repr(bad)
+    single = pc.tc_bound(one_factor(1, 0.6)[0], readings(500, 1, 0.6))
+    assert "one observed dimension: its TC is 0, and the bound says nothing" in repr(single)
+    good = pc.tc_bound(programs, readings(500, 6, 0.6))
+    assert "nothing" not in repr(good)
+
+
+def test_a_layer_below_zero_does_not_pay_for_itself(stack):
+    bound = pc.tc_bound(stack, torch.randn(600, D))
+    layers = (pc.information.Estimate(1.0, 0.1), pc.information.Estimate(-0.5, 0.1))
+    assert "does not pay for itself" in repr(dataclasses.replace(bound, layers=layers))
+    assert "does not pay" not in repr(dataclasses.replace(bound, layers=layers[:1] * 2))
+
+
 # ---------------------------------------------------------------------- data
 
 
@@ -271,20 +327,44 @@ def test_batches_of_several_things_reach_the_programs():
     y = torch.arange(300) % 2
     x = readings(300, D, 0.7) + 3 * y[:, None]
     programs = conditional(x, y)
-    whole = pc.tc_bound(programs, (x, y), batch_size=100)
+    elbo = functools.partial(dataset_terms, programs)
+    whole = elbo((x, y), batch_size=100).elbo
     kinds = {
         "arrays": (x.numpy(), y.numpy()),
         "a dict": {"y": y, "x": x},
         "batches": list(zip(x.split(100), y.split(100), strict=True)),
     }
     for data in kinds.values():
-        assert pc.tc_bound(programs, data, batch_size=100).estimate == whole.estimate
+        assert elbo(data, batch_size=100).elbo == whole
     loaded = [TensorDataset(x, y), Named(x=x, y=y), DataLoader(Named(y=y, x=x), batch_size=100)]
-    found = [pc.tc_bound(programs, data, batch_size=100).estimate for data in loaded]
+    found = [elbo(data, batch_size=100).elbo for data in loaded]
     assert found == pytest.approx([found[0]] * 3, abs=1e-9)
-    assert found[0] == pytest.approx(whole.estimate, abs=0.5)  # other noise, as a loader draws
-    # the label is used
-    assert pc.tc_bound(programs, (x, 0 * y)).estimate < whole.estimate - 0.5
+    assert found[0] == pytest.approx(whole, abs=0.5)  # other noise, as a loader draws
+    assert elbo((x, 0 * y)).elbo < whole - 0.5  # the label is used
+    for data in (*kinds.values(), *loaded):
+        with pytest.raises(ValueError, match="The model is conditional on y = 'y'"):
+            pc.tc_bound(programs, data, batch_size=100)
+
+
+def test_data_that_are_sorted_by_their_label():
+    """So that no batch but one has two of them; one label by itself is no condition."""
+    y = torch.arange(3).repeat_interleave(100)
+    x = readings(300, D, 0.7) + 3 * y[:, None]
+    programs = conditional(x, y)
+    for data in ((x, y), (x[100:], y[100:]), list(zip(x.split(100), y.split(100), strict=True))):
+        with pytest.raises(ValueError, match="The model is conditional on y = 'y'"):
+            pc.tc_bound(programs, data, batch_size=100)
+    assert pc.tc_bound(programs, (x[:100], y[:100]), batch_size=40).num_data == 100
+
+
+def test_the_programs_are_looked_at_once():
+    programs, _ = one_factor(6, 0.6)
+    calls = []
+    counted = SimpleNamespace(
+        model=lambda x: (calls.append(len(x)), programs.model(x)), guide=programs.guide
+    )
+    pc.tc_bound(counted, readings(500, 6, 0.6), batch_size=100)
+    assert 5 < len(calls) <= 5 + 5
 
 
 def test_a_program_with_two_observed_modalities():
@@ -425,15 +505,46 @@ def test_nothing_observed_is_refused():
 
 def test_terms_without_a_value_for_each_datum_are_refused():
     def model(x):
-        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
-        with pyro.plate("data", len(x), dim=-2), pyro.plate("inputs", D, dim=-1):
-            pyro.sample("x", dist.Normal(mu, 1.0), obs=x)
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Bernoulli(torch.full((len(x),), 0.5)))
+            pyro.sample("x", dist.Normal(c, 1.0), obs=x[:, 0])
 
     def guide(x):
-        pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            q = dist.Bernoulli(torch.full((len(x),), 0.5))
+            pyro.sample("c", q, infer={"enumerate": "sequential"})
 
     with pytest.raises(ValueError, match="not known for each datum"):
-        pc.tc_bound(SimpleNamespace(model=model, guide=guide), torch.randn(50, D))
+        pc.tc_bound(SimpleNamespace(model=model, guide=guide), torch.randn(2, D))
+
+
+def test_the_cost_of_a_latent_that_all_data_share_is_shared_by_them():
+    """Independent columns with unknown means: what is off the truth, 0, is the KL of the means."""
+    n, d = 2000, 3
+    x = torch.arange(d) * 10.0 + torch.randn(n, d, generator=torch.Generator().manual_seed(0))
+    precision = n + 1 / 10**2  # of the posterior of a mean with the prior Normal(0, 10)
+    scale = torch.full((d,), precision**-0.5)
+
+    def model(x):
+        with pyro.plate("columns", d, dim=-1):
+            mean = pyro.sample("mean", dist.Normal(torch.zeros(d), 10.0))
+            with pyro.plate("data", len(x), dim=-2):
+                pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("columns", d, dim=-1):
+            pyro.sample("mean", dist.Normal(x.sum(0) / precision, scale))
+
+    programs, options = SimpleNamespace(model=model, guide=guide), {"data_plates": ["data"]}
+    bound = pc.tc_bound(programs, x, batch_size=n, **options)
+    kl = torch.distributions.kl_divergence(
+        dist.Normal(x.sum(0) / precision, scale), dist.Normal(0.0, 10.0)
+    )
+    assert float(bound.terms.kl["mean"].sum()) == pytest.approx(float(kl.sum()) / n)
+    assert bound.estimate == pytest.approx(-float(kl.sum()) / n, abs=0.02)
+    assert 0 < bound.stderr < 0.02
+    in_batches = pc.tc_bound(programs, x, batch_size=n // 4, **options)
+    assert in_batches.estimate < bound.estimate  # each batch pays for itself
 
 
 # ---------------------------------------------------------------------- grouped decoders

@@ -128,13 +128,14 @@ def test_every_form_of_labelled_data_gives_the_same(form, x, y, tmp_path):
     assert drawn.shape == (2, 50, N, M)
     assert ((drawn.mean((0, 1)) - q.mean) / q.stddev).abs().max() < 5 / 100**0.5
     torch.testing.assert_close(torch.as_tensor(exported["observed_data"]["x"].values), x)
-    bound = pc.tc_bound(module, (x, y))
-    assert exported.attrs["tc_bound"] == pytest.approx(bound.estimate, rel=1e-4, abs=0.5)
+    elbo = pc.CorExELBO(100).terms(module.model, module.guide, x, y).elbo
+    assert exported.attrs["elbo"] == pytest.approx(elbo, rel=1e-4, abs=0.5)
+    assert "conditional on y = 'y'" in exported.attrs["tc_bound_problem"]
     page = pc.report(module, data, tmp_path / "page.html").read_text()
     assert f"on {N} data of {D} dimensions" in page
     assert "<h2>Traversals</h2>" in page
     assert "<h2>Samples</h2>" in page
-    assert "<h2>Notes</h2>" not in page
+    assert "The model is conditional on" in page
 
 
 def test_the_log_likelihood_is_that_of_each_datums_own_label(x, y):
@@ -235,4 +236,33 @@ def test_images_beside_labels(tmp_path):
     pictures, y = torch.rand(N, 2, 2), torch.randint(K, (N,))
     page = pc.report(Images(), {"y": y, "x": pictures}, tmp_path / "page.html").read_text()
     assert 'class="film"' in page
+    assert "The model is conditional on" in page
+    same = {"y": torch.ones_like(y), "x": pictures}  # for data with one label there is a bound
+    page = pc.report(Images(), same, tmp_path / "page.html").read_text()
     assert "Relevance of each pixel" in page
+
+
+class Autoregressive(nn.Module):
+    """Each column is told by a latent and by the column before it."""
+
+    def model(self, x):
+        before = nn.functional.pad(x[:, :-1], (1, 0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z + before / 2, 1.0).to_event(1), obs=x)
+
+    def encode(self, x):
+        return dist.Normal(x.mean(1, keepdim=True), 0.5)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.encode(x).to_event(1))
+
+
+def test_a_decoder_that_sees_x_has_a_bound_and_no_relevance(x, tmp_path):
+    bound = pc.to_arviz(Autoregressive(), x, num_draws=2)["bound"]
+    assert "entropy_x" in bound
+    assert "relevance_x" not in bound
+    page = pc.report(Autoregressive(), x, tmp_path / "page.html").read_text()
+    assert "Bound on TC(x)" in page
+    assert "Relevance of" not in page

@@ -1,14 +1,15 @@
-"""Discrete guide sites that are drawn, not enumerated: score-function gradients and baselines."""
+"""Score-function gradients and baselines of drawn sites; the terms of what a model sums out."""
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import TraceEnum_ELBO
+from torch.testing import assert_close
 
-from pyro_corex import CorExELBO
+from pyro_corex import CorExELBO, anchor
 
-from .pairs.registry import D, N, bits, linear, real, simplex
+from .pairs.registry import D, M, N, bits, linear, real, reals, simplex
 
 K = 3
 DRAWN = {"analytic_kl": False}  # as TraceEnum_ELBO treats it
@@ -274,3 +275,187 @@ def test_a_factor_may_declare_the_density_of_a_draw():
     assert float(loss) == pytest.approx(float(exact.detach()), rel=1e-12)
     assert gradient.tolist() == pytest.approx(want.tolist(), rel=1e-10)
     assert want.abs().min() > 0.1
+
+
+# ---------------------------------------------------------------------- what the model sums out
+
+
+def class_of(name, size=K):
+    logits = real(f"{name}.logits", size)
+    return pyro.sample(name, dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
+
+
+def prior_of(z, name="z"):
+    """ln p(z) under the mixture, in nats, summed over its M latents."""
+    components = dist.Normal(real(f"{name}.loc", K, M), 1.0).to_event(1)
+    return (real("c.logits", K).log_softmax(-1) + components.log_prob(z.unsqueeze(-2))).logsumexp(
+        -1
+    )
+
+
+def terms_and_draws(model, guide, x, **options):
+    """The terms at one draw of the guide, and the draws."""
+    pyro.set_rng_seed(1)
+    trace = pyro.poutine.trace(guide).get_trace(x)
+    fixed = {name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"}
+    pyro.set_rng_seed(1)
+    return CorExELBO(max_plate_nesting=2, **options).terms(model, guide, x), fixed
+
+
+def encoder_of(x, name="z"):
+    return dist.Normal(linear(x, f"{name}.encoder", M), 0.5).to_event(1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+@pytest.mark.parametrize("size", [None, 20])
+def test_a_mixture_as_prior_is_a_part_of_the_kl(scale, size):
+    """kl["z"] is E ln q(z|x) - ln p(z), and the reconstruction is by dimension, as without it."""
+    x = bits(N, D)
+
+    def model(x):
+        with pyro.plate("data", size or N, subsample=x):
+            c = class_of("c")
+            z = pyro.sample("z", dist.Normal(real("z.loc", K, M)[c], 1.0).to_event(1))
+            logits = linear(z, "decoder", D)
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", size or N, subsample=x):
+            pyro.sample("z", encoder_of(x))
+
+    scaled = [pyro.poutine.scale(fn, scale=scale) for fn in (model, guide)]
+    terms, draws = terms_and_draws(*scaled, x)
+    z = draws["z"]
+    kl = encoder_of(x).log_prob(z) - prior_of(z)
+    seen = dist.Bernoulli(logits=linear(z, "decoder", D)).log_prob(x)
+    assert set(terms.kl) == {"z"}
+    assert_close(terms.kl["z"], kl.mean().detach())
+    assert_close(terms.kl_weight["z"], torch.tensor(scale))
+    assert_close(terms.reconstruction["x"], seen.mean(0).detach())
+    assert terms.elbo == pytest.approx((seen.sum(1) - kl).mean().item())
+    assert terms.objective == pytest.approx(scale * terms.elbo)
+    evidence = terms.evidence
+    assert_close(evidence.per_datum["kl", "z"], kl.detach())
+    assert_close(evidence.draws["z"], z)
+    entropy = float(terms.entropy["x"].sum())
+    assert terms.tc_bound == pytest.approx(terms.elbo + entropy)
+
+
+def test_a_class_that_the_decoder_sees_is_shared_out():
+    """ln p(x, z) = ln p(z) + ln p(x|z): the first belongs to the KL, the second is the rest."""
+    x = reals(N, D)
+
+    def model(x):
+        with pyro.plate("data", N):
+            c = class_of("c")
+            z = pyro.sample("z", dist.Normal(real("z.loc", K, M)[c], 1.0).to_event(1))
+            loc = linear(z, "decoder", D) + real("x.loc", K, D)[c]
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", N):
+            pyro.sample("z", encoder_of(x))
+
+    terms, draws = terms_and_draws(model, guide, x)
+    z = draws["z"]
+    likelihood = dist.Normal(linear(z, "decoder", D)[:, None] + real("x.loc", K, D), 1.0)
+    components = dist.Normal(real("z.loc", K, M), 1.0).to_event(1)
+    joint = real("c.logits", K).log_softmax(-1) + components.log_prob(z[:, None])
+    joint = (joint + likelihood.log_prob(x[:, None]).sum(-1)).logsumexp(-1)
+    assert_close(terms.kl["z"], (encoder_of(x).log_prob(z) - prior_of(z)).mean().detach())
+    assert_close(terms.reconstruction["x"], (joint - prior_of(z)).mean().detach())
+    assert_close(terms.evidence.per_datum["reconstruction", "x"], (joint - prior_of(z)).detach())
+    with pytest.raises(ValueError, match="no value for each input dimension"):
+        _ = terms.tc_bound
+
+
+def test_latents_under_one_class_have_their_kl_together():
+    x = bits(N, D)
+
+    def model(x):
+        with pyro.plate("data", N):
+            c = class_of("c")
+            a = pyro.sample("a", dist.Normal(real("a.loc", K, M)[c], 1.0).to_event(1))
+            b = pyro.sample("b", dist.Normal(real("b.loc", K, M)[c], 1.0).to_event(1))
+            logits = linear(a + b, "decoder", D)
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", N):
+            pyro.sample("a", encoder_of(x, "a"))
+            pyro.sample("b", encoder_of(x, "b"))
+
+    terms, draws = terms_and_draws(model, guide, x)
+    log_p = real("c.logits", K).log_softmax(-1)
+    for name in "ab":
+        components = dist.Normal(real(f"{name}.loc", K, M), 1.0).to_event(1)
+        log_p = log_p + components.log_prob(draws[name][:, None])
+    log_q = sum(encoder_of(x, name).log_prob(draws[name]) for name in "ab")
+    assert set(terms.kl) == {"a+b"}
+    assert_close(terms.kl["a+b"], (log_q - log_p.logsumexp(-1)).mean().detach())
+    assert_close(terms.evidence.per_datum["kl", "a+b"], (log_q - log_p.logsumexp(-1)).detach())
+
+
+def test_a_class_for_each_latent_has_a_kl_for_each_latent():
+    x = bits(N, D)
+
+    def model(x):
+        with pyro.plate("data", N, dim=-2):
+            with pyro.plate("latents", M, dim=-1):
+                c = class_of("c")
+                z = pyro.sample("z", dist.Normal(real("z.loc", K)[c], 1.0))
+            with pyro.plate("inputs", D, dim=-1):
+                pyro.sample("x", dist.Bernoulli(logits=linear(z, "decoder", D)), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", N, dim=-2), pyro.plate("latents", M, dim=-1):
+            pyro.sample("z", dist.Normal(linear(x, "encoder", M), 0.5))
+
+    terms, draws = terms_and_draws(model, guide, x)
+    z = draws["z"]
+    log_p = dist.Normal(real("z.loc", K), 1.0).log_prob(z.unsqueeze(-1))
+    log_p = (real("c.logits", K).log_softmax(-1) + log_p).logsumexp(-1)
+    kl = dist.Normal(linear(x, "encoder", M), 0.5).log_prob(z) - log_p
+    assert_close(terms.kl["z"], kl.mean(0).detach())
+    assert_close(terms.evidence.matrix("kl", "z"), kl.detach())
+
+
+def test_a_class_of_the_guide_under_one_of_the_model():
+    """The KL of a class that is summed over, whose prior is a sum, in closed form."""
+    x = reals(N)
+
+    def model(x):
+        with pyro.plate("data", N):
+            c = class_of("c")
+            a = pyro.sample("a", dist.Categorical(logits=real("a.logits", K, 2)[c]))
+            pyro.sample("x", dist.Normal(real("x.loc", 2)[a], 1.0), obs=x)
+
+    def encoder(x):
+        return dist.Categorical(logits=linear(x.unsqueeze(-1), "encoder", 2))
+
+    def guide(x):
+        with pyro.plate("data", N):
+            pyro.sample("a", encoder(x), infer={"enumerate": "parallel"})
+
+    terms = CorExELBO(max_plate_nesting=1).terms(model, guide, x)
+    prior = real("c.logits", K).softmax(-1) @ real("a.logits", K, 2).softmax(-1)
+    q = encoder(x).probs
+    seen = (q * dist.Normal(real("x.loc", 2), 1.0).log_prob(x[:, None])).sum(-1)
+    assert_close(terms.kl["a"], (q * (q.log() - prior.log())).sum(-1).mean().detach())
+    assert_close(terms.reconstruction["x"], seen.mean().detach())
+    assert set(terms.kl) == {"a"}
+
+
+def test_a_weight_for_each_latent_has_no_place_in_a_sum_over_classes():
+    def model(x):
+        with pyro.plate("data", N):
+            c = class_of("c")
+            pyro.sample("z", dist.Normal(real("z.loc", K, M)[c], 1.0).to_event(1))
+
+    def guide(x):
+        with pyro.plate("data", N):
+            pyro.sample("z", encoder_of(x))
+
+    programs = [anchor(fn, {"z": torch.ones(M)}) for fn in (model, guide)]
+    with pytest.raises(ValueError, match="so that its KL is no sum over latents"):
+        CorExELBO(max_plate_nesting=1).loss(*programs, bits(N, D))

@@ -207,7 +207,7 @@ def test_joined_batches_are_one_batch():
             with pyro.plate("data", len(x), dim=-2):
                 pyro.sample("z", dist.Normal(torch.zeros(1), 1.0))
                 with pyro.plate("inputs", 4, dim=-1):
-                    pyro.sample("x", dist.Normal(x.mean(1, keepdim=True), 1.0), obs=x)
+                    pyro.sample("x", dist.Normal(torch.linspace(-1.0, 1.0, 4), 1.0), obs=x)
 
         def guide(_):
             with pyro.plate("data", len(x), dim=-2):
@@ -223,6 +223,38 @@ def test_joined_batches_are_one_batch():
     assert joined.tc_bound == pytest.approx(whole.tc_bound)
     with pytest.raises(ValueError, match="no terms to join"):
         CorExTerms.join([])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"num_particles": 3}, {"num_particles": 3, "vectorize_particles": True}]
+)
+def test_what_all_data_share_is_shared_by_them(options):
+    """The KL of a latent outside of the data plate, and of one that stands for others beside it."""
+    n, columns = 40, 6
+
+    def program(x, loc, observed):
+        pyro.sample("mean", dist.Normal(loc, 1.0).expand((3,)).to_event(1))
+        with pyro.plate("columns", columns, subsample_size=2, dim=-1):
+            pyro.sample("scale", dist.Normal(loc, 1.0))
+        with pyro.plate("data", n, dim=-2):
+            z = pyro.sample("z", dist.Normal(torch.zeros(n, 1), 1.0))
+            with pyro.plate("inputs", 4, dim=-1):
+                if observed:
+                    pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    programs = (
+        lambda x: program(x, torch.zeros(()), True),
+        lambda x: program(x, torch.ones(()), False),
+    )
+    terms = batch_terms(*programs, torch.randn(n, 4), max_plate_nesting=2, **options)
+    assert terms.kl["mean"].tolist() == pytest.approx([0.5 / n] * 3)
+    assert float(terms.kl["scale"].sum()) == pytest.approx(0.5 * columns / n)
+    evidence = terms.evidence
+    for name, kl in terms.kl.items():
+        assert evidence.per_datum["kl", name].shape == (n,)
+        assert float(evidence.per_datum["kl", name].mean()) == pytest.approx(float(kl.sum()))
+    whole, _ = evidence.whole()
+    assert float(whole.mean()) == pytest.approx(terms.elbo)
 
 
 # ---------------------------------------------------------------------- what is a stack

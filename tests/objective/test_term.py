@@ -96,10 +96,27 @@ def test_a_weight_for_each_datum_has_no_one_value():
     assert found.sums[2] is None
 
 
-def test_the_scale_of_a_likelihood_is_a_part_of_it():
+def test_the_scale_of_a_likelihood_is_a_weight():
     found = Term("reconstruction", "x", VALUE, 1, {"data": -1}, {"data"}, weight=3.0)
-    assert_close(found.per_dimension, 3 * VALUE.sum(0))
+    assert_close(found.per_dimension, VALUE.sum(0))
     assert_close(found.weighted, 3 * VALUE.sum(0))
+    assert found.sums[2] == 3.0
+
+
+@pytest.mark.parametrize("options", [
+    {"weight": 0.0},
+    {"weight": torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0])},
+    {"event_weight": torch.tensor([1.0, 0.0, 1.0])},
+])  # fmt: skip
+def test_a_weight_of_zero_takes_an_infinity_away(options):
+    value = VALUE.clone()
+    value[1, 1] = float("inf")
+    found = term(value, **options)
+    assert found.per_dimension[1].isinf()
+    assert found.weighted.isfinite().all()
+    everywhere = torch.ones(B, M).mul(torch.as_tensor(options.get("event_weight", 1.0)))
+    everywhere = everywhere * torch.as_tensor(options.get("weight", 1.0)).reshape(-1, 1)
+    assert_close(found.weighted, (VALUE * everywhere).sum(0))
 
 
 def test_a_term_outside_of_the_data_has_no_value_for_a_datum():

@@ -37,7 +37,8 @@ def total(values):
 def loss_of(terms):
     """Minus the sum of all terms per dimension, over all data."""
     weighted = [terms.kl_weight[name] * kl for name, kl in terms.kl.items()]
-    return -(total(terms.reconstruction.values()) - total(weighted)) * terms.num_data
+    seen = [terms.reconstruction_weight[name] * x for name, x in terms.reconstruction.items()]
+    return -(total(seen) - total(weighted)) * terms.num_data
 
 
 def terms_of(model, guide, *args, **options):
@@ -87,6 +88,7 @@ def test_terms_are_detached_and_consistent(pair):
     assert not any(value.requires_grad for value in everything)
     assert all(value.dtype == torch.float64 for value in everything)
     assert shapes(terms.kl) == shapes(terms.kl_weight)
+    assert shapes(terms.reconstruction) == shapes(terms.reconstruction_weight)
     elbo = total(terms.reconstruction.values()) - total(terms.kl.values())
     assert terms.elbo == pytest.approx(elbo, rel=1e-10)
 
@@ -221,6 +223,55 @@ def test_kl_is_unweighted_where_it_is_enumerated():
     terms = terms_of(anchor(model, weights), anchor(guide, weights), x)
     assert_close(terms.kl["z"], free.kl["z"])
     assert float(terms.kl_weight["z"]) == 0.25
+
+
+EACH = 0.5 + torch.arange(N)
+SCALED = {
+    "both programs": (0.3, 0.3, 1.0),
+    "the likelihood": (1.0, 1.0, 10.0),
+    "the KL": (0.3, 0.3, 1 / 0.3),
+    "each datum": (EACH, EACH, 1.0),
+    "the likelihood of each datum": (1.0, 1.0, EACH),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+@pytest.mark.parametrize("subsample", [None, 2])
+def test_the_elbo_is_the_elbo_whatever_is_scaled(name, subsample):
+    """The sum of unscaled terms; a plate's factor is no scale, and the objective is the loss."""
+    x = reals(N, D)
+    size, part = (N, x) if subsample is None else (N, x[:subsample])
+
+    def programs(of_model, of_guide, of_x):
+        def cut(scale):
+            return scale[: len(part)] if isinstance(scale, torch.Tensor) else scale
+
+        def model(x):
+            with pyro.plate("data", size, subsample=x), poutine.scale(scale=cut(of_model)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(M), 1.0).to_event(1))
+                with poutine.scale(scale=cut(of_x)):
+                    fn = dist.Normal(linear(z, "decoder", D), 1.0).to_event(1)
+                    pyro.sample("x", fn, obs=x)
+
+        def guide(x):
+            with pyro.plate("data", size, subsample=x), poutine.scale(scale=cut(of_guide)):
+                pyro.sample("z", dist.Normal(linear(x, "encoder", M), 0.5).to_event(1))
+
+        return model, guide
+
+    scales = SCALED[name]
+    free, terms = (terms_of(*programs(*s), part) for s in ((1.0, 1.0, 1.0), scales))
+    assert terms.elbo == pytest.approx(free.elbo, rel=1e-10)
+    assert free.objective == pytest.approx(free.elbo, rel=1e-10)
+    assert_close(terms.reconstruction["x"], free.reconstruction["x"])
+    pyro.set_rng_seed(1)
+    loss = CorExELBO().loss(*programs(*scales), part)
+    assert loss_of(terms) == pytest.approx(loss, rel=1e-10)
+    assert -terms.objective * terms.num_data == pytest.approx(loss, rel=1e-10)
+    joined = CorExTerms.join([terms, free])
+    assert joined.objective == pytest.approx((terms.objective + free.objective) / 2, rel=1e-10)
+    assert joined.elbo == pytest.approx(free.elbo, rel=1e-10)
+    assert ("weight" in repr(terms).split("\n")[1]) == (name != "the KL")
 
 
 def test_weights_of_data_are_reported_as_their_effect():
