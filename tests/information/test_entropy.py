@@ -66,6 +66,58 @@ def test_clusters_are_estimated_apart():
     assert got == pytest.approx(want, abs=1e-12)
 
 
+CLUSTERS = [  # flat or Gaussian clusters: shares, left ends or means, widths
+    (stats.uniform, [0.5, 0.5], [0, 3], [1, 1]),
+    (stats.uniform, [0.1, 0.2, 0.3, 0.4], [0, 1e4, 2e4, 3e4], [1, 30, 0.01, 1]),
+    (stats.norm, [0.25] * 4, [0, 12, 24, 36], [1] * 4),
+    (stats.norm, [0.1, 0.9], [0, 1e4], [1, 0.01]),
+    (stats.norm, [1 / 50] * 50, [1e4 * k for k in range(50)], [1] * 50),
+]
+
+
+@pytest.mark.parametrize(("family", "share", "loc", "scale"), CLUSTERS)
+@pytest.mark.parametrize(("n", "d"), [(1_000, 200), (10_000, 40)])
+def test_gaps_between_clusters_do_not_raise_it(family, share, loc, scale, n, d):
+    rng = np.random.default_rng(0)
+    share, loc, scale = np.array(share), np.array(loc), np.array(scale)
+    k = rng.choice(len(share), (n, d), p=share)
+    unit = family().rvs((n, d), random_state=rng)
+    got = info.entropy_estimate(torch.from_numpy(loc[k] + scale[k] * unit), "continuous")
+    want = float((share * (family().entropy() + np.log(scale) - np.log(share))).sum())
+    # compared at the same data, which leaves the bias
+    information = -(family().logpdf(unit) - np.log(scale)[k] + np.log(share)[k])
+    bias = got.value.numpy() - information.mean(0)
+    error = bias.std() / math.sqrt(d)
+    assert -(1 + len(share)) / n - 3 * error < bias.mean() < 0.5 / n + 3 * error
+    assert ((got.value - want) / got.stderr).max() < 5
+
+
+def test_what_narrow_windows_cannot_resolve_is_in_the_error():
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.integers(50, size=(200, 40)) * 1e3 + rng.random((200, 40)))
+    got = info.entropy_estimate(x, "continuous")
+    assert got.value.mean() > math.log(50)  # four data to the cluster
+    assert ((got.value - math.log(50)) / got.stderr).max() < 3
+
+
+@pytest.mark.parametrize("per_cell", [0.1, 0.5, 1.5])
+def test_rounding_hardly_matters_below_the_limit_of_ties(per_cell):
+    x, n = sample(stats.norm(), 2_000, 40), 2_000
+    grid = per_cell / (n * 0.4)
+    rounded = info.entropy_estimate((x / grid).round() * grid, "continuous")
+    exact = info.entropy_estimate(x, "continuous")
+    assert ((rounded.value - exact.value).abs() / exact.stderr).mean() < 1
+
+
+def test_many_values_are_never_put_too_high():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(60, (200, 500), generator=g).double()
+    got = info.entropy_estimate(x, "categorical")
+    assert ((got.value - math.log(60)) / got.stderr).max() < 3
+    coin = info.entropy_estimate(torch.tensor([[0.0], [1.0]]).repeat(50, 1), "binary")
+    assert float(coin.value - math.log(2)) < float(coin.stderr)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 300), st.integers(0, 2**31), st.floats(-100, 100), st.floats(0.01, 100))
 def test_continuous_under_affine_maps_and_permutations(n, seed, shift, factor):
@@ -163,6 +215,8 @@ def test_dtype_follows_the_input():
         (torch.zeros(50, 2), "continuous", "2 of 2 dimensions have atoms.*dequantise"),
         (torch.arange(100.0)[:, None] // 3, "continuous", "mostly tied values"),
         (torch.arange(100.0)[:, None].clamp(min=20), "continuous", "1 of 1 dimensions have atoms"),
+        (torch.arange(100.0)[:, None].clamp(min=3), "continuous", "1 of 1 dimensions have atoms"),
+        (torch.randn(2000, 1) + 1e6, "continuous", "centre them before they are converted"),
         (
             torch.stack([torch.arange(100.0), torch.arange(100.0) % 2], 1),
             "auto",
