@@ -7,7 +7,6 @@ It turns the evidence lower bound into a bound on TC(x) (Gao et al. 2018, Eq. 8 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from pyro_corex.information.checks import check_finite, check_matrix
 from pyro_corex.information.estimate import Estimate
+from pyro_corex.information.spacings import new_run, refuse_ties, spacings
 
 _KINDS = ("auto", "binary", "categorical", "continuous")
 _ELEMENTS = 1 << 22  # bound on data * dimensions held at once
@@ -107,7 +107,7 @@ def _decide(x: Tensor) -> str:
         return "binary"
     if not x.is_floating_point():
         return "categorical"
-    distinct = _new_run(x.t().sort(dim=1).values).sum(1)
+    distinct = new_run(x.t().sort(dim=1).values).sum(1)
     repeats = distinct * 10 <= x.shape[0]
     if bool(repeats.all()):
         return "categorical"
@@ -118,13 +118,6 @@ def _decide(x: Tensor) -> str:
             "own, or name the kind"
         )
     return "continuous"
-
-
-def _new_run(ordered: Tensor) -> Tensor:
-    """Where a value of a sorted row differs from the one before it."""
-    new = torch.ones_like(ordered, dtype=torch.bool)
-    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    return new
 
 
 def _binary(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,7 +143,7 @@ def _second_order(more: Tensor, n: int) -> Tensor:
 
 def _categorical(ordered: Tensor) -> tuple[Tensor, Tensor]:
     d, n = ordered.shape
-    new = _new_run(ordered)
+    new = new_run(ordered)
     start = new.flatten().nonzero().flatten()
     count = torch.diff(start, append=start.new_tensor([d * n]))
     row = start // n
@@ -163,34 +156,10 @@ def _categorical(ordered: Tensor) -> tuple[Tensor, Tensor]:
     return value + more / (2 * n), (square / n + _second_order(more, n)).sqrt()
 
 
-class _Spacings(NamedTuple):
-    """Differential entropies from the spacings of sorted rows (d, N)."""
-
-    value: Tensor
-    """(d,) in nats."""
-
-    surprisal: Tensor
-    """(d, N): -ln p at each datum, from the widest windows."""
-
-    excess: Tensor
-    """(d,): how much more the noise of the spacings adds to the variance of ``surprisal`` than to
-    N times that of ``value``, because neighbours share their spacings."""
-
-    noise: Tensor
-    """(d,): the latter, N times the variance that the spacings add to ``value``."""
-
-    drift: Tensor
-    """(d,): the entropies of middle windows less those of narrow ones; 0, unless windows are too
-    wide for the data."""
-
-    drift_noise: Tensor
-    """(d,): variance of ``drift`` where it is 0."""
-
-
 def _continuous(ordered: Tensor) -> tuple[Tensor, Tensor]:
     n = ordered.shape[1]
-    _refuse_ties(ordered)
-    blocks = [_spacings(block) for block in ordered.split(max(1, _ELEMENTS // n))]
+    refuse_ties(ordered)
+    blocks = [spacings(block) for block in ordered.split(max(1, _ELEMENTS // n))]
     value, variance = [], []
     for found in blocks:
         spread = (found.surprisal.var(1) - found.excess).clamp(min=0)
@@ -203,121 +172,6 @@ def _continuous(ordered: Tensor) -> tuple[Tensor, Tensor]:
 def _doubt(drift: Tensor, noise: Tensor) -> Tensor:
     """The square of the bias, taken as twice the drift, beyond what the noise of it explains."""
     return 4 * (drift.clamp(min=0).square() - 4 * noise).clamp(min=0)
-
-
-def _spacings(ordered: Tensor) -> _Spacings:
-    """See :func:`entropy_estimate`; rows with the same longest run of ties go together."""
-    longest = _longest_run(ordered)
-    runs = longest.unique().tolist()
-    if len(runs) == 1:
-        return _of_run(ordered, runs[0])
-    out: list[Tensor] = []
-    for run in runs:
-        rows = (longest == run).nonzero().flatten()
-        found = _of_run(ordered[rows], run)
-        out = out or [each.new_empty(len(ordered), *each.shape[1:]) for each in found]
-        for whole, each in zip(out, found, strict=True):
-            whole[rows] = each
-    return _Spacings(*out)
-
-
-def _of_run(ordered: Tensor, run: int) -> _Spacings:
-    d, n = ordered.shape
-    x, i = ordered.flatten(), torch.arange(d * n, device=ordered.device)
-    last = _cluster_ends(ordered, run).flatten().nonzero().flatten()
-    size = torch.diff(last, prepend=last.new_tensor([-1]))
-    end = last.repeat_interleave(size)
-    start = (last - size + 1).repeat_interleave(size)
-
-    digamma = torch.arange(8 * run + 1, dtype=x.dtype, device=x.device).digamma()
-
-    def log_spacing(low: Tensor, high: Tensor) -> Tensor:
-        return ((x[high] - x[low]).log() - digamma[high - low]).view(d, n)
-
-    def window(half: int) -> Tensor:
-        return log_spacing(torch.maximum(i - half, start), torch.minimum(i + half, end))
-
-    # ln N and its small corrections: what share of the data each cluster has, and where it ends
-    size_ = size.double()
-    zero = ordered.new_zeros(d)
-    share = zero.index_add(0, last // n, size_ * ((size_ + 1).digamma() - size_.log())) / n
-    clusters = zero.index_add(0, last // n, torch.ones_like(size_))
-    constant = share + math.log(n) + (clusters - 1) / (2 * n)
-    low = torch.minimum(i, end - min(run, n - 1)).clamp(min=0)
-    narrow = log_spacing(low, torch.minimum(low + run, end)).mean(1)
-    middle, wide = window(2 * run), window(4 * run)
-    # by simulation, for uniform data; the ends of clusters have windows with fewer data
-    noise = (0.174 + 0.028 / run**2) / run * (1 + 30 * run * clusters / n)
-    single = torch.special.polygamma(1, zero + 8.0 * run)
-    value = 2 * middle.mean(1) - wide.mean(1) + constant
-    return _Spacings(
-        value=value,
-        surprisal=wide + (value - wide.mean(1))[:, None],
-        excess=single - noise,
-        noise=noise,
-        drift=middle.mean(1) - narrow,
-        drift_noise=zero + (0.2 + 0.27 / run**2) / (run * n),
-    )
-
-
-def _cluster_ends(ordered: Tensor, run: int) -> Tensor:
-    """Which data (d, N) are the last of their cluster.
-
-    A gap ends one where it is more than c times as wide as the w spacings on its left, and as those
-    on its right, together, with w from 1 to 8. In data of a locally constant density that happens
-    with a probability below (1 + c / 2)^(-2w), which c makes 1 / (16 N). As c >= 1, no two such
-    gaps are nearer than w + 1 data.
-    """
-    n = ordered.shape[1]
-    last = torch.zeros_like(ordered, dtype=torch.bool)
-    last[:, -1] = True
-    gap = ordered.diff(dim=1)
-    for w in (run, 2 * run, 4 * run, 8 * run):
-        if n < 2 * w + 2:
-            break
-        c = max(1.0, 2 * ((16 * n) ** (0.5 / w) - 1))
-        beside = ordered[:, w:] - ordered[:, :-w]
-        most = torch.maximum(beside[:, : n - 1 - 2 * w], beside[:, w + 1 :])
-        last[:, w : n - 1 - w] |= gap[:, w : n - 1 - w] > c * most
-    return last
-
-
-def _most_ties(n: int) -> int:
-    return min(2 * max(1, round(n**0.25)), n - 1)
-
-
-def _longest_run(ordered: Tensor) -> Tensor:
-    """How many data of each row share their value, at most; no further than it is refused."""
-    equal = ordered[:, 1:] == ordered[:, :-1]
-    longest = torch.ones(len(ordered), dtype=torch.long, device=ordered.device)
-    for _ in range(_most_ties(ordered.shape[1])):
-        some = equal.any(1)
-        if not bool(some.any()):
-            break
-        longest += some
-        equal = equal[:, 1:] & equal[:, :-1]
-    return longest
-
-
-def _refuse_ties(ordered: Tensor) -> None:
-    d, n = ordered.shape
-    longest = _longest_run(ordered)
-    if bool((longest == 1).all()):
-        return
-    tied = n - _new_run(ordered).sum(1)
-    # rounding gives a cell so many data with this chance, by Poisson and the ties of other data
-    share = 6 * (tied - longest + 1) / n
-    chance = math.log(n) + (longest - 1) * share.double().log() - (longest + 1.0).lgamma()
-    lonely = (longest > 2) & (chance < -14)
-    atoms = lonely | (longest > _most_ties(n))
-    bad = int((atoms | (tied * 2 > n)).sum())
-    if bad:
-        raise ValueError(
-            f'kind="continuous" expects data that hardly repeat, but {bad} of {d} dimensions have '
-            "atoms or mostly tied values, so that their differential entropy is not finite; use "
-            'kind="categorical", or add noise as wide as the rounding (dequantise). Float32 rounds '
-            "data far from 0: centre them before they are converted"
-        )
 
 
 class Influence(NamedTuple):
@@ -355,14 +209,14 @@ def summed_surprisal(x: Tensor, kind: str) -> Influence:
     for block in x.detach().split(max(1, _ELEMENTS // n), dim=1):
         if kind == "continuous":
             ordered, order = block.t().double().sort(dim=1)
-            found = _spacings(ordered)
+            found = spacings(ordered)
             information = torch.empty_like(ordered).scatter_(1, order, found.surprisal)
             excess = excess + found.excess.sum()
             drift = drift + found.drift.sum()
             drift_noise = drift_noise + found.drift_noise.sum()
         else:
             ordered, order = block.t().sort(dim=1)
-            new = _new_run(ordered)
+            new = new_run(ordered)
             start = new.flatten().nonzero().flatten()
             count = torch.diff(start, append=start.new_tensor([ordered.numel()]))
             run = new.flatten().cumsum(0) - 1

@@ -139,8 +139,7 @@ def _discrete_sample(x: Tensor) -> Estimate[Tensor]:
     for i in range(d):
         _, inverse, count = torch.unique(x[:, i], return_inverse=True, return_counts=True)
         term = term - (count[inverse].double() / n).log()
-    # chi-squared noise where frequencies are equal, and rows not seen yet (Chao 1984), which put the
-    # entropy of rows too low
+    # noise where frequencies are equal; rows not seen (Chao 1984) put the entropy of rows too low
     values = sum(len(x[:, i].unique()) - 1 for i in range(d)) + len(rows) - 1
     once, twice = int((times == 1).sum()), int((times == 2).sum())
     unseen = once * (once - 1) / (2 * (twice + 1))

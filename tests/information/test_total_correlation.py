@@ -348,7 +348,7 @@ def test_gaussian_pairs_in_blocks_are_the_general_way(generator, monkeypatch, me
 
 def test_discrete_refuses_rows_that_hardly_repeat(generator):
     x = torch.randn(100, 4, generator=generator)
-    with pytest.raises(ValueError, match="100 of the 100 rows of x are distinct.*coarser"):
+    with pytest.raises(ValueError, match=r"100 of the 100 rows of x are distinct.*coarser"):
         info.total_correlation(x, kind="discrete")
 
 
