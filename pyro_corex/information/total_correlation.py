@@ -71,13 +71,15 @@ def total_correlation(x: Tensor, kind: str = "gaussian") -> Estimate[Tensor]:
     ``kind="gaussian"``: the closed form at the sample covariance, less its exact expected excess
     over the truth, (d psi((N-1)/2) - sum_i psi((N-i)/2)) / 2 for Gaussian data (Wishart).
     ``kind="discrete"``: entropies of the observed frequencies, of the dimensions and of whole rows,
-    each with its Miller-Madow correction; reliable only while rows repeat many times.
+    each with its Miller-Madow correction. Too high where many rows occur once; what rows not seen
+    yet may add to their entropy (Chao 1984) is part of the standard error.
 
     :param x: ``(N, d)`` data.
     :param kind: ``"gaussian"`` or ``"discrete"``.
     :returns: a scalar :class:`Estimate`; unbiasedness lets it fall below 0 when TC is near 0.
     :raises ValueError: where x is not ``(N, d)``, is empty or not finite, or ``kind`` is unknown;
-        for "gaussian" N <= d, or dimensions are constant or combinations of others.
+        for "gaussian" N <= d, or dimensions are constant or combinations of others; for "discrete"
+        more than half of the rows are distinct.
 
     >>> coin = torch.tensor([[0], [1]]).repeat(500, 1)
     >>> total_correlation(coin.expand(1000, 3), kind="discrete").value  # 2 ln 2, and 0.001
@@ -163,7 +165,13 @@ def sample_total_correlation(z: Tensor) -> Tensor:
 
 def _discrete_sample(x: Tensor) -> Estimate[Tensor]:
     n, d = x.shape
-    rows, row = torch.unique(x.detach(), dim=0, return_inverse=True)
+    rows, row, times = torch.unique(x.detach(), dim=0, return_inverse=True, return_counts=True)
+    if 2 * len(rows) > n:
+        raise ValueError(
+            f'kind="discrete" needs rows that repeat, but {len(rows)} of the {n} rows of x are '
+            "distinct, so that their entropy cannot be told; give more data, fewer or coarser "
+            'dimensions, kind="gaussian" for continuous data, or bound TC(x) with a model'
+        )
     marginal = entropy_estimate(x, "categorical")
     whole = entropy_estimate(row[:, None], "categorical")
     value = marginal.value.sum() - whole.value.sum().to(marginal.value.dtype)
@@ -172,7 +180,11 @@ def _discrete_sample(x: Tensor) -> Estimate[Tensor]:
     for i in range(d):
         _, inverse, count = torch.unique(x[:, i], return_inverse=True, return_counts=True)
         term = term - (count[inverse].double() / n).log()
-    stderr = term.std() / math.sqrt(n)
+    # noise where frequencies are equal; rows not seen (Chao 1984) put the entropy of rows too low
+    values = sum(len(x[:, i].unique()) - 1 for i in range(d)) + len(rows) - 1
+    once, twice = int((times == 1).sum()), int((times == 2).sum())
+    unseen = once * (once - 1) / (2 * (twice + 1))
+    stderr = (term.var() / n + values / (2 * n * n) + (unseen / n) ** 2).sqrt()
     return Estimate(value, stderr.to(value.dtype), kind="discrete", correction="Miller-Madow")
 
 

@@ -37,16 +37,85 @@ def test_continuous_is_nearly_unbiased_and_knows_its_error(distribution, n, d):
     assert got.correction == "spacings (digamma)"
 
 
+def by_hand(x):
+    """The equation of entropy_estimate, in loops, for one cluster of data without ties."""
+    x, n, harmonic = np.sort(x), len(x), lambda k: sum(1 / j for j in range(1, k))
+
+    def window(m):
+        total = harmonic(n + 1)
+        for i in range(n):
+            low, high = max(i - m, 0), min(i + m, n - 1)
+            total += (math.log(x[high] - x[low]) - harmonic(high - low)) / n
+        return total
+
+    return 2 * window(2) - window(4)
+
+
 def test_continuous_matches_the_equation():
-    x = sample(stats.norm(), 50, 1)
-    ordered, m, n = np.sort(x[:, 0].numpy()), round(50**0.25), 50
-    want = -stats.norm().entropy() * 0
-    for i in range(n):
-        low, high = max(i - m, 0), min(i + m, n - 1)
-        digamma = -np.euler_gamma + sum(1 / k for k in range(1, high - low))
-        want += (math.log(ordered[high] - ordered[low]) - digamma) / n
-    want += -np.euler_gamma + sum(1 / k for k in range(1, n + 1))
-    assert info.marginal_entropy(x, "continuous").item() == pytest.approx(want, abs=1e-12)
+    x = sample(stats.uniform(), 50, 1)
+    got = info.marginal_entropy(x, "continuous").item()
+    assert got == pytest.approx(by_hand(x[:, 0].numpy()), abs=1e-12)
+
+
+def test_clusters_are_estimated_apart():
+    """H = sum_k p_k (H_k - ln p_k), with the Miller-Madow correction of the shares p_k."""
+    parts = [sample(stats.uniform(), n, 1, seed=n)[:, 0].numpy() for n in (50, 30, 20)]
+    x = np.concatenate([part + 9 * k for k, part in enumerate(parts)])
+    want = sum(len(p) / 100 * (by_hand(p) - math.log(len(p) / 100)) for p in parts) + 2 / 200
+    got = info.marginal_entropy(torch.from_numpy(x)[:, None], "continuous").item()
+    assert got == pytest.approx(want, abs=1e-12)
+
+
+CLUSTERS = [  # flat or Gaussian clusters: shares, left ends or means, widths
+    (stats.uniform, [0.5, 0.5], [0, 3], [1, 1]),
+    (stats.uniform, [0.1, 0.2, 0.3, 0.4], [0, 1e4, 2e4, 3e4], [1, 30, 0.01, 1]),
+    (stats.norm, [0.25] * 4, [0, 12, 24, 36], [1] * 4),
+    (stats.norm, [0.1, 0.9], [0, 1e4], [1, 0.01]),
+    (stats.norm, [1 / 50] * 50, [1e4 * k for k in range(50)], [1] * 50),
+]
+
+
+@pytest.mark.parametrize(("family", "share", "loc", "scale"), CLUSTERS)
+@pytest.mark.parametrize(("n", "d"), [(1_000, 200), (10_000, 40)])
+def test_gaps_between_clusters_do_not_raise_it(family, share, loc, scale, n, d):
+    rng = np.random.default_rng(0)
+    share, loc, scale = np.array(share), np.array(loc), np.array(scale)
+    k = rng.choice(len(share), (n, d), p=share)
+    unit = family().rvs((n, d), random_state=rng)
+    got = info.entropy_estimate(torch.from_numpy(loc[k] + scale[k] * unit), "continuous")
+    want = float((share * (family().entropy() + np.log(scale) - np.log(share))).sum())
+    # compared at the same data, which leaves the bias
+    information = -(family().logpdf(unit) - np.log(scale)[k] + np.log(share)[k])
+    bias = got.value.numpy() - information.mean(0)
+    error = bias.std() / math.sqrt(d)
+    assert -(1 + len(share)) / n - 3 * error < bias.mean() < 0.5 / n + 3 * error
+    assert ((got.value - want) / got.stderr).max() < 5
+
+
+def test_what_narrow_windows_cannot_resolve_is_in_the_error():
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.integers(50, size=(200, 40)) * 1e3 + rng.random((200, 40)))
+    got = info.entropy_estimate(x, "continuous")
+    assert got.value.mean() > math.log(50)  # four data to the cluster
+    assert ((got.value - math.log(50)) / got.stderr).max() < 3
+
+
+@pytest.mark.parametrize("per_cell", [0.1, 0.5, 1.5])
+def test_rounding_hardly_matters_below_the_limit_of_ties(per_cell):
+    x, n = sample(stats.norm(), 2_000, 40), 2_000
+    grid = per_cell / (n * 0.4)
+    rounded = info.entropy_estimate((x / grid).round() * grid, "continuous")
+    exact = info.entropy_estimate(x, "continuous")
+    assert ((rounded.value - exact.value).abs() / exact.stderr).mean() < 1
+
+
+def test_many_values_are_never_put_too_high():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(60, (200, 500), generator=g).double()
+    got = info.entropy_estimate(x, "categorical")
+    assert ((got.value - math.log(60)) / got.stderr).max() < 3
+    coin = info.entropy_estimate(torch.tensor([[0.0], [1.0]]).repeat(50, 1), "binary")
+    assert float(coin.value - math.log(2)) < float(coin.stderr)
 
 
 @settings(max_examples=30, deadline=None)
@@ -89,7 +158,8 @@ def test_categorical_by_hand():
     torch.testing.assert_close(got.value, torch.tensor(want))
     p = [torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.75, 0.25])]
     spread = [float((q * (q.log() + (q * -q.log()).sum()) ** 2).sum()) for q in p]
-    torch.testing.assert_close(got.stderr, (torch.tensor(spread) / 4).sqrt())
+    second = torch.tensor([2, 1]) / (2 * 4**2)  # of -chi² / 2N, where the slope is 0
+    torch.testing.assert_close(got.stderr, (torch.tensor(spread) / 4 + second).sqrt())
 
 
 def test_categorical_is_nearly_unbiased(generator):
@@ -145,6 +215,8 @@ def test_dtype_follows_the_input():
         (torch.zeros(50, 2), "continuous", "2 of 2 dimensions have atoms.*dequantise"),
         (torch.arange(100.0)[:, None] // 3, "continuous", "mostly tied values"),
         (torch.arange(100.0)[:, None].clamp(min=20), "continuous", "1 of 1 dimensions have atoms"),
+        (torch.arange(100.0)[:, None].clamp(min=3), "continuous", "1 of 1 dimensions have atoms"),
+        (torch.randn(2000, 1) + 1e6, "continuous", "centre them before they are converted"),
         (
             torch.stack([torch.arange(100.0), torch.arange(100.0) % 2], 1),
             "auto",
@@ -159,7 +231,7 @@ def test_refuses(x, kind, match):
 
 def test_estimate_tells():
     got = info.entropy_estimate(torch.tensor([[0.0], [1.0]]))
-    assert repr(got) == ("Estimate(0.94315 ± 0 nats, kind='binary', correction='Miller-Madow')")
+    assert repr(got) == ("Estimate(0.94315 ± 0.35 nats, kind='binary', correction='Miller-Madow')")
     got = info.entropy_estimate(torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
     assert "2 values in nats, sum 0.94315" in repr(got)
     with pytest.raises(AttributeError):

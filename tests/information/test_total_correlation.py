@@ -348,3 +348,17 @@ def test_gaussian_pairs_in_blocks_are_the_general_way(generator, monkeypatch, me
     gradients = [torch.autograd.grad(3 * value, (z, loc, scale)) for value in (got, want)]
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+
+def test_discrete_refuses_rows_that_hardly_repeat(generator):
+    x = torch.randn(100, 4, generator=generator)
+    with pytest.raises(ValueError, match=r"100 of the 100 rows of x are distinct.*coarser"):
+        info.total_correlation(x, kind="discrete")
+
+
+def test_discrete_knows_that_rows_are_unseen(generator):
+    """Independent columns: TC = 0, though a third of the rows occur once."""
+    for _ in range(20):
+        x = torch.randint(8, (160, 2), generator=generator).double()
+        got = info.total_correlation(x, kind="discrete")
+        assert float(got.value) < 3 * float(got.stderr)
