@@ -250,13 +250,13 @@ def check_same_scale(name: str, model_site: Site, guide_site: Site) -> None:
         if p is q and isinstance(p, float) and p == 1.0:
             continue
         for scale in (p, q):
-            if _holds(lambda s: s < 0, scale):
+            if holds(lambda s: s < 0, scale):
                 raise ValueError(
                     f"Site {name!r} has the negative {what} {scale}. A KL weight must be >= 0: "
                     "1 is the bound itself, less than 1 lets the latent carry more, 0 takes the "
                     "pressure off."
                 )
-        if p is not q and _holds(lambda a, b: a != b, p, q):
+        if p is not q and holds(lambda a, b: a != b, p, q):
             raise ValueError(
                 f"Site {name!r} has the {what} {p} in the model but {q} in the guide. "
                 "A KL term has one weight: wrap both programs with the same weights, "
@@ -264,7 +264,7 @@ def check_same_scale(name: str, model_site: Site, guide_site: Site) -> None:
             )
 
 
-def _holds(condition: Any, *values: Tensor | float) -> bool:
+def holds(condition: Any, *values: Tensor | float) -> bool:
     """Whether a condition holds anywhere, asked only where the answer costs no synchronisation.
 
     Values on an accelerator are looked at when Pyro's validation is on, which synchronises anyway.

@@ -220,6 +220,7 @@ class CorExELBO(Runner):
                 of_model,
                 of_guide,
                 cleared=pair.closed_forms.cleared(of_model, of_guide, args, kwargs),
+                plan=pair.auxiliaries.plan(of_model, of_guide, args, kwargs),
                 max_plate_nesting=self.max_plate_nesting,
                 data_plates=self.data_plates,
             )

@@ -19,6 +19,7 @@ from pyro.poutine.util import site_is_subsample
 from pyro.util import check_model_guide_match, check_site_shape, check_traceenum_requirements
 
 from pyro_corex.objective import sites
+from pyro_corex.objective.auxiliary import Auxiliaries
 from pyro_corex.objective.closed_form import ClosedForms
 
 Program = Callable[..., Any]
@@ -56,6 +57,7 @@ class Pair:
     def __init__(self, model: Program, guide: Program) -> None:
         self.model, self.guide = model, guide
         self.closed_forms = ClosedForms(model, guide)
+        self.auxiliaries = Auxiliaries(guide)
         self.sequential = False
         """Whether sites are enumerated one value at a time."""
 
