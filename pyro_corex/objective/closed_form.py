@@ -36,6 +36,7 @@ class ClosedForms:
         self.model, self.guide = model, guide
         self._cleared: dict[tuple[tuple[str, ...], tuple[str, ...]], frozenset[str]] = {}
         self._parents: dict[tuple[str, ...], dict[str, frozenset[str]] | None] = {}
+        self._above: dict[tuple[str, ...], dict[str, set[str]] | None] = {}
 
     def cleared(
         self, model: dict[str, Site], guide: dict[str, Site], args: Any, kwargs: Any
@@ -76,6 +77,17 @@ class ClosedForms:
         if key not in self._parents:
             self._parents[key] = guide_parents(self.guide, args, kwargs)
         return self._parents[key]
+
+    def above_in_model(
+        self, latents: Collection[str], args: Any, kwargs: Any
+    ) -> dict[str, set[str]] | None:
+        """Latent -> those of the latents that the model's density of it depends on; ``None`` if
+        that cannot be followed.
+        """
+        key = tuple(latents)
+        if key not in self._above:
+            self._above[key] = above_in_model(latents, self.model, self.guide, args, kwargs)
+        return self._above[key]
 
 
 def suspects(model_order: list[str], guide_order: list[str]) -> set[str]:
@@ -136,6 +148,36 @@ def guide_parents(
             return _parents(_Runs(None, guide, args, kwargs).guide(_Track()).nodes)
     except Exception:  # any operation may lack support for tracked tensors; say so
         return None
+
+
+def above_in_model(
+    latents: Collection[str], model: Program, guide: Program, args: Any, kwargs: Any
+) -> dict[str, set[str]] | None:
+    """Latent -> the latents above it in the model; ``None`` if that cannot be followed.
+
+    As in :func:`violations`, from labels and from changes, of one site in the model at a time.
+    """
+    try:
+        with _unseen():
+            runs = _Runs(model, guide, args, kwargs)
+            values = runs.guide()
+            with _NoReading():
+                parents = _parents(runs.model(values, _Track()).nodes)
+            found = {name: _ancestors(name, parents) & set(latents) for name in latents}
+            before = runs.model(values).nodes
+            for name in latents:
+                own = values.nodes[name]["value"]
+                values.nodes[name]["value"] = before[name]["fn"].sample()
+                after = runs.model(values).nodes
+                values.nodes[name]["value"] = own
+                for other in set(latents) - {name}:
+                    at = before[other]["value"]
+                    pair = (nodes[other]["fn"].log_prob(at) for nodes in (before, after))
+                    if not torch.equal(*pair):
+                        found[other].add(name)
+    except Exception:  # any operation may lack support for tracked tensors; say so
+        return None
+    return found
 
 
 @contextmanager

@@ -234,6 +234,7 @@ class CorExELBO(Runner):
                     num_data=self.num_data,
                     parents=partial(pair.closed_forms.guide_parents, args=args, kwargs=kwargs),
                     rerun=partial(self.rerun_guide, guide),
+                    above=partial(pair.closed_forms.above_in_model, args=args, kwargs=kwargs),
                 )
                 regularize(found, self.regularizers, step)
             yield found
