@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
-from pyro_corex.batches import Data, Transform, prepare, read_batches
+from pyro_corex.batches import Data, Transform, place_of, prepare, read_batches
 from pyro_corex.information.bracket import Bracket, aggregate_total_correlation
 from pyro_corex.information.checks import check_gaussian
 from pyro_corex.information.estimate import Estimate
@@ -77,6 +77,7 @@ class AggregatePosterior:
         batch_size: int = _BATCH,
         transform: Transform | None = None,
         storage: str | Path | None = None,
+        seed: int = 0,
     ) -> AggregatePosterior:
         """Encodes a data set with ``module.encode(*batch)``, without gradients, in evaluation mode.
 
@@ -91,12 +92,15 @@ class AggregatePosterior:
             an iterable of batches such as a ``DataLoader``.  ``encode`` is given all of a batch, a
             dict as keyword arguments; that of a ready-made program takes x alone, which is its
             first entry or the one named ``"x"``.
-        :param layer: which layer of a stack, the last by default.  ``encode`` decides what the
-            upper layers are conditioned on: in ``StackedCorEx`` on the mean of the layer below.
+        :param layer: which layer of a stack, the last by default.  A module with a method
+            ``encode_with_draws``, as ``StackedCorEx``, is asked by that to condition each layer on
+            a draw of the layer below: N draws of it stand for the data, and the information is
+            I(z_j^(l) : z^(l-1)), of which the KL is a bound (Eq. 13 to 17).
         :param batch_size: of tensors, arrays and data sets.
         :param transform: as :func:`~pyro_corex.tc_bound` takes it.
         :param storage: a folder for temporary files, which hold the encodings in place of memory,
             are read by all methods and vanish with this object.  The result is on the CPU then.
+        :param seed: of these draws; the global random state is put back afterwards.
         :raises TypeError: where the module has no ``encode``, or it returns no such distribution
             or does not take what a batch holds.
         :raises ValueError: where there are no data, or ``layer`` or ``batch_size`` is out of range.
@@ -108,14 +112,18 @@ class AggregatePosterior:
                 f"{type(module).__name__} has no encode(x) that returns a distribution over z; add "
                 "one, or use AggregatePosterior(loc, scale)"
             )
+        encode = getattr(module, "encode_with_draws", encode)
         batches = map(
             prepare(module, transform, ["encode"]), read_batches(data, batch_size, module)
         )
         parts = (_parameters(_choose(batch.call(encode), layer)) for batch in batches)
+        device, _ = place_of(module)
+        cuda = [device] if device is not None and device.type == "cuda" else []
         modes = [(child, child.training) for child in module.modules()]
         module.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), torch.random.fork_rng(devices=cuda):
+                torch.manual_seed(0x7C_B0_5EED + seed)  # not that with which data may be simulated
                 if storage is None:
                     whole = [torch.cat(column) for column in zip(*parts, strict=True)]
                 else:

@@ -36,6 +36,7 @@ class ClosedForms:
         self.model, self.guide = model, guide
         self._cleared: dict[tuple[tuple[str, ...], tuple[str, ...]], frozenset[str]] = {}
         self._parents: dict[tuple[str, ...], dict[str, frozenset[str]] | None] = {}
+        self._above: dict[tuple[str, ...], dict[str, set[str]] | None] = {}
 
     def cleared(
         self, model: dict[str, Site], guide: dict[str, Site], args: Any, kwargs: Any
@@ -76,6 +77,17 @@ class ClosedForms:
         if key not in self._parents:
             self._parents[key] = guide_parents(self.guide, args, kwargs)
         return self._parents[key]
+
+    def above_in_model(
+        self, latents: Collection[str], args: Any, kwargs: Any
+    ) -> dict[str, set[str]] | None:
+        """Latent -> those of the latents that the model's density of it depends on; ``None`` if
+        that cannot be followed.
+        """
+        key = tuple(latents)
+        if key not in self._above:
+            self._above[key] = above_in_model(latents, self.model, self.guide, args, kwargs)
+        return self._above[key]
 
 
 def suspects(model_order: list[str], guide_order: list[str]) -> set[str]:
@@ -136,6 +148,36 @@ def guide_parents(
             return _parents(Runs(None, guide, args, kwargs).guide(_Track()).nodes)
     except Exception:  # any operation may lack support for tracked tensors; say so
         return None
+
+
+def above_in_model(
+    latents: Collection[str], model: Program, guide: Program, args: Any, kwargs: Any
+) -> dict[str, set[str]] | None:
+    """Latent -> the latents above it in the model; ``None`` if that cannot be followed.
+
+    As in :func:`violations`, from labels and from changes, of one site in the model at a time.
+    """
+    try:
+        with unseen():
+            runs = Runs(model, guide, args, kwargs)
+            values = runs.guide()
+            with _NoReading():
+                parents = _parents(runs.model(values, _Track()).nodes)
+            found = {name: ancestors(name, parents) & set(latents) for name in latents}
+            before = runs.model(values).nodes
+            for name in latents:
+                own = values.nodes[name]["value"]
+                values.nodes[name]["value"] = before[name]["fn"].sample()
+                after = runs.model(values).nodes
+                values.nodes[name]["value"] = own
+                for other in set(latents) - {name}:
+                    at = before[other]["value"]
+                    pair = (nodes[other]["fn"].log_prob(at) for nodes in (before, after))
+                    if not torch.equal(*pair):
+                        found[other].add(name)
+    except Exception:  # any operation may lack support for tracked tensors; say so
+        return None
+    return found
 
 
 @contextmanager
@@ -257,13 +299,13 @@ def check_same_scale(name: str, model_site: Site, guide_site: Site) -> None:
         if p is q and isinstance(p, float) and p == 1.0:
             continue
         for scale in (p, q):
-            if _holds(lambda s: s < 0, scale):
+            if holds(lambda s: s < 0, scale):
                 raise ValueError(
                     f"Site {name!r} has the negative {what} {scale}. A KL weight must be >= 0: "
                     "1 is the bound itself, less than 1 lets the latent carry more, 0 takes the "
                     "pressure off."
                 )
-        if p is not q and _holds(lambda a, b: a != b, p, q):
+        if p is not q and holds(lambda a, b: a != b, p, q):
             raise ValueError(
                 f"Site {name!r} has the {what} {p} in the model but {q} in the guide. "
                 "A KL term has one weight: wrap both programs with the same weights, "
@@ -271,7 +313,7 @@ def check_same_scale(name: str, model_site: Site, guide_site: Site) -> None:
             )
 
 
-def _holds(condition: Any, *values: Tensor | float) -> bool:
+def holds(condition: Any, *values: Tensor | float) -> bool:
     """Whether a condition holds anywhere, asked only where the answer costs no synchronisation.
 
     Values on an accelerator are looked at when Pyro's validation is on, which synchronises anyway.

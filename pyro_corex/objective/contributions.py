@@ -14,8 +14,9 @@ from torch import Tensor
 
 from pyro_corex.objective import sites
 from pyro_corex.objective.arguments import Programs
+from pyro_corex.objective.auxiliary import Plan, density
 from pyro_corex.objective.axes import Axes
-from pyro_corex.objective.closed_form import check_same_scale
+from pyro_corex.objective.closed_form import check_same_scale, holds
 from pyro_corex.objective.enumeration import Expectation, Marginal, marginalise
 from pyro_corex.objective.evidence import Recorded
 from pyro_corex.objective.sites import Factored, Site
@@ -65,6 +66,7 @@ class Contributions:
 
     :param model: the sites of the model's trace; ``guide`` those of the guide's.
     :param cleared: the sites whose KL may be taken in closed form.
+    :param plan: what becomes of the guide's auxiliary sites.
     :param data_plates: the plates that index data, or ``None`` to find them from the traces.
     :param programs: the model and the guide, with what they were called with.
     """
@@ -77,10 +79,12 @@ class Contributions:
         guide: Mapping[str, Site],
         *,
         cleared: Collection[str],
+        plan: Plan,
         max_plate_nesting: float,
         data_plates: Collection[str] | None,
         programs: Programs,
     ) -> None:
+        self.plan = plan
         self.model, self.guide = model, guide
         self.cleared = cleared
         self.max_plate_nesting = max_plate_nesting
@@ -157,6 +161,7 @@ class Contributions:
             if name in weighted or name not in self.cleared
         }
         expectation, absorbed = None, set[str]()
+        self._transform(sampled)
         if summed_out or weighted:
             log_q = {name: sampled[name] for name in weighted}
             expectation = Expectation(model_trace, guide_trace, log_q, self.max_plate_nesting)
@@ -172,6 +177,8 @@ class Contributions:
             if expectation is not None:
                 expectation.weigh(term, site)
             self.terms.append(term)
+            if name in self.plan.joint and kind == "kl":
+                term.site, term.axes = self.plan.joint[name], {}
 
         for name, site in self.model.items():
             q = self.guide.get(name)
@@ -190,22 +197,53 @@ class Contributions:
                 check_same_scale(name, site, q)
                 for sign, share in self._kl(name, q, site, sampled, expectation):
                     add("kl", name, "guide", share, sign)
-        for name in self.guide:
-            if name not in self.model and ("guide", name) not in self.deterministic:  # auxiliary
-                add("kl", name, "guide", sampled[name])
+        for name in self._auxiliary():
+            add("kl", name, "guide", sampled[name])
+        self._weigh_together()
         if expectation is not None:
             self.baseline = expectation.baselines()
         return absorbed
 
-    def _marginals(self, found: Sequence[Marginal]) -> dict[str, str]:
-        """Adds what is left of a sum over sites; returns the label of each of the guide's sites.
+    def _transform(self, sampled: dict[str, Factored]) -> None:
+        """Gives latents that are made of auxiliary sites the density of those."""
+        for name, image in self.plan.images.items():
+            log_q = sampled[image.auxiliary]
+            sampled[name] = density(name, image, self.model[name], self.guide, log_q)
 
-        One term that several sites have together has the axes that all of them have.
-        """
+    def _auxiliary(self) -> list[str]:
+        """The sites that only the guide has, and whose density is not yet another site's."""
+        made = {image.auxiliary for image in self.plan.images.values()}
+        return [
+            name
+            for name in self.guide
+            if name not in self.model
+            and name not in made
+            and ("guide", name) not in self.deterministic
+        ]
+
+    def _weigh_together(self) -> None:
+        """Gives auxiliary sites the one weight of the latents that are made of them."""
+        for label in set(self.plan.joint.values()):
+            names = [n for n, of in self.plan.joint.items() if of == label]
+            drawn = [n for n in names if n not in self.model]
+            terms = [t for t in self.terms if (t.kind, t.site) == ("kl", label)]
+            weights = [t.weight for t in terms[: len(terms) - len(drawn)]]
+            one = weights[0]
+            if any(w is not one and holds(lambda a, b: a != b, w, one) for w in weights[1:]):
+                raise ValueError(
+                    f"The sites {[n for n in names if n not in drawn]} have different weights, but "
+                    f"the guide makes them from {drawn}, so that they have one KL together. Give "
+                    "them one weight, or take a guide that draws each by itself, e.g. AutoNormal."
+                )
+            for term in terms:
+                term.weight = one
+
+    def _marginals(self, found: Sequence[Marginal]) -> dict[str, str]:
+        """Adds what is left of a sum over sites; returns the label of each of the guide's sites."""
         for each in found:
             alike = [m.axes.keys() for m in found if (m.kind, m.label) == (each.kind, each.label)]
             shared = set.intersection(*map(set, alike))
-            if len(each.drawn) > 1:
+            if len(each.drawn) > 1:  # a term that several sites have together, by datum only
                 shared &= set(self.data_axes)
             subsampling = sites.plate_scale(self.model[each.sites[0]])
             self.terms.append(

@@ -221,6 +221,7 @@ class CorExELBO(Runner):
                 of_model,
                 of_guide,
                 cleared=pair.closed_forms.cleared(of_model, of_guide, args, kwargs),
+                plan=pair.auxiliaries.plan(of_model, of_guide, args, kwargs),
                 max_plate_nesting=self.max_plate_nesting,
                 data_plates=self.data_plates,
                 programs=Programs(model, guide, args, kwargs),
@@ -237,6 +238,7 @@ class CorExELBO(Runner):
                     num_data=self.num_data,
                     parents=partial(pair.closed_forms.guide_parents, args=args, kwargs=kwargs),
                     rerun=partial(self.rerun_guide, guide),
+                    above=partial(pair.closed_forms.above_in_model, args=args, kwargs=kwargs),
                 )
                 regularize(found, self.regularizers, step)
             yield found

@@ -234,6 +234,8 @@ class Recorded:
         self.partial = partial
         """Whether the trace is one of several that make up the estimate of a particle."""
         self.num_data, self.programs = axes.num_data, programs
+        self.local = {name for (_, name), own in axes.of.items() if not axes.data.isdisjoint(own)}
+        """Sites that are drawn or observed for each datum."""
         self.model_order = tuple(model)
         self.latents = {
             name: _latent(site)
@@ -310,6 +312,8 @@ class Recorded:
         for term in self.terms:
             key, value = (term.kind, term.site), term.per_datum
             if not term.data_dims:
+                if not self.local.isdisjoint(term.site.split("+")):
+                    return {}  # of latents of each datum that the guide draws all at once
                 value = (value * (term.subsampling / self.num_data)).expand(size)
             found[key] = found[key] + value if key in found else value
         return found

@@ -73,6 +73,7 @@ class Step:
         num_data: float | None,
         parents: Callable[[Sequence[str]], Mapping[str, frozenset[str]] | None],
         rerun: Callable[[Any, Any], dict[str, Site]],
+        above: Callable[[Sequence[str]], Mapping[str, set[str]] | None] = lambda _: None,
     ) -> None:
         self.model, self.guide = model, guide
         self.args, self.kwargs = args, kwargs
@@ -87,7 +88,7 @@ class Step:
         """From latent sites to what each guide site is drawn from; ``None`` if that is unknown."""
         self.rerun = rerun
         """Runs the guide at other arguments, ``rerun(args, kwargs)``, and gives its sites."""
-        self._found = found
+        self._found, self._above = found, above
 
     def draw(self, site: str) -> Tensor:
         """What the guide drew at a latent site: ``batch + events``, for most ``(B, m)``."""
@@ -119,6 +120,35 @@ class Step:
             raise KeyError(f"There is no KL of site {site!r}, but of {known}")
         found = self._found
         return found.sums["kl", site].value / (found.num_data * found.particles)
+
+    def top_layer(self) -> list[str] | None:
+        """The latents of each datum that the model draws from no other such latent (Eq. 15).
+
+        Whether the guide goes up from the data or comes down to them is of no account.  A latent
+        that the guide makes of an auxiliary draw, as autoguides do, is named by that draw, which
+        has the density.
+
+        :returns: guide sites in the order of the guide; ``None`` where it cannot be followed which
+            latents the model draws from which.
+        """
+        found = self._found
+        latents = [
+            name
+            for name, site in found.guide.items()
+            if name in found.model
+            and not site["is_observed"]
+            and not site["infer"].get("_deterministic")
+            and not found.data_axes.isdisjoint(found.axes["model", name])
+        ]
+        above = self._above(latents) if len(latents) > 1 else {name: set() for name in latents}
+        if above is None:
+            return None
+        top = set[str]()
+        for name in (name for name in latents if not above[name]):
+            image, label = found.plan.images.get(name), found.plan.joint.get(name)
+            own = [n for n, of in found.plan.joint.items() if of == label and n not in found.model]
+            top.update([image.auxiliary] if image else own or [name])
+        return [name for name in found.guide if name in top]
 
     def axes(self, site: str) -> Mapping[Axis, int]:
         """Plate -> batch dimension of a guide site, without enumeration's and the particles'."""

@@ -19,6 +19,7 @@ from pyro.poutine.util import site_is_subsample
 from pyro.util import check_model_guide_match, check_site_shape, check_traceenum_requirements
 
 from pyro_corex.objective import sites
+from pyro_corex.objective.auxiliary import Auxiliaries
 from pyro_corex.objective.closed_form import ClosedForms
 
 Program = Callable[..., Any]
@@ -56,6 +57,7 @@ class Pair:
     def __init__(self, model: Program, guide: Program) -> None:
         self.model, self.guide = model, guide
         self.closed_forms = ClosedForms(model, guide)
+        self.auxiliaries = Auxiliaries(guide)
         self.sequential = False
         """Whether sites are enumerated one value at a time."""
         self._told = False
@@ -195,13 +197,17 @@ class Runner(TraceEnum_ELBO):
                     check_site_shape({**site, "log_prob": placeholder}, self.max_plate_nesting)
 
     def _check_enumeration(self, model_trace: Any, guide_trace: Any) -> None:
-        if not self._warn_unenumerated or _enumerates(model_trace, guide_trace):
+        if not self._warn_unenumerated:
             return
         could_be = [
             name
             for name, site in sites.samples(guide_trace).items()
             if sites.needs_weight(site) and getattr(site["fn"], "has_enumerate_support", False)
         ]
+        if not (could_be or self.strict_enumeration_warning) or _enumerates(
+            model_trace, guide_trace
+        ):
+            return
         if could_be:
             warnings.warn(
                 f"The guide sites {could_be} are discrete and not enumerated: their gradients are "
@@ -209,7 +215,7 @@ class Runner(TraceEnum_ELBO):
                 '"parallel"} to sum over them exactly, or pass strict_enumeration_warning=False.',
                 stacklevel=2,
             )
-        elif self.strict_enumeration_warning:
+        else:
             warnings.warn(
                 "CorExELBO found no sample sites configured for enumeration, and "
                 "strict_enumeration_warning=True asks to be told.",

@@ -197,7 +197,9 @@ class StackedCorEx(CorExProgram):
         """q(z^(l)|x) of each layer, from the data upwards.
 
         :param x: shape ``(B, ...)``.
-        :param sample: condition each layer on a sample of the layer below rather than its mean.
+        :param sample: condition each layer on a draw of the layer below rather than its mean, as
+            the guide does.  Information about a layer needs that: at the mean an upper layer is
+            told the layer below without its noise.
         :returns: normals of batch shape ``(B, m_l)``; a discrete top is a categorical of batch
             shape ``(B,)``.
         """
@@ -211,6 +213,13 @@ class StackedCorEx(CorExProgram):
                 below = q.rsample() if sample else q.mean
             found.append(q)
         return found
+
+    def encode_with_draws(self, x: Tensor) -> list[Distribution]:
+        """:meth:`encode` at draws, by which :class:`~pyro_corex.AggregatePosterior` encodes data.
+
+        :param x: shape ``(B, ...)``.
+        """
+        return self.encode(x, sample=True)
 
     def decode(self, z: Tensor, *, layer: int | None = None) -> Distribution:
         """q(x|z) for latents of one layer, at the mean of the layers in between.

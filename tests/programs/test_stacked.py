@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn.functional import log_softmax, one_hot, softplus
 
-from pyro_corex import CorExELBO, Layer, StackedCorEx
+from pyro_corex import AggregatePosterior, CorExELBO, Layer, StackedCorEx
 from pyro_corex.programs import CategoricalLikelihood, conv_decoder, conv_encoder, mlp
 
 B, D, M1, M2, K = 5, 6, 3, 2, 4
@@ -356,3 +356,45 @@ def test_narrow_untrained_stacks_are_finite(seed):
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad.isfinite().all() for p in program.parameters() if p.grad is not None)
+
+
+# ---------------------------------------------------------------------- information of a layer
+
+
+class _Affine(torch.nn.Module):
+    """A linear encoder with fixed noise."""
+
+    def __init__(self, slope, scale):
+        super().__init__()
+        self.slope, self.scale = slope, scale
+
+    def forward(self, x):
+        loc = x * self.slope
+        return torch.cat([loc, torch.full_like(loc, self.scale).log()], -1)
+
+
+def test_information_of_an_upper_layer_is_that_of_draws_of_the_layer_below():
+    """A linear-Gaussian stack: z1 = x + N(0, 1), z2 = z1 + N(0, 0.1), x ~ N(0, 1).
+
+    At the mean of z1 the upper layer would be told ln(1 + 1 / 0.01) / 2 = 2.31 nats; from draws of
+    it, whose variance is 2, it is told ln(1 + 2 / 0.01) / 2 = 2.65, and the KL is not less.
+    """
+    x = torch.randn(4000, 1, generator=torch.Generator().manual_seed(0))
+    lower = Layer(_Affine(1.0, 1.0), torch.nn.Linear(1, 1), 1)
+    upper = Layer(_Affine(1.0, 0.1), torch.nn.Linear(1, 2), 1)
+    stack = StackedCorEx([lower, upper], likelihood="learned_normal", n_classes=None)
+    state = torch.get_rng_state()
+    first, again, other = (
+        AggregatePosterior.from_data(stack, x, layer=1, seed=seed) for seed in (0, 0, 1)
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    error = float(first.mutual_information_stderr())
+    assert float(first.mutual_information()) == pytest.approx(
+        0.5 * log(1 + 2 / 0.01), abs=4 * error + 0.02
+    )
+    assert torch.equal(first.mean, again.mean)
+    assert not torch.equal(first.mean, other.mean)
+    kl = float(CorExELBO().terms(stack.model, stack.guide, x).kl["z2"])
+    assert float(first.mutual_information()) <= kl + 4 * error
+    below = AggregatePosterior.from_data(stack, x, layer=0)
+    assert float(below.mutual_information()) == pytest.approx(0.5 * log(2), abs=0.05)
