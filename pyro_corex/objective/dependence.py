@@ -175,9 +175,7 @@ class MinibatchTotalCorrelation:
         """The estimate in nats, a scalar: see :class:`Regularizer`."""
         guide = step.guide_sites
         names = _latents(step, self.sites, self.name)
-        data = {
-            name: data_dim("MinibatchTotalCorrelation", name, guide[name], step) for name in names
-        }
+        data = {name: data_dim(self.name, name, guide[name], step) for name in names}
         num_data = int(step.num_data) if self.num_data is None else self.num_data
         self._calls += 1
         look = self._calls & (self._calls - 1) == 0  # at calls 1, 2, 4, 8, ...: it stops a GPU
