@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,6 +85,21 @@ class CorExTerms:
             regularizer_weight={name: weight for name, (_, weight) in last.regularizers.items()},
             _source=[trace.recorded for trace in traces],
         )
+
+    @classmethod
+    def of_sums(
+        cls, sums: Mapping[tuple[str, str], tuple[Tensor, Tensor]], size: float, num_data: float
+    ) -> CorExTerms:
+        """The mean over steps, without data, from the sums of :attr:`CorExELBO.last_sums`.
+
+        :param size: the data that the sums stand for; ``num_data`` those of one pass.
+        """
+        fields: dict[str, Any] = {f: {} for pair in _WEIGHTS.items() for f in pair}
+        for (kind, name), (value, weighted) in sums.items():
+            of_values = "regularizers" if kind == "regularizer" else kind
+            fields[of_values][name] = value / size
+            fields[_WEIGHTS[of_values]][name] = ratio(weighted, value)
+        return cls(num_data=num_data, **fields)
 
     @property
     def elbo(self) -> float:
