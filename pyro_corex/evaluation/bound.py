@@ -99,7 +99,7 @@ def tc_bound(
     :param data_plates: see :class:`~pyro_corex.CorExELBO`.
     :param seed: of the draws and of ``transform``; torch's random state is put back afterwards.
     :raises ValueError: where the likelihood is not a proper one of the data (Bernoulli on grey
-        values, a density on discrete data, a masked or scaled site, one that does not factorise),
+        values, a density on discrete data, a masked site, one that does not factorise),
         saying how to mend it; and for data that are fewer than two.
     :raises TypeError: for a module without ``.model`` and ``.guide``, and for programs that do not
         take what a batch holds, saying how to select.

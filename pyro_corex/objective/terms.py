@@ -33,7 +33,10 @@ class CorExTerms:
 
     kl: Mapping[str, Tensor]
     r"""Latent site -> :math:`D_{KL}(p_\theta(z_j|x) \| r_\alpha(z_j))`, unweighted, one value per
-    latent dimension, ``(m,)`` for most: an upper bound on :math:`I(z_j : x)` (Eq. 9)."""
+    latent dimension, ``(m,)`` for most: an upper bound on :math:`I(z_j : x)` (Eq. 9).
+
+    Latents whose KLs are not known apart have one under their joint name, such as ``"z1+z2"``.  One
+    that is sampled at the guide's draw may be below 0 in a batch; in expectation it is not."""
 
     kl_weight: Mapping[str, Tensor]
     """Latent site -> the anchor weights in force (1 - lambda in Eq. 21), in the shape of ``kl``.
