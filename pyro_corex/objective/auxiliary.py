@@ -85,6 +85,28 @@ def density(
     return sites.total((value, events)) + own["fn"].log_prob(z), 0
 
 
+def problem_of_guide(model: Mapping[str, Site], guide: Mapping[str, Site], plan: Plan) -> str:
+    """Why the terms of a guide's sites are no KLs; nothing, where they are."""
+    of_plan = {*plan.images, *plan.joint, *(image.auxiliary for image in plan.images.values())}
+    for name, site in guide.items():
+        if name in of_plan or site["is_observed"] or site["infer"].get("_deterministic"):
+            continue
+        if name not in model:
+            return (
+                f"The guide draws {name!r}, which the model lacks, so its density has nothing to "
+                "be compared with, and no bound follows. Draw it in the model, too."
+            )
+        fn = model[name]["fn"]
+        discrete = getattr(getattr(fn, "support", None), "is_discrete", False)
+        if sites.is_delta(site["fn"]) and not sites.is_delta(fn) and not discrete:
+            return (
+                f"The guide puts {name!r} at a point: ln p of a point is a density and no KL, and "
+                "no bound follows. Give it a scale, e.g. Normal(loc, scale), or make a parameter "
+                "of it in the model, with pyro.param."
+            )
+    return ""
+
+
 def _groups(
     drawn: list[str], images: list[str], parents: Mapping[str, frozenset[str]] | None
 ) -> list[tuple[list[str], list[str]]]:

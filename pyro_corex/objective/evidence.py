@@ -204,11 +204,12 @@ class Recorded:
         cleared: Collection[str],
         absorbed: Collection[str],
         partial: bool,
+        problem: str = "",
     ) -> None:
         self.terms: Sequence[Term] = ()
         """The terms of the traces, without their graph."""
         self.below, self.cleared, self.absorbed = below, cleared, absorbed
-        self.partial = partial
+        self.partial, self.problem = partial, problem
         """Whether the trace is one of several that make up the estimate of a particle."""
         self.model_order = tuple(model)
         self.observed = {
@@ -275,7 +276,7 @@ class Recorded:
         term = next(iter(self._of("reconstruction", name)), None)
         if term is None or name in self.absorbed:
             return Inputs(site.value.new_empty((1, 0)), kind, _SUMMED_OUT.format(name=name))
-        problem = problem_of(name, site, term)
+        problem = problem_of(name, site, term) or self.problem
         if problem:
             return Inputs(site.value.new_empty((1, 0)), kind, problem)
         value = site.value.detach()

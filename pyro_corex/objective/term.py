@@ -166,8 +166,10 @@ class Term:
 
 def times(value: Tensor, weight: Tensor | float) -> Tensor:
     """A weighted value; a weight of 0 takes an infinity away, too."""
-    product, off = value * weight, weight == 0
-    return product if off is False else product.masked_fill(value.isinf() & off, 0.0)
+    product = value * weight
+    if not isinstance(weight, Tensor):
+        return product if weight else product.masked_fill(value.isinf(), 0.0)
+    return product.masked_fill(value.isinf() & (weight == 0), 0.0)
 
 
 def layout(value: Tensor, event_dims: int, term: Term) -> Tensor:
