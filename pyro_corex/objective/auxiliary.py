@@ -37,6 +37,8 @@ class Plan(NamedTuple):
     """The sites that have a density of their own."""
     joint: dict[str, str]
     """The others, and the auxiliary sites that they are from -> the name of what they share."""
+    problem: str = ""
+    """Why the terms of the guide's sites are no KLs, if so."""
 
 
 class Auxiliaries:
@@ -44,13 +46,13 @@ class Auxiliaries:
 
     def __init__(self, guide: Any) -> None:
         self.guide = guide
-        self._plans: dict[tuple[str, ...], Plan] = {}
+        self._plans: dict[tuple[tuple[str, ...], ...], Plan] = {}
 
     def plan(
         self, model: Mapping[str, Site], guide: Mapping[str, Site], args: Any, kwargs: Any
     ) -> Plan:
         """The plan for the sites of two traces."""
-        key = tuple(guide)
+        key = tuple(model), tuple(guide)
         if key not in self._plans:
             drawn = [n for n, s in guide.items() if n not in model and not s["is_observed"]]
             drawn = [n for n in drawn if not guide[n]["infer"].get("_deterministic")]
@@ -60,7 +62,7 @@ class Auxiliaries:
                 parents = guide_parents(self.guide, args, kwargs)
                 for auxiliary, of_them in _groups(drawn, images, parents):
                     _decide(auxiliary, of_them, model, guide, found)
-            self._plans[key] = found
+            self._plans[key] = found._replace(problem=_problem(model, guide, found))
         return self._plans[key]
 
 
@@ -85,7 +87,7 @@ def density(
     return sites.total((value, events)) + own["fn"].log_prob(z), 0
 
 
-def problem_of_guide(model: Mapping[str, Site], guide: Mapping[str, Site], plan: Plan) -> str:
+def _problem(model: Mapping[str, Site], guide: Mapping[str, Site], plan: Plan) -> str:
     """Why the terms of a guide's sites are no KLs; nothing, where they are."""
     of_plan = {*plan.images, *plan.joint, *(image.auxiliary for image in plan.images.values())}
     for name, site in guide.items():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyro_corex.objective import sites
-from pyro_corex.objective.auxiliary import Plan, density, problem_of_guide
+from pyro_corex.objective.auxiliary import Plan, density
 from pyro_corex.objective.closed_form import check_same_scale, holds
 from pyro_corex.objective.enumeration import Expectation, Marginal, marginalise
 from pyro_corex.objective.evidence import Recorded
@@ -112,7 +112,7 @@ class Contributions:
             cleared=cleared,
             absorbed=absorbed,
             partial=self.sequential,
-            problem=problem_of_guide(model, guide, self.plan),
+            problem=self.plan.problem,
         )
 
     def objective(self) -> Tensor | float:

@@ -275,8 +275,12 @@ class CorExELBO(Runner):
 
     @property
     def last_sums(self) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
-        """Each term of the last call summed over data, reported and as it is weighted in the loss,
-        in the shape that ``last_terms`` has; the keys are those of :attr:`last_totals`.
+        """Each term of the last call in nats summed over data, as it is reported and as it is
+        weighted in the loss, of shape ``(m,)`` or as ``last_terms`` has it.
+
+        The keys are those of :attr:`last_totals`.
+
+        :raises RuntimeError: before the first call.
         """
         found: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
         for each in (kept := self._kept()):
