@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from pyro_corex.objective.closed_form import Program, guide_parents
+from pyro_corex.objective.closed_form import Program
 
 
 class Programs:
@@ -27,10 +27,6 @@ class Programs:
     def first(self) -> Tensor | None:
         """The first tensor among the arguments."""
         return next(iter(tensors((self.args, self.kwargs))), None)
-
-    def parents(self) -> dict[str, frozenset[str]] | None:
-        """Guide site -> the sites that it is drawn from; ``None`` if that cannot be followed."""
-        return guide_parents(self.guide, self.args, self.kwargs)
 
     def leaves(self) -> Iterator[tuple[str, Tensor]]:
         """The tensors of the arguments, each with the name of its argument."""

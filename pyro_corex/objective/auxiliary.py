@@ -37,6 +37,8 @@ class Plan(NamedTuple):
     """The sites that have a density of their own."""
     joint: dict[str, str]
     """The others, and the auxiliary sites that they are from -> the name of what they share."""
+    problem: str = ""
+    """Why the terms of the guide's sites are no KLs, if so."""
 
 
 class Auxiliaries:
@@ -44,13 +46,13 @@ class Auxiliaries:
 
     def __init__(self, guide: Any) -> None:
         self.guide = guide
-        self._plans: dict[tuple[str, ...], Plan] = {}
+        self._plans: dict[tuple[tuple[str, ...], ...], Plan] = {}
 
     def plan(
         self, model: Mapping[str, Site], guide: Mapping[str, Site], args: Any, kwargs: Any
     ) -> Plan:
         """The plan for the sites of two traces."""
-        key = tuple(guide)
+        key = tuple(model), tuple(guide)
         if key not in self._plans:
             drawn = [n for n, s in guide.items() if n not in model and not s["is_observed"]]
             drawn = [n for n in drawn if not guide[n]["infer"].get("_deterministic")]
@@ -60,7 +62,7 @@ class Auxiliaries:
                 parents = guide_parents(self.guide, args, kwargs)
                 for auxiliary, of_them in _groups(drawn, images, parents):
                     _decide(auxiliary, of_them, model, guide, found)
-            self._plans[key] = found
+            self._plans[key] = found._replace(problem=_problem(model, guide, found))
         return self._plans[key]
 
 
@@ -83,6 +85,28 @@ def density(
     if image.by_dimension:
         return value + _log_jacobian(site["fn"].support, z), events
     return sites.total((value, events)) + own["fn"].log_prob(z), 0
+
+
+def _problem(model: Mapping[str, Site], guide: Mapping[str, Site], plan: Plan) -> str:
+    """Why the terms of a guide's sites are no KLs; nothing, where they are."""
+    of_plan = {*plan.images, *plan.joint, *(image.auxiliary for image in plan.images.values())}
+    for name, site in guide.items():
+        if name in of_plan or site["is_observed"] or site["infer"].get("_deterministic"):
+            continue
+        if name not in model:
+            return (
+                f"The guide draws {name!r}, which the model lacks, so its density has nothing to "
+                "be compared with, and no bound follows. Draw it in the model, too."
+            )
+        fn = model[name]["fn"]
+        discrete = getattr(getattr(fn, "support", None), "is_discrete", False)
+        if sites.is_delta(site["fn"]) and not sites.is_delta(fn) and not discrete:
+            return (
+                f"The guide puts {name!r} at a point: ln p of a point is a density and no KL, and "
+                "no bound follows. Give it a scale, e.g. Normal(loc, scale), or make a parameter "
+                "of it in the model, with pyro.param."
+            )
+    return ""
 
 
 def _groups(

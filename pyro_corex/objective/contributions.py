@@ -120,6 +120,7 @@ class Contributions:
             partial=self.sequential,
             axes=found,
             programs=programs,
+            problem=self.plan.problem,
         )
 
     def objective(self) -> Tensor | float:

@@ -145,6 +145,7 @@ class CorExELBO(Runner):
         self.data_plates = None if data_plates is None else frozenset(data_plates)
         self._warn_unenumerated = bool(strict_enumeration_warning)
         self._last: list[Contributions] = []
+        self._mean: CorExTerms | None = None
         self._registered: dict[int, str] = {}
 
     def __repr__(self) -> str:
@@ -209,7 +210,7 @@ class CorExELBO(Runner):
         self, model: Program, guide: Program, args: Any, kwargs: Any
     ) -> Iterator[Contributions]:
         """The terms of each trace, with their graph until the next one is asked for."""
-        self._last = []
+        self._last, self._mean = [], None
         for module in self.regularizer_modules:
             register(module, self._registered)
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
@@ -266,9 +267,41 @@ class CorExELBO(Runner):
     def last_terms(self) -> CorExTerms:
         """The terms of the last call, from the tensors that were computed then.
 
+        After :func:`~pyro_corex.fit` those of its last epoch, on average, without data.
+
         :raises RuntimeError: before the first call.
         """
-        return CorExTerms.of(self._kept(), self.num_particles)
+        return self._mean or CorExTerms.of(self._kept(), self.num_particles)
+
+    @last_terms.setter
+    def last_terms(self, terms: CorExTerms) -> None:
+        self._mean = terms
+
+    @property
+    def last_sums(self) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
+        """Each term of the last call in nats summed over data, as it is reported and as it is
+        weighted in the loss, of shape ``(m,)`` or as ``last_terms`` has it.
+
+        The keys are those of :attr:`last_totals`.
+
+        :raises RuntimeError: before the first call.
+        """
+        found: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
+        for each in (kept := self._kept()):
+            parts: dict[tuple[str, str], tuple[Tensor, Tensor]] = {
+                key: (of_site.value, of_site.weighted) for key, of_site in each.sums.items()
+            }
+            for name, (value, weight) in each.regularizers.items():
+                value = value * (each.num_data * self.num_particles / len(kept))
+                parts["regularizer", name] = value, value * weight
+            for key, (value, weighted) in parts.items():
+                before = found.get(key, (0.0, 0.0))
+                found[key] = before[0] + value, before[1] + weighted
+        if self.num_particles > 1:
+            found = {
+                k: (v / self.num_particles, w / self.num_particles) for k, (v, w) in found.items()
+            }
+        return found
 
     @property
     def last_totals(self) -> dict[tuple[str, str], Tensor]:

@@ -227,11 +227,12 @@ class Recorded:
         partial: bool,
         axes: Axes,
         programs: Programs,
+        problem: str,
     ) -> None:
         self.terms: Sequence[Term] = ()
         """The terms of the traces, without their graph."""
         self.below, self.cleared, self.absorbed = below, cleared, absorbed
-        self.partial = partial
+        self.partial, self.problem = partial, problem
         """Whether the trace is one of several that make up the estimate of a particle."""
         self.num_data, self.programs = axes.num_data, programs
         self.local = {name for (_, name), own in axes.of.items() if not axes.data.isdisjoint(own)}
@@ -242,7 +243,7 @@ class Recorded:
             for name, site in guide.items()
             if ("guide", name) not in axes.deterministic
         }
-        self.observed, self.doubts, self.points = examine(model, guide, absorbed, axes)
+        self.observed, self.doubts = examine(model, guide, absorbed, axes)
         self.seen: Sight | None = None
 
     @cached_property
@@ -321,7 +322,7 @@ class Recorded:
     def _problem(self) -> str:
         """Why no bound can be stated, apart from what is observed; nothing, where it can."""
         reason = next((doubt.reason for doubt in self.doubts if doubt.holds), "")
-        return reason or shared(self.terms) or self.points.problem(self.programs.parents)
+        return reason or shared(self.terms) or self.problem
 
     def _inputs(self, name: str, site: Observed) -> Inputs:
         discrete = bool(getattr(site.support, "is_discrete", False))

@@ -6,7 +6,7 @@ out from that when somebody asks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,6 @@ from pyro.distributions import Delta, ImproperUniform
 from torch import Tensor
 
 from pyro_corex.objective.axes import Axes
-from pyro_corex.objective.closed_form import ancestors
 from pyro_corex.objective.sites import Site
 from pyro_corex.objective.term import Term
 
@@ -129,16 +128,6 @@ _MASKED = (
     "The latent site {name!r} is masked in the {role}, which leaves a part of its KL out. Evaluate "
     "without the mask."
 )
-_POINT = (
-    "The guide draws the continuous site {name!r} from a Delta: a point estimate (MAP) of a "
-    "continuous latent has an infinite KL. Make it a parameter, pyro.param, or give the guide a "
-    "density, e.g. Normal or AutoNormal."
-)
-_AUXILIARY = (
-    "The guide draws {name!r}, which the model lacks, and no site that the model has is computed "
-    "from it one to one: its entropy is no part of a bound. Leave it out, or draw it in the model, "
-    "too."
-)
 
 
 class Doubt(NamedTuple):
@@ -154,41 +143,13 @@ class Doubt(NamedTuple):
         return bool((torch.as_tensor(self.value) != self.harmless).any())
 
 
-class Points(NamedTuple):
-    """What the guide has no density for, and where a density may come from."""
-
-    points: list[str]
-    """Continuous latents that it draws from a Delta."""
-    auxiliary: list[str]
-    """What it draws and the model lacks: of the points of an autoguide the random source."""
-
-    def problem(self, parents: Callable[[], Mapping[str, Collection[str]] | None]) -> str:
-        """Why they leave no bound: a point that moves with no source, or a source of no point.
-
-        :param parents: gives guide site -> the sites that it is drawn from, ``None`` if unknown.
-        """
-        if not self.points and not self.auxiliary:
-            return ""
-        known = parents() if self.points and self.auxiliary else {}
-        if known is None:  # what they depend on cannot be followed
-            return ""
-        above = {name: ancestors(name, known) for name in self.points}
-        for name in self.points:
-            if above[name].isdisjoint(self.auxiliary):
-                return _POINT.format(name=name)
-        for name in self.auxiliary:
-            if not any(name in found for found in above.values()):
-                return _AUXILIARY.format(name=name)
-        return ""
-
-
 def examine(
     model: Mapping[str, Site], guide: Mapping[str, Site], absorbed: Collection[str], axes: Axes
-) -> tuple[dict[str, Observed], list[Doubt], Points]:
+) -> tuple[dict[str, Observed], list[Doubt]]:
     """What is kept of two traces: the observed sites, and what may keep the KLs from being those of
     normalised programs.  Nothing is read from a device.
     """
-    observed, doubts, points = {}, list[Doubt](), Points([], [])
+    observed, doubts = {}, list[Doubt]()
     for role, nodes, others in (("model", model, guide), ("guide", guide, model)):
         for name, site in nodes.items():
             text, base = {"role": role, "name": name}, _base(site["fn"])
@@ -209,11 +170,7 @@ def examine(
                 doubts.append(Doubt(_NOT_IN_GUIDE.format(**text)))
             else:
                 doubts += [Doubt(_MASKED.format(**text), mask) for mask in _masks(site)]
-                if role == "guide" and name in others and isinstance(base, Delta):
-                    points.points.extend([name] if _is_continuous(model[name]) else [])
-                elif role == "guide" and name not in others and not isinstance(base, Delta):
-                    points.auxiliary.append(name)
-    return observed, doubts, points
+    return observed, doubts
 
 
 def shared(terms: Sequence[Term]) -> str:
@@ -243,12 +200,3 @@ def _base(fn: Any) -> Any:
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
     return fn
-
-
-def _is_continuous(site: Site) -> bool:
-    """Whether a site of the model is a latent with a density."""
-    fn = site["fn"]
-    if site["is_observed"] or isinstance(_base(fn), Delta):
-        return False
-    discrete = getattr(getattr(fn, "support", None), "is_discrete", False)
-    return not discrete and not getattr(fn, "has_enumerate_support", False)

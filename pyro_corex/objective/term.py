@@ -167,9 +167,9 @@ class Term:
 def times(value: Tensor, weight: Tensor | float) -> Tensor:
     """A weighted value; a weight of 0 takes an infinity away, too."""
     product = value * weight
-    if not isinstance(weight, Tensor) and weight != 0:
-        return product
-    return product.masked_fill(value.isinf() & torch.as_tensor(weight == 0).to(value.device), 0.0)
+    if not isinstance(weight, Tensor):
+        return product if weight else product.masked_fill(value.isinf(), 0.0)
+    return product.masked_fill(value.isinf() & (weight == 0), 0.0)
 
 
 def layout(value: Tensor, event_dims: int, term: Term) -> Tensor:

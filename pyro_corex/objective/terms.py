@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,10 @@ class CorExTerms:
 
     kl: Mapping[str, Tensor]
     r"""Latent site -> :math:`D_{KL}(p_\theta(z_j|x) \| r_\alpha(z_j))`, unweighted, one value per
-    latent dimension, ``(m,)`` for most: an upper bound on :math:`I(z_j : x)` (Eq. 9)."""
+    latent dimension, ``(m,)`` for most: an upper bound on :math:`I(z_j : x)` (Eq. 9).
+
+    Latents whose KLs are not known apart have one under their joint name, such as ``"z1+z2"``.  One
+    that is sampled at the guide's draw may be below 0 in a batch; in expectation it is not."""
 
     kl_weight: Mapping[str, Tensor]
     """Latent site -> the anchor weights in force (1 - lambda in Eq. 21), in the shape of ``kl``.
@@ -84,6 +88,21 @@ class CorExTerms:
             regularizer_weight={name: weight for name, (_, weight) in last.regularizers.items()},
             _source=[trace.recorded for trace in traces],
         )
+
+    @classmethod
+    def of_sums(
+        cls, sums: Mapping[tuple[str, str], tuple[Tensor, Tensor]], size: float, num_data: float
+    ) -> CorExTerms:
+        """The mean over steps, without data, from the sums of :attr:`CorExELBO.last_sums`.
+
+        :param size: the data that the sums stand for; ``num_data`` those of one pass.
+        """
+        fields: dict[str, Any] = {f: {} for pair in _WEIGHTS.items() for f in pair}
+        for (kind, name), (value, weighted) in sums.items():
+            of_values = "regularizers" if kind == "regularizer" else kind
+            fields[of_values][name] = value / size
+            fields[_WEIGHTS[of_values]][name] = ratio(weighted, value)
+        return cls(num_data=num_data, **fields)
 
     @property
     def elbo(self) -> float:

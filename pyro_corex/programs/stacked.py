@@ -218,6 +218,7 @@ class StackedCorEx(CorExProgram):
         """:meth:`encode` at draws, by which :class:`~pyro_corex.AggregatePosterior` encodes data.
 
         :param x: shape ``(B, ...)``.
+        :returns: as :meth:`encode`, over ``(B, m_l)``.
         """
         return self.encode(x, sample=True)
 

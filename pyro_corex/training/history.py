@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +25,19 @@ class Record:
     nats per datum; left on the device until :meth:`read`, which is for every so many steps.
     """
 
-    def __init__(self, names: Any = (), sizes: Any = (), table: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        names: Any = (),
+        sizes: Any = (),
+        table: Tensor | None = None,
+        sums: Sequence[Sequence[Tensor]] = (),
+    ) -> None:
         self.names: list[tuple[str, str]] = [(kind, name) for kind, name in names]
         self.sizes: list[float] = list(sizes)
         self._table = torch.zeros(0, 0, dtype=torch.float64) if table is None else table
+        self._sums = [list(pair) for pair in sums]  # of each name: its value, and weighted
         self._rows: list[Tensor] = []  # what was not read yet
+        self._steps: list[dict[tuple[str, str], tuple[Tensor, Tensor]]] = []  # the same
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -43,18 +52,35 @@ class Record:
         self.names = list(elbo.last_totals)
         self._rows.append(torch.stack([loss.detach(), *elbo.last_totals.values()]))
         self.sizes.append(elbo.last_num_data)
+        self._steps.append(elbo.last_sums)
 
     def read(self) -> tuple[int, str] | None:
         """Reads what is new, and gives the first step that is not finite, from 0, and why."""
         if self._rows:
             new = torch.stack(self._rows).cpu().double()
             self._rows = []
+            self._add_up()
             self._table = torch.cat([self._table, new]) if self._table.numel() else new
             bad = (~new.isfinite()).any(-1).nonzero()
             if len(bad):
                 row = int(bad[0])
                 return len(self._table) - len(new) + row, self._why(new[row])
         return None
+
+    def _add_up(self) -> None:
+        new = [
+            [torch.stack([step[key][i] for step in self._steps]).double().sum(0) for i in (0, 1)]
+            for key in self.names
+        ]
+        self._steps, known = [], self._sums or [[torch.zeros(())] * 2 for _ in new]
+        self._sums = [
+            [a + b.cpu() for a, b in zip(old, own, strict=True)]
+            for old, own in zip(known, new, strict=True)
+        ]
+
+    def sums(self) -> list[list[Tensor]]:
+        """Of each name the sums over all data that were read: the value, and weighted."""
+        return self._sums
 
     def _why(self, row: Tensor) -> str:
         found = []
@@ -89,7 +115,7 @@ class Record:
     def state_dict(self) -> dict[str, Any]:
         """What was read, as data: what the constructor takes."""
         names = [list(name) for name in self.names]
-        return {"names": names, "sizes": self.sizes, "table": self._table}
+        return {"names": names, "sizes": self.sizes, "table": self._table, "sums": self._sums}
 
 
 @dataclass
@@ -101,7 +127,8 @@ class History:
     per datum, and "seconds"; with validation data "val_elbo" and so on."""
 
     terms: CorExTerms | None = None
-    """The terms of the last training step."""
+    """The terms of the last epoch: means over its data, in nats per datum, as in ``epochs``, while
+    the parameters moved on.  They hold no data; ``None`` where this process took no step."""
 
     losses: list[float] = field(default_factory=list)
     """The loss of each training step of the finished epochs, in nats summed over the batch: what

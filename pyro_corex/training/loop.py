@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from pyro_corex.batches import Batch, Data, Transform, prepare
-from pyro_corex.objective import CorExELBO
+from pyro_corex.objective import CorExELBO, CorExTerms
 from pyro_corex.training import checkpoint as files
 from pyro_corex.training import random_state
 from pyro_corex.training.checkpoint import Checkpoint, CheckpointError
@@ -144,10 +144,12 @@ class Loop:
             losses = torch.stack(self.runner.gather(self.record.losses())).sum(0)
             self.history.losses += losses.tolist()
             if self.stepped:  # else all steps of the epoch are from before this process
-                self.history.terms = self.elbo.last_terms.without_data()
+                self.history.terms = self._terms()
             if self.held_out is not None:
                 found = self._evaluate(self.held_out)
                 averages |= {f"val_{name}": value for name, value in found.items()}
+        if self.history.terms is not None:
+            self.elbo.last_terms = self.history.terms
         averages["seconds"] = time.perf_counter() - start
         self.history.epochs.append(averages)
         self._tell(number, averages)
@@ -163,6 +165,20 @@ class Loop:
                 self.save()
         self._stop_if_asked(agree=True)
         return averages
+
+    def _terms(self) -> CorExTerms:
+        """The terms of this epoch, of all processes."""
+        record, like = self.record, self.elbo.last_sums
+        parts = self.runner.gather((record.sums(), sum(record.sizes)))
+        size = sum(of_process for _, of_process in parts)
+        sums = {
+            name: (
+                sum(own[i][0] for own, _ in parts).to(like[name][0]),
+                sum(own[i][1] for own, _ in parts).to(like[name][0]),
+            )
+            for i, name in enumerate(record.names)
+        }
+        return CorExTerms.of_sums(sums, size, float(self.batches.num_data or size))
 
     def _tell(self, number: int, averages: dict[str, float]) -> None:
         for logger in self._loggers():

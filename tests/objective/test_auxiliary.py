@@ -118,3 +118,36 @@ def test_weights_that_differ_within_one_kl_are_refused():
     programs = [anchor(fn, {"w": 0.5}) for fn in (noisy_regression, guide)]
     with pytest.raises(ValueError, match="they have one KL together"):
         CorExELBO().loss(*programs, x, x.sum(-1))
+
+
+def model_of_one(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 0.01).to_event(1))
+        pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+
+def test_no_bound_follows_from_a_point():
+    """ln p(z) is 6.9 - 1.8 nats at a point of this prior: a "KL" below 0, and a bound too high."""
+    x = reals(20, 2)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Delta(torch.zeros(len(x), 2)).to_event(1))
+
+    terms = CorExELBO().terms(model_of_one, guide, x)
+    assert float(terms.kl["z"].sum()) < 0
+    with pytest.raises(ValueError, match="ln p of a point is a density and no KL"):
+        _ = terms.tc_bound
+
+
+def test_no_bound_follows_from_a_draw_that_the_model_lacks():
+    x = reals(20, 2)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            u = pyro.sample("u", dist.Normal(x, 1.0).to_event(1), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Normal(u, 1.0).to_event(1))
+
+    terms = CorExELBO().terms(model_of_one, guide, x)
+    with pytest.raises(ValueError, match="draws 'u', which the model lacks"):
+        _ = terms.tc_bound

@@ -268,8 +268,11 @@ UNNORMALISED = {
         of_latents(normal, unpaired),
         "The guide draws 'u', which the model lacks",
     ),
-    "a point": (of_latents(normal, point), "draws the continuous site 'z' from a Delta"),
-    "a point beside a draw": (of_latents(normal, beside), "draws the continuous site 'z' from a"),
+    "a point": (of_latents(normal, point), "The guide puts 'z' at a point"),
+    "a point beside a draw": (
+        of_latents(normal, beside),
+        "The guide draws 'u', which the model lacks",
+    ),
     "an improper prior": (of_latents(improper, normal), "The prior of site 'z' is improper"),
     "a mask in the guide": (of_latents(normal, masked), "latent site 'z' is masked in the guide"),
     "a mask in both": (of_latents(masked, masked), "latent site 'z' is masked in the model"),
@@ -331,7 +334,7 @@ def test_autoguides_have_bounds(make, prior):
         warnings.simplefilter("ignore")  # of Pyro's, about the full covariance of 60 latents
         terms = CorExELBO(data_plates=["data"]).terms(model, make(model), x.float())
     assert math.isfinite(terms.tc_bound)
-    with pytest.raises(ValueError, match="from a Delta: a point estimate"):
+    with pytest.raises(ValueError, match="The guide puts 'z' at a point"):
         _ = CorExELBO().terms(model, AutoDelta(model), x.float()).tc_bound
 
 

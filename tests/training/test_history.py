@@ -31,6 +31,14 @@ def test_the_history_is_that_of_the_terms():
         sum(float(terms.regularizers["total_correlation"]) * terms.num_data for terms in seen) / 100
     )
     assert history["total_correlation"][0] == pytest.approx(tc, rel=1e-5)
+    whole = elbo.last_terms
+    assert whole is history.terms
+    assert whole.num_data == 100
+    for name in ("elbo", "objective"):
+        assert getattr(whole, name) == pytest.approx(history[name][0], rel=1e-5)
+    for field, key in (("reconstruction", "x"), ("kl", "z")):
+        values = [getattr(terms, field)[key] * terms.num_data for terms in seen]
+        torch.testing.assert_close(getattr(whole, field)[key], sum(values) / 100)
     assert without_time(history)[0].keys() == {"elbo", "objective", "kl_z", "total_correlation"}
 
 

@@ -37,7 +37,8 @@ def test_a_kl_schedule_takes_a_step_after_each_training_step():
         stack(warmup), copies(), epochs=2, batch_size=64, kl_schedule=[warmup], progress=False
     )
     assert warmup.taken == 16
-    assert float(history.terms.kl_weight["z1"][0]) == pytest.approx(15 / 16)
+    weight = float(history.terms.kl_weight["z1"].mean())  # of the last epoch, where it rose
+    assert 8 / 16 < weight < 15 / 16
 
 
 def test_clipping():
@@ -134,7 +135,7 @@ def test_the_weight_of_a_regularizer_takes_a_step_after_each_training_step():
     options = {"elbo": elbo, "epochs": 2, "batch_size": 64, "progress": False}
     history = fit(vae(), copies(), kl_schedule=warmup, **options)  # named twice, stepped once
     assert warmup.taken == 16
-    assert elbo.last_terms.regularizer_weight["energy"] == pytest.approx(15 / 16)
+    assert 8 / 16 < float(elbo.last_terms.regularizer_weight["energy"].mean()) < 15 / 16
     assert history["energy"][-1] > 0
     assert elbo.num_data is None  # as it was
 
