@@ -305,12 +305,12 @@ def test_a_module_without_a_loss_of_its_own_follows_the_objective():
 
 def test_shorthands_build_regularizers():
     invariance = Invariance(torch.neg, {"y": 3.0})
-    elbo = CorExELBO(tc_weight=0.5, tc_sites=["z"], tc_num_data=9, mi_weight={"y": 2.0},
+    elbo = CorExELBO(tc_weight=0.5, tc_sites=["z"], mi_weight={"y": 2.0},
                      invariance=invariance, regularizers=[MMD(1.0)])  # fmt: skip
     kinds = [type(each) for each in elbo.regularizers]
     assert kinds == [TotalCorrelation, MutualInformation, Invariance, MMD]
     tc, mi, invariance, _ = elbo.regularizers
-    assert (tc.weight, tc.sites, tc.num_data) == (0.5, ("z",), 9)
+    assert (tc.weight, tc.sites) == (0.5, ("z",))
     assert (mi.weight, invariance.weight) == (-2.0, 3.0)
     assert CorExELBO(mi_weight={}).regularizers == ()
     assert regularizers.TotalCorrelation is TotalCorrelation
