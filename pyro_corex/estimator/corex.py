@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from sklearn.utils import check_random_state
 
 from pyro_corex.estimator.categorical import fit_categorical
 from pyro_corex.estimator.columns import Array, Coding
+from pyro_corex.estimator.cross_fit import cross_fit, n_folds
 from pyro_corex.estimator.fitted import FittedTable
 from pyro_corex.estimator.gaussian import fit_gaussian
 from pyro_corex.estimator.layer import Layer
@@ -113,6 +115,7 @@ class CorEx(FittedTable):
         batch_size: int = 256,
         lr: float = 0.02,
         tol: float = 1e-4,
+        cv: Any = "auto",
         random_state: Any = None,
     ) -> None:
         self.n_hidden = n_hidden
@@ -126,6 +129,7 @@ class CorEx(FittedTable):
         self.batch_size = batch_size
         self.lr = lr
         self.tol = tol
+        self.cv = cv
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> CorEx:
@@ -156,8 +160,9 @@ class CorEx(FittedTable):
         anchors = read_anchors(
             self.anchors, names, self._coding.varies, self.n_hidden_, self.anchor_strength
         )
-        self._layer = self._fit_layer(x, replace(options, anchors=anchors))
-        draws = self._read_results(x, anchors, rng)
+        options = replace(options, anchors=anchors)
+        self._layer = self._fit_by(self._coding, x, options)
+        draws = self._read_results(x, options, rng)
         self._fit_upper(options.layers, draws)
         if not self._layer.training.converged:
             warnings.warn(
@@ -168,9 +173,9 @@ class CorEx(FittedTable):
             )
         return self
 
-    def _fit_layer(self, x: Array, options: Options) -> Layer:
-        fit_layer = fit_categorical if self.latent == "categorical" else fit_gaussian
-        return fit_layer(self._coding, x, options)
+    @property
+    def _fit_by(self) -> Callable[[Coding, Array, Options], Layer]:
+        return fit_categorical if self.latent == "categorical" else fit_gaussian
 
     def _choose(self, x: Array, options: Options, rng: np.random.RandomState) -> int:
         """The fewest latents whose bound on a quarter of the rows, held out, is within a standard
@@ -188,7 +193,7 @@ class CorEx(FittedTable):
         bounds: dict[int, Array] = {}
         best = 1
         for m in [m for m in _SIZES if m <= max(1, d // 2)]:
-            layer = self._fit_layer(x[rest], replace(options, layers=(m,)))
+            layer = self._fit_by(self._coding, x[rest], replace(options, layers=(m,)))
             bounds[m] = row_terms(layer, code).bound
             score, stderr = _mean(bounds[m])
             self.trials_.append({"n_hidden": m, "score": score, "stderr": stderr})
@@ -202,25 +207,29 @@ class CorEx(FittedTable):
                 return m
         return best
 
-    def _read_results(self, x: Array, anchors: Any, rng: np.random.RandomState) -> Array:
+    def _read_results(self, x: Array, options: Options, rng: np.random.RandomState) -> Array:
         """Sets the attributes; gives the latents drawn for the rows that were looked at."""
         rows: Any = slice(None)
         if len(x) > MAX_ROWS:
             rows = np.sort(rng.choice(len(x), MAX_ROWS, replace=False))
         layer, coding, m = self._layer, self._coding, self.n_hidden_
         found = evaluate(layer, coding.encode(x[rows]), len(x), self._seed)
-        order = _order(found.tcs[:m], anchors)  # a style of answering comes after these
+        told = found.mis
+        self.n_folds_ = n_folds(self.cv, found, layer, len(x))
+        if self.n_folds_:
+            found = cross_fit(x, self.columns_, self._fit_by, options, self.n_folds_, found)
+        order = _order(found.tcs, options.anchors)
         layer.reorder(np.concatenate([order, np.arange(m, layer.n_hidden)]))
         self.mis_, self.mis_stderr_ = (
             coding.widen(values[order]) for values in (found.mis, found.mis_stderr)
         )
         self.tcs_, self.tcs_stderr_ = found.tcs[order], found.tcs_stderr[order]
-        self.style_tc_ = float(found.tcs[m:].sum())
+        self.style_tc_ = found.style
         self.bound_, self.corrections_ = found.bound, found.corrections
         self.tc_ = self.bound_.estimate + sum(self.corrections_.values())
         self.tc_stderr_, self.tc_observed_ = found.tc_stderr, found.tc_observed
         self.clusters_ = np.full(len(self.columns_), -1)
-        self.clusters_[coding.varies] = layer.clusters(self.mis_[:, coding.varies])
+        self.clusters_[coding.varies] = layer.clusters(told[order])
         self.missing_ = float(np.isnan(x[rows]).mean())
         self.history_, self.n_iter_ = layer.training.history, layer.training.n_iter
         self.n_samples_ = len(x)
@@ -228,6 +237,7 @@ class CorEx(FittedTable):
         if self.latent == "categorical":
             states = [layer.encode(code) for code in coding.batches(x)]
             self.labels_ = np.concatenate(states).astype(int)
+        self._above = found.above
         return found.draws[:, order]
 
     def _fit_upper(self, layers: tuple[int, ...], draws: Array) -> None:
@@ -240,10 +250,13 @@ class CorEx(FittedTable):
         changes = {"n_hidden": rest, "kinds": "continuous", "anchors": None}
         parameters = self.get_params(deep=False) | changes | {"random_state": self._seed}
         self.upper_ = CorEx(**parameters).fit(draws)
-        self.layer_tcs_ += self.upper_.layer_tcs_
-        self.layer_tcs_stderr_ += self.upper_.layer_tcs_stderr_
-        self.corrections_["layers above"] = self.upper_.tc_
-        self.tc_ += self.upper_.tc_
+        above = self._above or list(
+            zip(self.upper_.layer_tcs_, self.upper_.layer_tcs_stderr_, strict=True)
+        )
+        self.layer_tcs_ += [tc for tc, _ in above]
+        self.layer_tcs_stderr_ += [stderr for _, stderr in above]
+        self.corrections_["layers above"] = sum(self.layer_tcs_[1:])
+        self.tc_ = sum(self.layer_tcs_)
         self.tc_stderr_ = float(np.sqrt(np.square(self.layer_tcs_stderr_).sum()))
 
 

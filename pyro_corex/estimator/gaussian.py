@@ -54,6 +54,12 @@ class GaussianLayer(Layer):
         weight = torch.full((1, 1), 1 / len(points), dtype=torch.float64)
         return ((weight, q.loc + q.scale * e) for e in points)
 
+    def prior_points(self) -> Points:
+        """Quasi-random ones, equally likely."""
+        chol = torch.linalg.cholesky(torch.linalg.inv(self.program.prior_precision))
+        z = normal_points(self.n_hidden, 256) @ chol.T
+        return ((torch.full((1, 1), 1 / len(z), dtype=torch.float64), row[None]) for row in z)
+
     @torch.no_grad()
     def latent_kl(self, x: Tensor, kl: Mapping[str, Array]) -> Array:
         """In proportion to the KLs of the reported latents on their own."""
