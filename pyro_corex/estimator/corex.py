@@ -59,30 +59,44 @@ class CorEx(FittedTable):
     :param batch_size: rows to a gradient step.
     :param lr: learning rate of Adam.
     :param tol: convergence of EM, in nats, and of training, relative.
+    :param cv: how what was learned of noise is taken off the figures.  With a number of folds, at
+        least 2, they are cross-fitted: for each fold the columns are described, and the latents
+        fitted, without it, and the terms are those of its rows.  ``None`` subtracts the asymptotic
+        optimism, which is too little where parameters rival rows.  "auto" cross-fits in 5 folds
+        where that optimism exceeds the standard error (categorical latents: a quarter of it); of
+        fewer than 10 rows it then says nothing.
+        The model is fitted to all rows in any case.
     :param random_state: seed of everything random.
 
     Attributes, where d is the number of columns and m that of latents, sorted by ``tcs_`` (anchored
     latents stay where they are):
 
     - ``tc_``, ``tc_stderr_``: the bound for complete rows: ``bound_.estimate`` plus the sum of
-      ``corrections_``.
+      ``corrections_``.  Below 0, or within two errors of it, nothing was found: TC(x) is never
+      negative.
+    - ``n_folds_``: the folds of cross-fitting; 0 where the asymptotic optimism was subtracted, and 1
+      where there are too few rows for either, so that ``tc_`` is 0 with an infinite error.
     - ``bound_``: the :class:`~pyro_corex.TCBound` of ``program_`` by :func:`~pyro_corex.tc_bound`
       on the rows (of more than 20,000 a random subset) as :meth:`coded` gives them: missing entries
-      are filled with draws from the model.
+      are filled with draws from the model.  They are the rows that it was fitted to, for which it
+      is too high; ``tc_`` is not.
     - ``corrections_``: what is added to it, in nats, by name.  "optimism" is minus half a nat for
       each parameter of the dependence and the number of rows, the asymptotic optimism of maximum
-      likelihood (Akaike 1973).  "marginals" puts the cross-entropies under N(0, 1) and frequencies
+      likelihood (Akaike 1973); where ``n_folds_`` is not 0, "held-out rows" is there in its place,
+      what rows held out have less.  "marginals" puts the cross-entropies under N(0, 1),
+      frequencies, or what the program has for the column alone, where that is likelier,
       in place of entropies that are estimated from the rows; it is large only for a continuous
-      column that repeats few values, of which a density gives no bound.  "completion" is the mean
+      column that repeats few values, or is far from both.  "completion" is the mean
       over several draws of what is missing, less the first; "layers above" their share (Eq. 15).
-    - ``tc_observed_``: the bound for the observed entries alone, less the optimism.
+    - ``tc_observed_``: the bound for the observed entries alone, corrected likewise.
     - ``layer_tcs_``, ``layer_tcs_stderr_``: what each layer adds to ``tc_``.
     - ``tcs_``, ``tcs_stderr_``: what each latent adds, shape ``(m,)``: its shares of the relevance
       of the columns, less its KL.  With ``style_tc_`` they add up to the bound of the first layer.
     - ``style_tc_``: what a style of answering adds.  People agree with all questions more or less
       readily.  Where all columns are binary or ordinal and the data show such a style, it has a
       latent of its own, which is not among the m; else it is 0.
-    - ``mis_``, ``mis_stderr_``: :math:`I(z_j : x_i)`, shape ``(m, d)``.
+    - ``mis_``, ``mis_stderr_``: :math:`I(z_j : x_i)`, shape ``(m, d)``; where cross-fitted, times
+      the share of what the latent adds that held-out rows confirm.
     - ``clusters_``: for each column the latent that tells most about it, -1 for constant ones.
     - ``labels_``: most probable states ``(N, m)``, for categorical latents.
     - ``history_``: the training, one record an iteration; ``trials_``: what "auto" tried.

@@ -28,13 +28,13 @@ Fit = Callable[[Coding, Array, Options], Layer]
 
 _FOLDS = 5
 _FEW = 10  # rows below which nothing is said
-_CLEAR = 1.0  # standard errors that the optimism may come to
+_CLEAR = {"gaussian": 1.0, "categorical": 0.25}  # standard errors that the optimism may come to
 _REPEATS = 5  # rows from the model for each row with gaps
 
 
 @dataclass
 class Held:
-    """The terms of rows that a layer was not fitted to, in nats; m latents, the style after them."""
+    """The terms of rows that a layer was not fitted to, in nats; a style is after the m latents."""
 
     reconstruction: Array
     """``(n, d)``, 0 where missing or constant."""
@@ -45,12 +45,12 @@ class Held:
     share: Array
     """Of the latents in each column's relevance, ``(m + 1, d)``."""
     completion: Array
-    """What the missing entries would add, as far as the observed ones confirm it: ``(n, m + 1)``."""
+    """What missing entries would add, as far as the observed ones confirm it: ``(n, m + 1)``."""
     above: Array
     """What each layer above adds, ``(n, L - 1)``."""
 
     def bounds(self, best: Array) -> Array:
-        """The share of each latent in the bound of each row, ``(n, m + 1)``, observed entries alone.
+        """The latents' shares in the bound of each row's observed entries, ``(n, m + 1)``.
 
         :param best: which of the references is taken for each column.
         """
@@ -62,8 +62,9 @@ def n_folds(cv: Any, found: Results, layer: Layer, n: int) -> int:
     """How many folds there are to be: 0 where the asymptotic correction is good enough, and 1
     where there are too few rows for any.
 
-    It is where it is no larger than the standard error.  For latents that find noise, the optimism
-    is up to 1.5 times as large as half the parameters, however many rows there are.
+    It is where it is no larger than the standard error, or a quarter of that for categorical
+    latents.  Of those that find noise, Gaussian ones gain up to 1.5 times half their parameters,
+    however many rows there are, and categorical ones, whose groups are sought, up to 4 times.
 
     :raises ValueError: for more folds than rows.
     """
@@ -73,7 +74,8 @@ def n_folds(cv: Any, found: Results, layer: Layer, n: int) -> int:
         optimism = float(found.optimism.sum())
         if isinstance(layer.program, TableVAE) and layer.program.hidden:  # as if all counted
             optimism = sum(p.numel() for p in layer.program.parameters()) / (2 * n)
-        if optimism <= _CLEAR * found.tc_stderr:
+        kind = "gaussian" if isinstance(layer.program, TableVAE) else "categorical"
+        if optimism <= _CLEAR[kind] * found.tc_stderr:
             return 0
         return 1 if n < _FEW else _FOLDS
     if cv > n:

@@ -51,7 +51,12 @@ def factor_analysis(corr: Array, m: int, floor: Array | float = FLOOR) -> tuple[
     def loss(log_psi: Array) -> tuple[float, Array]:
         psi, values, loadings = parts(log_psi)
         top = np.maximum(values, 1.0)
-        f = log_psi.sum() + np.log(top).sum() + (diagonal / psi).sum() - (values - values / top).sum()
+        f = (
+            log_psi.sum()
+            + np.log(top).sum()
+            + (diagonal / psi).sum()
+            - (values - values / top).sum()
+        )
         slope = ((loadings**2).sum(1) + psi - diagonal) / psi
         return 0.5 * float(f), 0.5 * slope
 

@@ -119,8 +119,8 @@ class InSampleBound(TCBound):
 
     def __repr__(self) -> str:
         return (
-            f"{super().__repr__()[:-1]}\n  of the rows that the program was fitted to, and too high "
-            "by the optimism of that: tc_ is without it)"
+            f"{super().__repr__()[:-1]}\n  of the rows that the program was fitted to, and too "
+            "high by the optimism of that: tc_ is without it)"
         )
 
 
