@@ -74,8 +74,8 @@ class CorEx(FittedTable):
     - ``tc_``, ``tc_stderr_``: the bound for complete rows: ``bound_.estimate`` plus the sum of
       ``corrections_``.  Below 0, or within two errors of it, nothing was found: TC(x) is never
       negative.
-    - ``n_folds_``: the folds of cross-fitting; 0 where the asymptotic optimism was subtracted, and 1
-      where there are too few rows for either, so that ``tc_`` is 0 with an infinite error.
+    - ``n_folds_``: the folds of cross-fitting; 0 where the asymptotic optimism was subtracted, and
+      1 where there are too few rows for either, so that ``tc_`` is 0 with an infinite error.
     - ``bound_``: the :class:`~pyro_corex.TCBound` of ``program_`` by :func:`~pyro_corex.tc_bound`
       on the rows (of more than 20,000 a random subset) as :meth:`coded` gives them: missing entries
       are filled with draws from the model.  They are the rows that it was fitted to, for which it

@@ -12,13 +12,15 @@ def summarise(e: Any, n_columns: int) -> str:
     """See :meth:`pyro_corex.CorEx.summary`."""
     kinds = Counter(column.kind for column in e.columns_)
     mixture = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
-    latents = f"{e.n_hidden_} {e.latent} latent" + (
-        "s explain" if e.n_hidden_ != 1 else " explains"
-    )
+    latents = f"{e.n_hidden_} {e.latent} latent" + "s" * (e.n_hidden_ != 1)
+    explain = "explain" + "s" * (e.n_hidden_ == 1)
+    total = _nats(e.tc_, e.tc_stderr_)
     lines = [
         f"CorEx of {e.n_samples_} rows and {len(e.columns_)} columns ({mixture}), "
         f"{e.missing_:.1%} missing.",
-        f"{latents} {_nats(e.tc_, e.tc_stderr_)} of total correlation (a lower bound).",
+        f"{latents} {explain} {total} of total correlation (a lower bound)."
+        if e.tc_ > 2 * e.tc_stderr_
+        else f"{latents}: no total correlation, {total}.",
         _how(e),
     ]
     if e.upper_ is not None:
