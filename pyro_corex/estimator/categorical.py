@@ -67,6 +67,12 @@ class CategoricalLayer(Layer):
         parents = self.program.parents
         return ((q[:, parents, state], one * state) for state in range(q.shape[-1]))
 
+    @torch.no_grad()
+    def prior_points(self) -> Points:
+        """The states, by the probabilities that the parents of the columns are in them."""
+        p, one = self.program.prior().exp(), torch.ones(1, self.n_hidden, dtype=torch.long)
+        return ((p[None, self.program.parents, s], one * s) for s in range(p.shape[-1]))
+
     def latent_kl(self, x: Tensor, kl: Mapping[str, Array]) -> Array:
         """That of each site."""
         return np.stack([kl[f"z_{j}"] for j in self.order], 1)

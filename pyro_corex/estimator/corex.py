@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from sklearn.utils import check_random_state
 
 from pyro_corex.estimator.categorical import fit_categorical
 from pyro_corex.estimator.columns import Array, Coding
+from pyro_corex.estimator.cross_fit import cross_fit, n_folds
 from pyro_corex.estimator.fitted import FittedTable
 from pyro_corex.estimator.gaussian import fit_gaussian
 from pyro_corex.estimator.layer import Layer
@@ -57,30 +59,44 @@ class CorEx(FittedTable):
     :param batch_size: rows to a gradient step.
     :param lr: learning rate of Adam.
     :param tol: convergence of EM, in nats, and of training, relative.
+    :param cv: how what was learned of noise is taken off the figures.  With a number of folds, at
+        least 2, they are cross-fitted: for each fold the columns are described, and the latents
+        fitted, without it, and the terms are those of its rows.  ``None`` subtracts the asymptotic
+        optimism, which is too little where parameters rival rows.  "auto" cross-fits in 5 folds
+        where that optimism exceeds the standard error (categorical latents: a quarter of it); of
+        fewer than 10 rows it then says nothing.
+        The model is fitted to all rows in any case.
     :param random_state: seed of everything random.
 
     Attributes, where d is the number of columns and m that of latents, sorted by ``tcs_`` (anchored
     latents stay where they are):
 
     - ``tc_``, ``tc_stderr_``: the bound for complete rows: ``bound_.estimate`` plus the sum of
-      ``corrections_``.
+      ``corrections_``.  Below 0, or within two errors of it, nothing was found: TC(x) is never
+      negative.
+    - ``n_folds_``: the folds of cross-fitting; 0 where the asymptotic optimism was subtracted, and
+      1 where there are too few rows for either, so that ``tc_`` is 0 with an infinite error.
     - ``bound_``: the :class:`~pyro_corex.TCBound` of ``program_`` by :func:`~pyro_corex.tc_bound`
       on the rows (of more than 20,000 a random subset) as :meth:`coded` gives them: missing entries
-      are filled with draws from the model.
+      are filled with draws from the model.  They are the rows that it was fitted to, for which it
+      is too high; ``tc_`` is not.
     - ``corrections_``: what is added to it, in nats, by name.  "optimism" is minus half a nat for
       each parameter of the dependence and the number of rows, the asymptotic optimism of maximum
-      likelihood (Akaike 1973).  "marginals" puts the cross-entropies under N(0, 1) and frequencies
+      likelihood (Akaike 1973); where ``n_folds_`` is not 0, "held-out rows" is there in its place,
+      what rows held out have less.  "marginals" puts the cross-entropies under N(0, 1),
+      frequencies, or what the program has for the column alone, where that is likelier,
       in place of entropies that are estimated from the rows; it is large only for a continuous
-      column that repeats few values, of which a density gives no bound.  "completion" is the mean
+      column that repeats few values, or is far from both.  "completion" is the mean
       over several draws of what is missing, less the first; "layers above" their share (Eq. 15).
-    - ``tc_observed_``: the bound for the observed entries alone, less the optimism.
+    - ``tc_observed_``: the bound for the observed entries alone, corrected likewise.
     - ``layer_tcs_``, ``layer_tcs_stderr_``: what each layer adds to ``tc_``.
     - ``tcs_``, ``tcs_stderr_``: what each latent adds, shape ``(m,)``: its shares of the relevance
       of the columns, less its KL.  With ``style_tc_`` they add up to the bound of the first layer.
     - ``style_tc_``: what a style of answering adds.  People agree with all questions more or less
       readily.  Where all columns are binary or ordinal and the data show such a style, it has a
       latent of its own, which is not among the m; else it is 0.
-    - ``mis_``, ``mis_stderr_``: :math:`I(z_j : x_i)`, shape ``(m, d)``.
+    - ``mis_``, ``mis_stderr_``: :math:`I(z_j : x_i)`, shape ``(m, d)``; where cross-fitted, times
+      the share of what the latent adds that held-out rows confirm.
     - ``clusters_``: for each column the latent that tells most about it, -1 for constant ones.
     - ``labels_``: most probable states ``(N, m)``, for categorical latents.
     - ``history_``: the training, one record an iteration; ``trials_``: what "auto" tried.
@@ -113,6 +129,7 @@ class CorEx(FittedTable):
         batch_size: int = 256,
         lr: float = 0.02,
         tol: float = 1e-4,
+        cv: Any = "auto",
         random_state: Any = None,
     ) -> None:
         self.n_hidden = n_hidden
@@ -126,6 +143,7 @@ class CorEx(FittedTable):
         self.batch_size = batch_size
         self.lr = lr
         self.tol = tol
+        self.cv = cv
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> CorEx:
@@ -156,8 +174,9 @@ class CorEx(FittedTable):
         anchors = read_anchors(
             self.anchors, names, self._coding.varies, self.n_hidden_, self.anchor_strength
         )
-        self._layer = self._fit_layer(x, replace(options, anchors=anchors))
-        draws = self._read_results(x, anchors, rng)
+        options = replace(options, anchors=anchors)
+        self._layer = self._fit_by(self._coding, x, options)
+        draws = self._read_results(x, options, rng)
         self._fit_upper(options.layers, draws)
         if not self._layer.training.converged:
             warnings.warn(
@@ -168,9 +187,9 @@ class CorEx(FittedTable):
             )
         return self
 
-    def _fit_layer(self, x: Array, options: Options) -> Layer:
-        fit_layer = fit_categorical if self.latent == "categorical" else fit_gaussian
-        return fit_layer(self._coding, x, options)
+    @property
+    def _fit_by(self) -> Callable[[Coding, Array, Options], Layer]:
+        return fit_categorical if self.latent == "categorical" else fit_gaussian
 
     def _choose(self, x: Array, options: Options, rng: np.random.RandomState) -> int:
         """The fewest latents whose bound on a quarter of the rows, held out, is within a standard
@@ -188,7 +207,7 @@ class CorEx(FittedTable):
         bounds: dict[int, Array] = {}
         best = 1
         for m in [m for m in _SIZES if m <= max(1, d // 2)]:
-            layer = self._fit_layer(x[rest], replace(options, layers=(m,)))
+            layer = self._fit_by(self._coding, x[rest], replace(options, layers=(m,)))
             bounds[m] = row_terms(layer, code).bound
             score, stderr = _mean(bounds[m])
             self.trials_.append({"n_hidden": m, "score": score, "stderr": stderr})
@@ -202,25 +221,29 @@ class CorEx(FittedTable):
                 return m
         return best
 
-    def _read_results(self, x: Array, anchors: Any, rng: np.random.RandomState) -> Array:
+    def _read_results(self, x: Array, options: Options, rng: np.random.RandomState) -> Array:
         """Sets the attributes; gives the latents drawn for the rows that were looked at."""
         rows: Any = slice(None)
         if len(x) > MAX_ROWS:
             rows = np.sort(rng.choice(len(x), MAX_ROWS, replace=False))
         layer, coding, m = self._layer, self._coding, self.n_hidden_
         found = evaluate(layer, coding.encode(x[rows]), len(x), self._seed)
-        order = _order(found.tcs[:m], anchors)  # a style of answering comes after these
+        told = found.mis
+        self.n_folds_ = n_folds(self.cv, found, layer, len(x))
+        if self.n_folds_:
+            found = cross_fit(x, self.columns_, self._fit_by, options, self.n_folds_, found)
+        order = _order(found.tcs, options.anchors)
         layer.reorder(np.concatenate([order, np.arange(m, layer.n_hidden)]))
         self.mis_, self.mis_stderr_ = (
             coding.widen(values[order]) for values in (found.mis, found.mis_stderr)
         )
         self.tcs_, self.tcs_stderr_ = found.tcs[order], found.tcs_stderr[order]
-        self.style_tc_ = float(found.tcs[m:].sum())
+        self.style_tc_ = found.style
         self.bound_, self.corrections_ = found.bound, found.corrections
         self.tc_ = self.bound_.estimate + sum(self.corrections_.values())
         self.tc_stderr_, self.tc_observed_ = found.tc_stderr, found.tc_observed
         self.clusters_ = np.full(len(self.columns_), -1)
-        self.clusters_[coding.varies] = layer.clusters(self.mis_[:, coding.varies])
+        self.clusters_[coding.varies] = layer.clusters(told[order])
         self.missing_ = float(np.isnan(x[rows]).mean())
         self.history_, self.n_iter_ = layer.training.history, layer.training.n_iter
         self.n_samples_ = len(x)
@@ -228,6 +251,7 @@ class CorEx(FittedTable):
         if self.latent == "categorical":
             states = [layer.encode(code) for code in coding.batches(x)]
             self.labels_ = np.concatenate(states).astype(int)
+        self._above = found.above
         return found.draws[:, order]
 
     def _fit_upper(self, layers: tuple[int, ...], draws: Array) -> None:
@@ -240,10 +264,13 @@ class CorEx(FittedTable):
         changes = {"n_hidden": rest, "kinds": "continuous", "anchors": None}
         parameters = self.get_params(deep=False) | changes | {"random_state": self._seed}
         self.upper_ = CorEx(**parameters).fit(draws)
-        self.layer_tcs_ += self.upper_.layer_tcs_
-        self.layer_tcs_stderr_ += self.upper_.layer_tcs_stderr_
-        self.corrections_["layers above"] = self.upper_.tc_
-        self.tc_ += self.upper_.tc_
+        above = self._above or list(
+            zip(self.upper_.layer_tcs_, self.upper_.layer_tcs_stderr_, strict=True)
+        )
+        self.layer_tcs_ += [tc for tc, _ in above]
+        self.layer_tcs_stderr_ += [stderr for _, stderr in above]
+        self.corrections_["layers above"] = sum(self.layer_tcs_[1:])
+        self.tc_ = sum(self.layer_tcs_)
         self.tc_stderr_ = float(np.sqrt(np.square(self.layer_tcs_stderr_).sum()))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.linalg import eigh
+from scipy.linalg.lapack import dpstrf
 from scipy.optimize import minimize
 
 from pyro_corex.estimator.columns import Array
@@ -15,6 +16,8 @@ from pyro_corex.estimator.rotation import simplicity, style_rotation
 
 FLOOR = 0.004
 """The least share of noise in the variance of a column."""
+_LEAST = 1e-3
+"""The least eigenvalue of a correlation matrix."""
 _EVEN = 0.9  # (mean loading)^2 / mean square loading of a style of answering
 
 
@@ -28,36 +31,57 @@ def factor_analysis(corr: Array, m: int, floor: Array | float = FLOOR) -> tuple[
     m_used = min(m, d)
     floor = np.broadcast_to(np.minimum(floor, 0.5), (d,))
     diagonal = np.diag(corr)
+    thin = _thin(corr, m_used)
 
-    def parts(log_psi: Array) -> tuple[Array, Array, Array, Array]:
+    def parts(log_psi: Array) -> tuple[Array, Array, Array]:
         psi = np.exp(log_psi)
         root = np.sqrt(psi)
-        scaled = corr / root / root[:, None]
-        values, vectors = eigh(scaled, subset_by_index=[d - m_used, d - 1])
+        if thin is None:
+            scaled = corr / root / root[:, None]
+            values, vectors = eigh(scaled, subset_by_index=[d - m_used, d - 1])
+        else:
+            factor = thin / root[:, None]
+            values, vectors = np.linalg.eigh(factor.T @ factor)
+            values = np.maximum(values[-m_used:], 1e-12)
+            vectors = factor @ vectors[:, -m_used:] / np.sqrt(values)
         values, vectors = values[::-1], vectors[:, ::-1]
         loadings = root[:, None] * vectors * np.sqrt(np.maximum(values - 1, 0))
-        return psi, scaled, values, loadings
+        return psi, values, loadings
 
     def loss(log_psi: Array) -> tuple[float, Array]:
-        psi, scaled, values, loadings = parts(log_psi)
+        psi, values, loadings = parts(log_psi)
         top = np.maximum(values, 1.0)
-        f = log_psi.sum() + np.log(top).sum() + np.trace(scaled) - (values - values / top).sum()
+        f = (
+            log_psi.sum()
+            + np.log(top).sum()
+            + (diagonal / psi).sum()
+            - (values - values / top).sum()
+        )
         slope = ((loadings**2).sum(1) + psi - diagonal) / psi
         return 0.5 * float(f), 0.5 * slope
 
-    try:
-        start = 1 / np.diag(np.linalg.inv(corr + 1e-6 * np.eye(d)))
-        start = (1 - 0.5 * m_used / d) * start
-    except np.linalg.LinAlgError:
-        start = np.full(d, 0.5)
+    start = np.full(d, 0.5)
+    if thin is None:
+        start = (1 - 0.5 * m_used / d) / np.diag(np.linalg.inv(corr + 1e-6 * np.eye(d)))
     start = np.log(np.clip(start, floor, 0.95 * diagonal))
     bounds = [(np.log(low), np.log(high)) for low, high in zip(floor, 1.5 * diagonal, strict=True)]
     options = {"maxiter": 300, "ftol": 1e-10, "gtol": 1e-5, "maxcor": 20}
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    psi, _, _, loadings = parts(found.x)
+    psi, _, loadings = parts(found.x)
     full = np.zeros((d, m))
     full[:, :m_used] = loadings
     return full, psi, int(found.nfev)
+
+
+def _thin(corr: Array, m: int) -> Array | None:
+    """A factor ``(d, r)`` of a matrix of low rank, as that of rows fewer than columns; or none."""
+    d = len(corr)
+    lower, pivots, rank, _ = dpstrf(corr, tol=2 * _LEAST, lower=1)
+    if not m <= rank < d // 2:
+        return None
+    out = np.empty((d, rank))
+    out[pivots - 1] = np.tril(lower)[:, :rank]
+    return out
 
 
 def with_style(
@@ -94,13 +118,18 @@ def _bic(corr: Array, n: int, loadings: Array, psi: Array) -> float:
     return float(n * fit + np.log(n) * (d * m - m * (m - 1) / 2))
 
 
-def nearest_correlation(corr: Array, floor: float = 1e-3) -> Array:
+def nearest_correlation(corr: Array, floor: float = _LEAST) -> Array:
     """A positive definite correlation matrix close to one that is estimated pair by pair."""
     corr = np.clip((corr + corr.T) / 2, -0.99, 0.99)
+    eye = np.eye(len(corr))
     np.fill_diagonal(corr, 1.0)
+    for near in (corr, (1 - floor) * corr + floor * eye):  # the second where rows are few
+        try:
+            np.linalg.cholesky(near - 0.9 * floor * eye)
+            return near
+        except np.linalg.LinAlgError:
+            continue
     values, vectors = np.linalg.eigh(corr)
-    if values[0] >= floor:
-        return corr
     fixed = (vectors * np.maximum(values, floor)) @ vectors.T
     scale = np.sqrt(np.diag(fixed))
     return fixed / scale / scale[:, None]

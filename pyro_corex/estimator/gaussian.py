@@ -54,6 +54,12 @@ class GaussianLayer(Layer):
         weight = torch.full((1, 1), 1 / len(points), dtype=torch.float64)
         return ((weight, q.loc + q.scale * e) for e in points)
 
+    def prior_points(self) -> Points:
+        """Quasi-random ones, equally likely."""
+        chol = torch.linalg.cholesky(torch.linalg.inv(self.program.prior_precision))
+        z = normal_points(self.n_hidden, 256) @ chol.T
+        return ((torch.full((1, 1), 1 / len(z), dtype=torch.float64), row[None]) for row in z)
+
     @torch.no_grad()
     def latent_kl(self, x: Tensor, kl: Mapping[str, Array]) -> Array:
         """In proportion to the KLs of the reported latents on their own."""
@@ -103,6 +109,9 @@ class GaussianLayer(Layer):
             given_0 = others - others[:, j : j + 1] * corr[:, j]
             z = given_0 + nodes[:, None, None] * corr[:, j]
             for _, columns, fn in program.column_distributions(z @ r.T):
+                if self.columns[columns[0]].kind == "continuous":
+                    value[j, columns], spread[j, columns] = _normal_information(fn, weights)
+                    continue
                 for at, i in enumerate(columns):
                     value[j, i], spread[j, i] = _information(self.columns[i], at, fn, weights)
         return value, np.sqrt(np.maximum(spread, 0.5 / n_data) / n_data)
@@ -129,16 +138,21 @@ class GaussianLayer(Layer):
         self.rotation = np.eye(self.n_hidden)
 
 
+def _normal_information(fn: Any, weights: Tensor) -> tuple[Array, Array]:
+    """I(z_j : x_i) of continuous columns, and the variance of its summand: ``(k,)`` each.
+
+    :param fn: of shape (nodes of z_j, draws of the other latents, k).
+    """
+    inner = fn.mean.mean(1)
+    mean = weights @ inner
+    total = weights @ fn.mean.square().mean(1) - mean.square()
+    noise = fn.stddev.square().expand(fn.mean.shape).mean((0, 1))
+    share = ((weights @ inner.square() - mean.square()) / (total + noise)).clamp(0.0, 1 - 1e-9)
+    return (-0.5 * torch.log1p(-share)).numpy(), share.numpy()
+
+
 def _information(column: Column, at: int, fn: Any, weights: Tensor) -> tuple[float, float]:
-    """I(z_j : x_i) of a column, and the variance of its summand: nodes of z_j first."""
-    if column.kind == "continuous":  # shape (nodes, draws)
-        mean = fn.mean[..., at]
-        inner = mean.mean(1)
-        total = float(weights @ (mean.square().mean(1))) - float(weights @ inner) ** 2
-        noise = float(fn.stddev[..., at].square().mean())
-        between = float(weights @ inner.square()) - float(weights @ inner) ** 2
-        share = min(max(between / (total + noise), 0.0), 1 - 1e-9)
-        return -0.5 * float(np.log1p(-share)), share
+    """The same of a column of levels or counts."""
     if column.n_levels:
         p = fn.probs[:, :, at, : column.n_levels].mean(1)
     else:

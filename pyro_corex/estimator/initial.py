@@ -103,9 +103,11 @@ def initialise(
     program: TableVAE, columns: Sequence[Column], found: Moments, loadings: Array, psi: Array
 ) -> None:
     """Writes a factor model of normal scores into the program."""
+    place = {i: at for own in program.site_columns.values() for at, i in enumerate(own)}
+    rows = {i: row for row, i in enumerate(program.scalar)}
+    first = np.searchsorted(found.column, np.arange(len(columns)))
     for i, column in enumerate(columns):
-        kind = column.program_kind
-        at, u = program.spec.columns(kind).index(i), int(np.argmax(found.column == i))
+        kind, at, u = column.program_kind, place[i], first[i]
         w, noise = loadings[u], max(psi[u], FLOOR)
         p = np.exp(column.marginal)
         if kind == "nominal":
@@ -114,7 +116,7 @@ def initialise(
             program.state_weight[at, :k] = torch.as_tensor(np.clip(slope - p @ slope, -4, 4))
             program.state_bias[at, :k] = torch.as_tensor(column.marginal)
             continue
-        row = program.scalar.index(i)
+        row = rows[i]
         if kind == "ordinal":
             w = w * _initialise_ordinal(program, p, at, max(noise, 0.02))
         elif kind == "counts":

@@ -75,6 +75,9 @@ class Layer(Protocol):
     def points(self, x: Tensor) -> Points:
         """Latents over which a mean is one over q(z|x)."""
 
+    def prior_points(self) -> Points:
+        """Latents over which a mean is one over the prior, ``(1, m)`` each."""
+
     def latent_kl(self, x: Tensor, kl: Mapping[str, Array]) -> Array:
         """How the KL of each row is shared among the reported latents: ``(N, m)``, in nats.
 

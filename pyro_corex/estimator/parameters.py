@@ -54,6 +54,8 @@ def check_parameters(e: Any) -> Options:
         if not fine or value < low or (name == "lr" and value == 0):
             sign = ">" if name == "lr" else ">="
             raise ValueError(f"{name} must be a number {sign} {low:g}, but got {value!r}")
+    if e.cv not in ("auto", None) and (not _is_int(e.cv) or e.cv < 2):
+        raise ValueError(f"cv must be 'auto', None or an integer >= 2, but got {e.cv!r}")
     hidden = (e.hidden,) if _is_int(e.hidden) else e.hidden
     if not isinstance(hidden, (tuple, list)) or any(not _is_int(s) or s < 1 for s in hidden):
         raise ValueError(

@@ -6,7 +6,7 @@ The terms of the bound are those of :class:`~pyro_corex.CorExELBO`, and the boun
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from pyro_corex.estimator.layer import Layer, draw
 from pyro_corex.evaluation import TCBound, tc_bound
 from pyro_corex.evaluation.bound import evaluating
 from pyro_corex.objective import CorExELBO
+from pyro_corex.programs.tables import TableVAE
 
 MAX_ROWS = 20_000
 """Rows on which the bound is evaluated; of longer tables a random subset."""
@@ -68,11 +69,59 @@ def row_terms(layer: Layer, x: Tensor) -> RowTerms:
     return RowTerms(*map(np.concatenate, zip(*parts, strict=True)))
 
 
+def references(layer: Layer, x: Tensor, terms: RowTerms) -> Array:
+    """Log-probabilities of each entry on its own: as columns are described, and under the model.
+
+    Of counts and of continuous columns of categorical latents, the model's is the better where the
+    description is coarse; what is credited to dependence is what the better one does not have.
+
+    :returns: ``(2, N, d)``, 0 where missing.
+    """
+    own = terms.marginal
+    model = own.copy()
+    linear = isinstance(layer.program, TableVAE) and not layer.program.hidden
+    known = ("counts",) if linear else ("counts", "continuous")
+    columns = [i for i, column in enumerate(layer.columns) if column.kind in known]
+    if columns:
+        model[:, columns] = _model_marginal(layer, x)[:, columns]
+    model[x.isnan().numpy()] = 0.0
+    return np.stack([own, model])
+
+
+def best_reference(candidates: Array) -> Array:
+    """Of several references ``(k, N, d)`` for each column the likeliest: ``(N, d)``."""
+    best = candidates.sum(1).argmax(0)
+    return np.take_along_axis(candidates, best[None, None], 0)[0]
+
+
+@torch.no_grad()
+def _model_marginal(layer: Layer, x: Tensor) -> Array:
+    """Log-probability of each entry under the program, whatever the others: ``(N, d)``."""
+    total = torch.full(x.shape, -torch.inf, dtype=torch.float64)
+    filled = x.nan_to_num()
+    for weight, z in layer.prior_points():
+        for _, columns, fn in layer.program.column_distributions(z):
+            own = fn.log_prob(filled[:, columns]) + weight.expand(1, x.shape[1])[:, columns].log()
+            total[:, columns] = torch.logaddexp(total[:, columns], own)
+    return total.numpy()
+
+
 def _batch_size(layer: Layer) -> int:
     return max(1, _CELLS // (layer.program.n_points * len(layer.columns)))
 
 
 # ---------------------------------------------------------------------- the bound of a table
+
+
+@dataclass(frozen=True, repr=False)
+class InSampleBound(TCBound):
+    """The bound of a program on the very rows that it was fitted to, which is too high for one."""
+
+    def __repr__(self) -> str:
+        return (
+            f"{super().__repr__()[:-1]}\n  of the rows that the program was fitted to, and too "
+            "high by the optimism of that: tc_ is without it)"
+        )
 
 
 @dataclass
@@ -83,20 +132,29 @@ class Results:
     corrections: dict[str, float]
     tc_stderr: float
     tcs: Array
+    """Of the m latents, without a style of answering; so are the next."""
     tcs_stderr: Array
     mis: Array
     mis_stderr: Array
+    style: float
+    """What a style of answering adds."""
     tc_observed: float
     draws: Array
     """Latents drawn for the rows looked at."""
+    optimism: Array
+    """By latent: half a nat for each parameter and the number of rows."""
+    worth: float
+    """How many rows there are for each complete row that the entries are worth."""
+    above: list[tuple[float, float]] = field(default_factory=list)
+    """What each layer above adds, and its error, where rows were held out."""
 
 
-def completed(layer: Layer, x: Tensor, seed: int) -> Tensor:
-    """Coded rows with their gaps filled, as the bound is evaluated on them.
+def completed(layer: Layer, x: Tensor, seed: int, fill: bool = True) -> Tensor:
+    """Coded rows with their gaps filled, or not, as the bound is evaluated on them.
 
     Where a column is measured by a density, values that repeat would have no finite entropy.
     """
-    filled, _ = draw(layer, x, seed)
+    filled = draw(layer, x, seed)[0] if fill else x.clone()
     rng = np.random.default_rng(seed)
     for i, column in enumerate(layer.columns):
         if column.kind == "continuous":
@@ -110,6 +168,11 @@ def spread_ties(x: Array, rng: np.random.Generator) -> Array:
     What noise in disjoint cells adds to the entropy of a column it adds to that of all of them, so
     that their difference, TC(x), stays.
     """
+    seen = ~np.isnan(x)
+    if not seen.all():
+        out = x.copy()
+        out[seen] = spread_ties(x[seen], rng)
+        return out
     values, place, counts = np.unique(x, return_inverse=True, return_counts=True)
     if len(values) == len(x):
         return x
@@ -141,26 +204,34 @@ def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
     optimism = layer.parameters_by_latent() / (2 * known)
     bound = tc_bound(layer.program, completed(layer, x, seed), batch_size=_batch_size(layer))
     fills = [draw(layer, x, seed + k) for k in range(n_draws)]
-    terms = row_terms(layer, torch.cat([x, *(filled for filled, _ in fills)]))
+    rows = torch.cat([x, *(filled for filled, _ in fills)])
+    terms = row_terms(layer, rows)
+    terms.marginal = best_reference(references(layer, rows, terms))
     per_latent = terms.relevance @ share.T - terms.latent_kl
     observed, *values = terms.bound.reshape(-1, n)
     drawn = per_latent[n:].reshape(n_draws, n, m)
     means = np.mean(values, axis=1)
     whole = np.var(values, axis=1, ddof=1).mean()
+    tcs = drawn.mean((0, 1)) - optimism
+    tcs_stderr = np.sqrt(drawn.var(1, ddof=1).mean(0) / known)
+    k = m - layer.style
     return Results(
-        bound=bound,
+        bound=InSampleBound(**vars(bound)),
         corrections={
             "marginals": float(means[0]) - bound.estimate,
             "completion": float(means.mean() - means[0]),
             "optimism": -float(optimism.sum()),
         },
         tc_stderr=float(np.sqrt(whole / known.mean())),
-        tcs=drawn.mean((0, 1)) - optimism,
-        tcs_stderr=np.sqrt(drawn.var(1, ddof=1).mean(0) / known),
-        mis=mis,
-        mis_stderr=mis_stderr,
+        tcs=tcs[:k],
+        tcs_stderr=tcs_stderr[:k],
+        mis=mis[:k],
+        mis_stderr=mis_stderr[:k],
+        style=float(tcs[k:].sum()),
         tc_observed=float(observed.mean() - optimism.sum() * (~missing).double().mean()),
         draws=fills[-1][1],
+        optimism=optimism,
+        worth=float(n_data / known.mean()),
     )
 
 

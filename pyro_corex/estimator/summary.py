@@ -12,18 +12,22 @@ def summarise(e: Any, n_columns: int) -> str:
     """See :meth:`pyro_corex.CorEx.summary`."""
     kinds = Counter(column.kind for column in e.columns_)
     mixture = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
-    latents = f"{e.n_hidden_} {e.latent} latent" + (
-        "s explain" if e.n_hidden_ != 1 else " explains"
-    )
+    latents = f"{e.n_hidden_} {e.latent} latent" + "s" * (e.n_hidden_ != 1)
+    explain = "explain" + "s" * (e.n_hidden_ == 1)
+    total = _nats(e.tc_, e.tc_stderr_)
     lines = [
         f"CorEx of {e.n_samples_} rows and {len(e.columns_)} columns ({mixture}), "
         f"{e.missing_:.1%} missing.",
-        f"{latents} {_nats(e.tc_, e.tc_stderr_)} nats of total correlation (a lower bound).",
+        f"{latents} {explain} {total} of total correlation (a lower bound)."
+        if e.tc_ > 2 * e.tc_stderr_
+        else f"{latents}: no total correlation, {total}.",
+        _how(e),
     ]
     if e.upper_ is not None:
-        shares = " + ".join(f"{tc:.2f}" for tc in e.layer_tcs_)
+        layers = zip(e.layer_tcs_, e.layer_tcs_stderr_, strict=True)
+        shares = " + ".join(f"{tc:.2f}" if tc > 2 * error else "nothing" for tc, error in layers)
         lines.append(f"By layer, from the columns upwards: {shares}.")
-    if e.style_tc_:
+    if e.style_tc_ > 0:
         lines.append(
             f"A style of answering (agreeing with everything): {e.style_tc_:.2f} nats of these."
         )
@@ -32,10 +36,23 @@ def summarise(e: Any, n_columns: int) -> str:
         own = own[np.argsort(-e.mis_[j, own], kind="stable")]
         shown = [f"{e.columns_[i].name} ({e.mis_[j, i]:.2f})" for i in own[:n_columns]]
         more = f" and {len(own) - n_columns} more" if len(own) > n_columns else ""
-        lines.append(f"  {j}: {_nats(tc, stderr)} nats. {', '.join(shown) or 'no column'}{more}.")
+        lines.append(f"  {j}: {_nats(tc, stderr)}. {', '.join(shown) or 'no column'}{more}.")
     lines.append("In brackets: the mutual information of the column with its latent, in nats.")
     return "\n".join(lines)
 
 
+def _how(e: Any) -> str:
+    """How what is learned of noise was taken off."""
+    if e.n_folds_ == 1:
+        return f"{e.n_samples_} rows say nothing of that: at least 10 are needed."
+    if e.n_folds_:
+        return f"From rows held out, in {e.n_folds_} folds: the parameters are many for the rows."
+    return "Less the asymptotic optimism of the fit: the parameters are few for the rows."
+
+
 def _nats(value: float, stderr: float) -> str:
-    return f"{value:.2f} \N{PLUS-MINUS SIGN} {stderr:.2f}"
+    """In words where a bound says nothing."""
+    shown = f"{value:.2f} \N{PLUS-MINUS SIGN} {stderr:.2f}"
+    if value > 2 * stderr:
+        return f"{shown} nats"
+    return f"nothing found beyond the error ({shown} nats)"

@@ -239,6 +239,14 @@ def describe(
     return found
 
 
+def describe_again(column: Column, x: Array) -> Column:
+    """A column of a kind that is known, from other rows ``(N,)``; constant if it is so in them."""
+    seen = x[~np.isnan(x)].astype(np.float64)
+    if column.kind == "constant" or len(np.unique(seen)) < 2:
+        return Column(column.name, "constant", seen[:1])
+    return _describe(column.name, column.kind, seen, seen, column.labels)
+
+
 def _describe(name: str, kind: str, whole: Array, look: Array, labels: list[Any] | None) -> Column:
     """A column from its observed values, and those of the rows that are looked at."""
     discrete = kind in ("binary", "categorical", "ordinal")

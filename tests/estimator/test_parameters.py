@@ -27,6 +27,8 @@ PARAMETERS = [
     ({"lr": 0.0}, ValueError, r"lr must be a number > 0, but got 0\.0"),
     ({"lr": float("nan")}, ValueError, r"lr must be a number > 0, but got nan"),
     ({"tol": -1}, ValueError, r"tol must be a number >= 0, but got -1"),
+    ({"cv": 1}, ValueError, r"cv must be 'auto', None or an integer >= 2, but got 1"),
+    ({"cv": "loo"}, ValueError, r"cv must be 'auto', None or an integer >= 2, but got 'loo'"),
     ({"hidden": "big"}, ValueError, r"hidden must be the sizes of hidden layers"),
     ({"hidden": (0,)}, ValueError, r"hidden must be the sizes of hidden layers"),
     ({"hidden": (8,), "latent": "categorical"}, ValueError, r"is for Gaussian latents"),

@@ -45,7 +45,7 @@ def test_standard_errors_are_those_of_the_errors_where_entries_are_missing():
     for seed in range(12):
         x, _, _ = with_gaps(200, 4, 2, 2, 0.1, 0.3, seed)
         anchors = {j: [2 * j, 2 * j + 1] for j in range(4)}
-        corex = CorEx(4, latent="categorical", anchors=anchors, random_state=0).fit(x)
+        corex = CorEx(4, latent="categorical", anchors=anchors, cv=None, random_state=0).fit(x)
         errors += list(corex.tcs_ - erased_tc(2, 2, 0.1))
         told += list(corex.tcs_stderr_)
     ratio = np.sqrt(np.mean(np.square(errors)) / np.mean(np.square(told)))
@@ -56,7 +56,7 @@ def test_what_is_drawn_for_gaps_hardly_counts():
     x, _, _ = with_gaps(300, 2, 2, 2, 0.3, 0.3, 0)
     anchors = {0: [0, 1], 1: [2, 3]}
     fits = [
-        CorEx(2, latent="categorical", anchors=anchors, random_state=seed).fit(x)
+        CorEx(2, latent="categorical", anchors=anchors, cv=None, random_state=seed).fit(x)
         for seed in range(6)
     ]
     spread = np.std([corex.tcs_ for corex in fits], axis=0)
@@ -75,7 +75,9 @@ def test_rows_with_a_single_entry_tell_nothing_of_the_dependence():
 @pytest.fixture(scope="module", params=["gaussian", "categorical"])
 def mixed(request):
     x, kinds = mixed_table(400, seed=0)
-    options = {"latent": request.param, "kinds": kinds, "max_iter": 60, "tol": 1.0}
+    options = {
+        "latent": request.param, "kinds": kinds, "max_iter": 60, "tol": 1.0, "cv": None,
+    }  # fmt: skip
     return CorEx(2, random_state=0, **options).fit(x), x
 
 
