@@ -66,7 +66,9 @@ class Factors(nn.Module):
         precision = torch.eye(m) + weight.T @ weight / noise**2
         self.scale = precision.diagonal().rsqrt()
         self.up = torch.linalg.solve(precision, weight.T) / noise**2
-        self.tc = float(gaussian_total_correlation(weight @ weight.T + noise**2 * torch.eye(len(weight))))
+        self.tc = float(
+            gaussian_total_correlation(weight @ weight.T + noise**2 * torch.eye(len(weight)))
+        )
 
     def draw(self, n: int) -> Tensor:
         z = torch.randn(n, self.weight.shape[1])
@@ -280,7 +282,9 @@ class Levels(nn.Module):
             loc = (x @ self.own) / 0.25 / precision
             z1 = pyro.sample("z1", dist.Normal(loc, precision**-0.5).to_event(1))
             up = 1 + 4 / 0.25
-            pyro.sample("z2", dist.Normal(z1.sum(-1, keepdim=True) / 0.25 / up, up**-0.5).to_event(1))
+            pyro.sample(
+                "z2", dist.Normal(z1.sum(-1, keepdim=True) / 0.25 / up, up**-0.5).to_event(1)
+            )
 
 
 def levels(n: int, seed: int) -> Shown:
@@ -383,18 +387,31 @@ def discrete_latents(m: int, copies: bool) -> Callable[[int, int], Shown]:
 
 BOUND, TC, TABLE = "tc_bound", "TC(z)", "CorEx.tc_"
 SITUATIONS = [
-    *(Situation("normal factors, 8 columns", BOUND, n, factors(8, 2)) for n in (100, 1000, 10_000, 200_000)),
+    *(
+        Situation("normal factors, 8 columns", BOUND, n, factors(8, 2))
+        for n in (100, 1000, 10_000, 200_000)
+    ),
     Situation("normal factors, 64 columns, 4 latents", BOUND, 1000, factors(64, 4)),
     Situation("independent normal columns", BOUND, 1000, factors(8, 8)),
-    *(Situation("3 clusters a column", BOUND, n, clusters(8, 3, 12.0)) for n in (200, 1000, 10_000)),
+    *(
+        Situation("3 clusters a column", BOUND, n, clusters(8, 3, 12.0))
+        for n in (200, 1000, 10_000)
+    ),
     Situation("10 clusters a column, far apart", BOUND, 10_000, clusters(8, 10, 1e4)),
-    Situation("4 clusters a column, unequal widths", BOUND, 10_000, clusters(4, 4, 30.0, uneven=True)),
-    *(Situation("10 copies of a coin, flipped by 0.1", BOUND, n, coins(10, 0.1)) for n in (100, 1000, 10_000)),
+    Situation(
+        "4 clusters a column, unequal widths", BOUND, 10_000, clusters(4, 4, 30.0, uneven=True)
+    ),
+    *(
+        Situation("10 copies of a coin, flipped by 0.1", BOUND, n, coins(10, 0.1))
+        for n in (100, 1000, 10_000)
+    ),
     Situation("independent coins", BOUND, 1000, coins(10, 0.5 - 1e-6)),
     Situation("two layers", BOUND, 1000, levels),
     Situation("two layers", BOUND, 10_000, levels),
     Situation("decoder that sees x, chain of 20 bits", BOUND, 2000, chain("bound")),
-    Situation("decoder that sees x: what z explains", "informativeness", 2000, chain("informativeness")),
+    Situation(
+        "decoder that sees x: what z explains", "informativeness", 2000, chain("informativeness")
+    ),
     Situation("conditional on y", BOUND, 1000, given),
     Situation("factor in the guide", BOUND, 1000, weighed),
     Situation("a latent for each column, independent", BOUND, 1000, genes(0.0)),
@@ -402,21 +419,40 @@ SITUATIONS = [
     Situation("normal noise, 200 columns", TABLE, 60, table(noise(200))),
     Situation("normal noise, 20 columns", TABLE, 100, table(noise(20))),
     Situation("normal noise, 5 columns", TABLE, 300, table(noise(5), n_hidden=2)),
-    Situation("independent coins, 50 columns", TABLE, 60, table(coin_noise(50), latent="categorical")),
+    Situation(
+        "independent coins, 50 columns", TABLE, 60, table(coin_noise(50), latent="categorical")
+    ),
     Situation("normal factors, 10 columns", TABLE, 60, table(factor_table, n_hidden=2)),
     Situation("normal factors, 10 columns", TABLE, 1000, table(factor_table, n_hidden=2)),
-    Situation("zero-inflated, one switch", TABLE, 1000, table(zero_inflated, n_hidden=1, latent="categorical")),
-    *(Situation("2 independent latents, noise 0.3", TC, n, latents(2, 0.0, 0.3)) for n in (100, 1000, 200_000)),
-    *(Situation("2 latents, correlation 0.8, noise 0.3", TC, n, latents(2, 0.8, 0.3)) for n in (100, 1000)),
-    *(Situation("20 independent latents, noise 0.3", TC, n, latents(20, 0.0, 0.3)) for n in (100, 2000)),
-    *(Situation("20 latents, correlation 0.5, noise 0.3", TC, n, latents(20, 0.5, 0.3)) for n in (100, 2000)),
+    Situation(
+        "zero-inflated, one switch",
+        TABLE,
+        1000,
+        table(zero_inflated, n_hidden=1, latent="categorical"),
+    ),
+    *(
+        Situation("2 independent latents, noise 0.3", TC, n, latents(2, 0.0, 0.3))
+        for n in (100, 1000, 200_000)
+    ),
+    *(
+        Situation("2 latents, correlation 0.8, noise 0.3", TC, n, latents(2, 0.8, 0.3))
+        for n in (100, 1000)
+    ),
+    *(
+        Situation("20 independent latents, noise 0.3", TC, n, latents(20, 0.0, 0.3))
+        for n in (100, 2000)
+    ),
+    *(
+        Situation("20 latents, correlation 0.5, noise 0.3", TC, n, latents(20, 0.5, 0.3))
+        for n in (100, 2000)
+    ),
     Situation("64 independent latents, noise 0.1", TC, 1000, latents(64, 0.0, 0.1)),
     Situation("64 latents, correlation 0.3, noise 1", TC, 1000, latents(64, 0.3, 1.0)),
     Situation("5 latents that share one of 3 clusters", TC, 1000, grouped_latents(5, 3)),
     Situation("8 independent latents of two clusters", TC, 1000, two_sided(8)),
     Situation("5 discrete latents, copies of a coin", TC, 1000, discrete_latents(5, True)),
     Situation("12 independent discrete latents", TC, 500, discrete_latents(12, False)),
-]  # fmt: skip
+]
 
 
 # ---------------------------------------------------------------------- running and showing
@@ -482,9 +518,7 @@ def show(rows: list[dict[str, Any]]) -> str:
             shown, error = f"{shown} to {np.mean([r['upper'] for r in told]):.3f}", ""
         if refused:
             shown += f"; refused {len(refused)} times: {refused[0]['refused']}"
-        lines.append(
-            f"{head}| {told[0]['truth']:.3f} | {shown} | {error} | {bad} of {len(told)} |"
-        )
+        lines.append(f"{head}| {told[0]['truth']:.3f} | {shown} | {error} | {bad} of {len(told)} |")
     bound, inside = wrong["bound"], wrong["bracket"]
     lines += [
         "",

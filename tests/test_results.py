@@ -34,6 +34,7 @@ def test_the_table_of_starts():
     ("name", "options"),
     [
         ("anchors", ["--table", "--out"]),
+        ("known_truths", ["--table", "--out"]),
         ("samples", ["--out"]),
         ("tables", ["--table", "--output"]),
     ],
@@ -44,3 +45,26 @@ def test_the_tables_of_benchmarks(name, options):
         [*command, RESULTS / f"{name}.jsonl"], capture_output=True, text=True, check=True
     )
     assert (RESULTS / f"{name}.md").read_text() == run.stdout
+
+
+def test_known_truths_are_run_and_resumed(tmp_path):
+    script = runpy.run_path(str(ROOT / "benchmarks" / "known_truths.py"))
+    out = tmp_path / "rows.jsonl"
+    rows = script["run"](out, 1, "coin")
+    assert len(rows) == len(script["run"](out, 1, "coin")) == len(out.read_text().splitlines())
+    assert not any(script["is_wrong"](row) for row in rows)
+    above = {"truth": 1.0, "value": 1.4, "stderr": 0.1, "upper": None}
+    assert script["is_wrong"](above)
+    assert script["is_wrong"](above | {"upper": 2.0})
+    assert not script["is_wrong"](above | {"upper": 2.0, "truth": 1.5})
+
+
+def test_few_numbers_are_wrong_where_the_truth_is_known():
+    """At most one bound in a hundred is above the truth beyond its error; as many brackets miss."""
+    script = runpy.run_path(str(ROOT / "benchmarks" / "known_truths.py"))
+    rows = [json.loads(line) for line in (RESULTS / "known_truths.jsonl").read_text().splitlines()]
+    assert len(rows) == len(script["SITUATIONS"]) * script["SEEDS"]
+    told = [row for row in rows if "refused" not in row]
+    for bracket in (False, True):
+        mine = [row for row in told if (row["upper"] is not None) == bracket]
+        assert sum(map(script["is_wrong"], mine)) <= 0.01 * len(mine)
