@@ -43,7 +43,7 @@ from pyro_corex.programs import (
     mlp_encoder,
 )
 
-SEEDS = range(20, 25)
+SEEDS, ENDS = range(20, 25), ("lower", "upper")
 COMPONENTS, HIDDEN, LATENTS, SCALE, EPOCHS, BATCH = 256, 256, 10, 0.1, 20, 256
 
 
@@ -257,11 +257,13 @@ def table(rows: Rows) -> None:
             continue
         own = setting.anchors == 5
         held = [set(r["top"]) == set(range(5)) for r in runs]
-        tc = f"{spread([r['tc_lower'] for r in runs], 2)} and "
-        tc += f"{spread([r['tc_upper'] for r in runs], 2)}"
+        information = spread([sum(r["information"]) for r in runs], 1)
+        elbo = spread([r["elbo"] for r in runs], 1) if "elbo" in runs[0] else ""
+        ends = ""
+        if "tc_lower" in runs[0]:
+            ends = " and ".join(spread([r[f"tc_{end}"] for r in runs], 2) for end in ENDS)
         print(
-            f"| {name} | {len(runs)} | {spread([r['elbo'] for r in runs], 1)} "
-            f"| {spread([sum(r['information']) for r in runs], 1)} | {tc} "
+            f"| {name} | {len(runs)} | {elbo} | {information} | {ends} "
             f"| {spread([r['matched'] for r in runs])} "
             f"| {spread([r['anchored'] for r in runs]) if own else ''} "
             f"| {spread([r['mig'] for r in runs])} "

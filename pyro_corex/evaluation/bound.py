@@ -54,9 +54,9 @@ class TCBound(Estimate[float]):
         ]
         if len(self.layers) > 1:
             lines.append("  layers: " + ", ".join(map(repr, self.layers)))
-        return "\n".join([*lines, *(f"  {remark}" for remark in self._remarks())]) + ")"
+        return "\n".join([*lines, *(f"  {remark}" for remark in self.remarks())]) + ")"
 
-    def _remarks(self) -> list[str]:
+    def remarks(self) -> list[str]:
         """What the numbers do not say, as sentences."""
         found = []
         if sum(value.numel() for value in self.terms.entropy.values()) == 1:

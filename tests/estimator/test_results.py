@@ -128,7 +128,8 @@ def test_of_complete_normal_columns_the_corrections_are_small():
     corex = CorEx(2, random_state=0).fit(x)
     assert corex.corrections_["completion"] == 0.0
     assert corex.corrections_["optimism"] == -(2 * 8 - 1) / (2 * 5000)  # half a nat a parameter
-    assert abs(corex.corrections_["marginals"]) < 0.02
+    # entropies by spacings in place of fitted ones: no bias, but a noise of its own
+    assert abs(corex.corrections_["marginals"]) < corex.bound_.stderr
     assert corex.bound_.estimate == pytest.approx(truth, abs=3 * corex.tc_stderr_)
 
 
