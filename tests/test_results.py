@@ -68,3 +68,11 @@ def test_few_numbers_are_wrong_where_the_truth_is_known():
     for bracket in (False, True):
         mine = [row for row in told if (row["upper"] is not None) == bracket]
         assert sum(map(script["is_wrong"], mine)) <= 0.01 * len(mine)
+
+
+def test_the_table_of_gradients_is_printed(capsys):
+    script = runpy.run_path(str(ROOT / "benchmarks" / "tc_gradients.py"))
+    script["main"](["--quick"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + len(script["CASES"])
+    assert lines[2].startswith("| 20, 0, 0.3 | 0.000 | -18.35 | ")
