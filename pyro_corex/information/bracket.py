@@ -56,12 +56,12 @@ class Bracket:
     """The upper end, in nats."""
 
     held_out: Estimate[float]
-    """The bound that is too low on average: against a joint density fitted to other data.  It does
-    not suffer from few data as the other one does, and is most often the closer of the two."""
+    """The bound that is too low on average, in nats: against a joint density fitted to other data.
+    It does not suffer from few data as the other one does, and is most often the closer one."""
 
     multi_sample: Estimate[float]
-    """The bound that is too high on average: against the aggregate of all N encoders.  Where I(x:z)
-    exceeds ln N it is the sum of the I(z_j:x) less ln N, whatever TC(z) is."""
+    """The bound that is too high on average, in nats: against the aggregate of all N encoders.
+    Where I(x:z) exceeds ln N it is the sum of the I(z_j:x) less ln N, whatever TC(z) is."""
 
     open: bool = False
     """Whether the data are too few to close it: they show I(x:z) to within a nat of ln N."""

@@ -126,7 +126,7 @@ def _wishart_excess(n: int, d: int, like: Tensor) -> Tensor:
 
 
 def sample_total_correlation(z: Tensor) -> Tensor:
-    """TC(z) of draws as far as their correlations show it, for training, in nats.
+    """TC(z) (Eq. 4) of draws as far as their correlations show it, for training, in nats.
 
     -ln det corr(z) / 2, less its expected excess for Gaussian data (Wishart), as in
     :func:`total_correlation`; differentiable, and nothing is read back from the device.  For
