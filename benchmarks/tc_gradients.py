@@ -103,7 +103,10 @@ def main(argv: list[str] | None = None) -> None:
         correlations = slope(program, TotalCorrelation(1.0), data, batches)
         critic = trained(program, DensityRatio(1.0, m), data, steps)
         told = " | ".join([minibatch, correlations, slope(program, critic, data, batches)])
-        print(f"| {m}, {rho:g}, {scale:g} | {round(tc, 3) + 0.0:.3f} | {information:.2f} | {told} |", flush=True)
+        print(
+            f"| {m}, {rho:g}, {scale:g} | {round(tc, 3) + 0.0:.3f} | {information:.2f} | {told} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
