@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_corex as pc
-from pyro_corex.objective.regularizers import TotalCorrelation
+from pyro_corex.regularizers import TotalCorrelation
 from pyro_corex.training import checkpoint
 from tests.training.programs import OPTIONS, At, Empty, copies, fit, nan, run, vae, vector
 

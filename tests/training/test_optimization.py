@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pyro_corex as pc
-from pyro_corex.objective.regularizers import TotalCorrelation
+from pyro_corex.regularizers import TotalCorrelation
 from tests.training.programs import OPTIONS, copies, fit, run, stack, vae, vector
 
 

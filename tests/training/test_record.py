@@ -13,7 +13,13 @@ def noted(record, size, **totals):
     keys = {"x": ("reconstruction", "x"), "z": ("kl", "z"), "mine": ("regularizer", "mine")}
     last = {keys[name]: torch.tensor(value) for name, value in totals.items()}
     loss = -size * (totals["x"] - totals["z"])
-    record.add(torch.tensor(loss), SimpleNamespace(last_totals=last, last_num_data=size))
+    record.add(torch.tensor(loss), objective(last, size))
+
+
+def objective(last, size):
+    """What a record takes of an objective: terms, and their sums over data, as they are weighted."""
+    sums = {key: (value * size, 2 * value * size) for key, value in last.items()}
+    return SimpleNamespace(last_totals=last, last_num_data=size, last_sums=sums)
 
 
 @pytest.fixture
@@ -61,7 +67,7 @@ def test_a_weighted_sum_that_is_not_finite(record):
     last = {("kl", "z"): torch.tensor(1.0)}
     record.read()
     other = Record()
-    other.add(torch.tensor(float("inf")), SimpleNamespace(last_totals=last, last_num_data=1.0))
+    other.add(torch.tensor(float("inf")), objective(last, 1.0))
     assert other.read() == (0, "its terms are finite, but their weighted sum is not")
 
 
@@ -69,3 +75,10 @@ def test_what_was_read_is_data(record):
     record.read()
     again = Record(**record.state_dict())
     assert again.averages(again.totals()) == record.averages(record.totals())
+    assert again.sums() == record.sums()
+
+
+def test_sums_over_data_are_plain_and_weighted(record):
+    record.read()
+    kl = 30.0 * 1.0 + 10.0 * 3.0
+    assert [float(each) for each in record.sums()[1]] == [kl, 2 * kl]
