@@ -56,15 +56,16 @@ class Bracket:
     """The upper end, in nats."""
 
     held_out: Estimate[float]
-    """The bound that is too low on average, in nats: against a joint density fitted to other data.
+    """The bound that is too low on average, in nats, against a joint density fitted to other data.
     It does not suffer from few data as the other one does, and is most often the closer one."""
 
     multi_sample: Estimate[float]
-    """The bound that is too high on average, in nats: against the aggregate of all N encoders.
-    Where I(x:z) exceeds ln N it is the sum of the I(z_j:x) less ln N, whatever TC(z) is."""
+    """The bound that is too high on average, in nats, against the aggregate of all N encoders.
+    Where the latents together know more than ln N, it is the sum of what each of them knows, less
+    ln N, whatever TC(z) is."""
 
     open: bool = False
-    """Whether the data are too few to close it: they show I(x:z) to within a nat of ln N."""
+    """Whether the data are too few to close it, since the latents know ln N or more together."""
 
     def __contains__(self, value: float) -> bool:
         return self.lower <= value <= self.upper
