@@ -109,6 +109,8 @@ class DensityRatio(nn.Module):
     ) -> None:
         super().__init__()
         check_weight(self.name, weight)
+        if not isinstance(latent_dim, int) or latent_dim < 1:
+            raise ValueError(f"latent_dim must be an integer >= 1, but got {latent_dim!r}")
         self.weight, self.latent_dim = weight, latent_dim
         self.sites = _check_sites(sites)
         self.critic = _critic(latent_dim) if critic is None else critic
