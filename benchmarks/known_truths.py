@@ -5,8 +5,8 @@
 
 Each situation has a truth in closed form, and 20 seeds with data of their own.  Programs are not
 trained: they have the parameters of the distribution that the data are from, so that a bound is as
-close to the truth, and as likely to pass it, as it can be.  A line is written for each run; what is
-there already is not run again.
+close to the truth, and as likely to pass it, as it can be.  Tables are fitted.  A line
+is written for each run; what is there already is not run again.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from pyro.distributions import Normal
 from torch import Tensor, nn
 
 from pyro_corex.information import (
+    batch_log_weight,
     minibatch_total_correlation,
     pairwise_total_correlation,
     sample_total_correlation,
@@ -42,9 +43,9 @@ class TotalCorrelation:
         equality for a normal joint}
 
     The value is :func:`pyro_corex.information.sample_total_correlation` of the draws.  It does not
-    change with the scale of a latent, and for normal aggregates value and gradient are without
-    bias, however small the batch is beside the data: there is no pressure on I(z_j:x), only on
-    dependence.  Dependence without correlation is not seen: :class:`DensityRatio` sees that, too.
+    change with the scale of a latent.  For normal aggregates value and gradient are without bias,
+    however small the batch is beside the data, so that there is pressure on dependence and none on
+    I(z_j:x).  It does not see dependence without correlation, which :class:`DensityRatio` does.
     Where the batch has fewer than four data for each latent, correlations are shrunk, and the value
     is too low.
 
@@ -75,18 +76,18 @@ class TotalCorrelation:
 class DensityRatio(nn.Module):
     r"""A penalty on TC(z) by a critic that tells draws from shuffled ones (Kim & Mnih 2018).
 
-    The critic D is trained to tell draws of p(z) from draws of :math:`\prod_j p(z_j)`, for which
-    each latent is shuffled over the batch.  Its log-odds then estimate the log density ratio, and
-    the penalty is their mean over the draws, with the gradient with respect to the draws only:
+    The critic D learns to tell draws of p(z) from draws of :math:`\prod_j p(z_j)`, which are made
+    by shuffling each latent over the batch.  Its log-odds then estimate the log density ratio.  The
+    penalty is their mean over the draws, and its gradient reaches the programs through the draws:
 
     .. math::
 
         TC(z) = \langle \ln p(z) - \textstyle\sum_j \ln p(z_j) \rangle \approx
         \langle \operatorname{logit} D(z) \rangle
 
-    Latents are standardised over the batch, so that their scale plays no part.  It sees every
-    dependence that the critic has learned, and is only as good as the critic: its parameters must
-    be in the optimiser, as they are in ``SVI`` and ``fit``, and it lags behind a fast encoder.
+    Latents are standardised over the batch, so that their scale plays no part.  The penalty sees
+    the dependence that the critic has learned to see.  The critic's parameters must be in the
+    optimiser, as they are in ``SVI`` and ``fit``, and it lags behind an encoder that changes fast.
 
     :param weight: see :class:`Regularizer`.
     :param latent_dim: the number of latents, m.
@@ -94,7 +95,7 @@ class DensityRatio(nn.Module):
     :param critic: from ``(B, m)`` to ``(B,)`` or ``(B, 1)``, the log-odds of a true draw; by
         default a network with three hidden layers of 256.
     :raises ValueError: as :class:`TotalCorrelation`, and where the latents are not ``latent_dim``.
-    :raises TypeError: as :class:`TotalCorrelation`.
+    :raises TypeError: as :class:`TotalCorrelation`, and for a critic that is no module.
     """
 
     name = "density_ratio"
@@ -111,6 +112,10 @@ class DensityRatio(nn.Module):
         check_weight(self.name, weight)
         if not isinstance(latent_dim, int) or latent_dim < 1:
             raise ValueError(f"latent_dim must be an integer >= 1, but got {latent_dim!r}")
+        if critic is not None and not isinstance(critic, nn.Module):
+            raise TypeError(
+                f"critic must be an nn.Module from (B, {latent_dim}) to (B,), but got {critic!r}"
+            )
         self.weight, self.latent_dim = weight, latent_dim
         self.sites = _check_sites(sites)
         self.critic = _critic(latent_dim) if critic is None else critic
@@ -331,14 +336,9 @@ def _pairs(name: str, site: Site, data: int) -> Tensor:
 
 def _warn(pairs: Tensor, num_data: int) -> None:
     """Where the batch's I(x:z) is near its cap; pairs (B, B, m) as of :func:`_pairs`."""
-    batch = len(pairs)
-    if num_data < batch:
-        return  # which the estimator refuses
-    joint, own = pairs.sum(2), pairs.sum(2).diagonal()
-    weight = math.log((num_data - 1) / (num_data * (batch - 1)))
-    others = joint.masked_fill(torch.eye(batch, dtype=torch.bool, device=joint.device), -math.inf)
-    density = torch.logaddexp(others.logsumexp(1) + weight, own - math.log(num_data))
-    if float((own - density).mean()) > math.log(num_data) - 1:
+    joint = pairs.sum(2)
+    density = (joint + batch_log_weight(joint, num_data)).logsumexp(1)
+    if float((joint.diagonal() - density).mean()) > math.log(num_data) - 1:
         warnings.warn(
             "MinibatchTotalCorrelation does not see TC(z) here: I(x:z) of the batch is within one "
             f"nat of ln N = {math.log(num_data):.2f}, where the estimate is the sum of the "

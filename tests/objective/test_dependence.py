@@ -532,6 +532,8 @@ def test_a_guide_that_does_not_factorise_has_a_tc():
 def test_a_critic_of_another_width_is_refused():
     with pytest.raises(ValueError, match="latent_dim must be an integer >= 1, but got 0"):
         DensityRatio(1.0, 0)
+    with pytest.raises(TypeError, match=r"critic must be an nn.Module from \(B, 3\) to \(B,\)"):
+        DensityRatio(1.0, 3, critic=torch.nn.Linear)
     model, guide, args = plate_vae()
     elbo = CorExELBO(regularizers=[DensityRatio(1.0, M + 1).double()])
     with pytest.raises(ValueError, match=f"latent_dim of DensityRatio must be .* {M}, but got"):
