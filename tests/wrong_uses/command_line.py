@@ -1,0 +1,5 @@
+"""The command line."""
+
+from . import Use
+
+USES: list[Use] = []

@@ -1,0 +1,5 @@
+"""CorEx for tables, and figures."""
+
+from . import Use
+
+USES: list[Use] = []

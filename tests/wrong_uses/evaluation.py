@@ -1,0 +1,5 @@
+"""What is measured after training, and what leaves the library."""
+
+from . import Use
+
+USES: list[Use] = []

@@ -1,0 +1,5 @@
+"""Estimators of information, and metrics."""
+
+from . import Use
+
+USES: list[Use] = []

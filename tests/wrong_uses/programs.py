@@ -1,0 +1,5 @@
+"""The ready-made programs and their parts."""
+
+from . import Use
+
+USES: list[Use] = []

@@ -1,0 +1,5 @@
+"""fit and what belongs to it."""
+
+from . import Use
+
+USES: list[Use] = []
