@@ -100,11 +100,15 @@ class Evidence:
         ]
         return torch.stack(parts).sum(0)
 
+    def shares(self) -> Tensor:
+        """What each datum adds to the bound, but for the entropies: shape ``(N,)``."""
+        names = {name: None for _, name in self.per_datum}
+        return torch.stack([self.signed(name) for name in names]).sum(0)
+
     def whole(self) -> Shares:
         """What each datum adds to the bound on TC(x), and the entropies that are added to it."""
-        names = {name: None for _, name in self.per_datum}
         entropies = [(found.values, found.kind, 1.0) for found in self.inputs.values()]
-        return torch.stack([self.signed(name) for name in names]).sum(0), entropies
+        return self.shares(), entropies
 
     def by_layer(self) -> list[Shares]:
         """The same for each layer of a stack, from the data upwards (Eq. 13 to 17).

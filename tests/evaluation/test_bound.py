@@ -418,7 +418,7 @@ def test_ready_made_programs_take_x_alone(fitted):
 def test_the_terms_of_each_batch_can_be_watched(fitted):
     seen = []
 
-    def watch(terms):
+    def watch(_, terms):
         seen.append((terms.num_data, terms.evidence.matrix("kl", "z").mean(0), terms.kl["z"]))
 
     x = torch.randn(250, D)
