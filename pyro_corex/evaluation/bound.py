@@ -23,7 +23,7 @@ from pyro_corex.batches import (
 )
 from pyro_corex.evaluation.importance import ImportanceWeights
 from pyro_corex.information import Estimate
-from pyro_corex.information.entropy import mean_with_entropies
+from pyro_corex.information.entropy import entropy_estimate, mean_with_entropies
 from pyro_corex.objective import CorExELBO, CorExTerms
 from pyro_corex.objective.evidence import Evidence
 
@@ -63,7 +63,7 @@ class TCBound(Estimate[float]):
             lines.append(f"  entropies {entropy:.4g} + {parts}")
         else:
             lines += [
-                f"  entropies {entropy:.4g} + ln p(x) per datum, which is >= {self.log_likelihood!r}",
+                f"  entropies {entropy:.4g} + ln p(x) per datum >= {self.log_likelihood!r}",
                 f"  by K = {self.importance_samples} importance samples; of one draw: {parts}",
             ]
         if len(self.layers) > 1:
@@ -85,6 +85,13 @@ class TCBound(Estimate[float]):
         if self.terms.evidence.sight().own:
             found.append(
                 "the decoder sees x itself: a bound on TC(x), not on what the latents explain"
+            )
+        y = self.terms.evidence.covariate
+        if y is not None:
+            found.append(
+                f"H(y) = {float(entropy_estimate(y, 'categorical').value):.4g} has been taken off, "
+                f"as the model is told y = {self.terms.evidence.sight().y}: without that it would "
+                "be a bound on TC(x) + I(x : y)"
             )
         return found
 
@@ -299,7 +306,7 @@ def _complete(terms: CorExTerms) -> Evidence:
     """The evidence of all data, if it is enough for a bound."""
     if terms.evidence.size < 2:
         raise ValueError(f"A bound on TC(x) needs at least 2 data, but got {terms.evidence.size}")
-    _ = terms.entropy  # which names the site if its entropies are not known
+    _ = terms.entropy, terms.evidence.covariate  # each says why if its entropy is not known
     return terms.evidence
 
 
@@ -319,7 +326,7 @@ def _weighted(terms: CorExTerms, samples: int | None, log_likelihood: Tensor) ->
 
 def _bound(terms: CorExTerms) -> TCBound:
     evidence = _complete(terms)
-    apart = not evidence.no_layers and not evidence.sight().own
+    apart = not evidence.no_layers and not evidence.sight().unexplained
     parts = [evidence.whole(), *(evidence.by_layer() if apart else [])]
     found = [mean_with_entropies(*part) for part in parts]
     whole, *layers = [Estimate(float(each.value), float(each.stderr)) for each in found]

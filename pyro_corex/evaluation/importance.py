@@ -97,10 +97,9 @@ class ImportanceWeights:
         shared = {t.site for t in evidence.sources[0].terms if t.kind == "kl" and not t.data_dims}
         if shared:
             raise ValueError(
-                "importance_samples needs latents that each datum has for itself, but all data share "
-                f"{', '.join(map(repr, sorted(shared)))}: a weight would be of the whole data set, "
-                "not of a datum. Leave importance_samples out, or hold what is shared as a "
-                "parameter (a point)."
+                "importance_samples needs latents that each datum has for itself, but all data "
+                f"share {', '.join(map(repr, sorted(shared)))}: a weight would be of the whole "
+                "data set. Leave importance_samples out, or hold what is shared as a parameter."
             )
         for name, inputs in plain.inputs.items():
             if not torch.equal(evidence.inputs[name].values, _repeat(inputs.values, copies)):

@@ -159,7 +159,7 @@ def _of_dimensions(terms: CorExTerms, *, proper: bool) -> dict[str, Variable]:
     kinds = {"reconstruction": terms.reconstruction, "kl": terms.kl, "kl_weight": terms.kl_weight}
     if proper:
         kinds["entropy"] = terms.entropy
-    if proper and not terms.evidence.sight().own:
+    if proper and not terms.evidence.sight().unexplained:
         kinds["relevance"] = terms.relevance
     return {
         f"{kind}_{name}": ((f"{name}_dim",), value.flatten().cpu().numpy())

@@ -88,7 +88,7 @@ def test_the_terms_are_those_of_the_plain_bound():
     assert (plain.importance_samples, plain.log_likelihood) == (None, None)
     assert (bound.importance_samples, bound.layers) == (4, ())
     shown = repr(bound)
-    assert f"ln p(x) per datum, which is >= {bound.log_likelihood!r}" in shown
+    assert f"ln p(x) per datum >= {bound.log_likelihood!r}" in shown
     assert "K = 4 importance samples; of one draw: reconstruction" in shown
 
 
