@@ -8,8 +8,10 @@ labels, covariates, masks and second modalities reach the programs.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from numbers import Number
 from operator import itemgetter
 from typing import Any
 
@@ -33,15 +35,17 @@ class Batch:
     def of(cls, found: Any) -> Batch:
         """A batch as it comes from a loader: a tensor, an array, or a tuple or mapping of them.
 
-        :raises TypeError: where it is none of these, or holds no tensor.
+        :raises TypeError: where it is none of these, holds no tensor, or one of no numbers.
         """
         if isinstance(found, Batch):
             return found
         several = isinstance(found, (Mapping, tuple, list))
         if isinstance(found, Mapping):
-            batch = cls((), {str(name): _tensor(value) for name, value in found.items()})
+            named = {str(name): _read(value, f"data[{name!r}]") for name, value in found.items()}
+            batch = cls((), named)
         else:
-            batch = cls(tuple(map(_tensor, found if several else [found])))
+            each = enumerate(found) if several else [("", found)]
+            batch = cls(tuple(_read(x, f"data[{at}]" if several else "data") for at, x in each))
         if not batch.tensors():
             held = " and ".join(sorted({_kind(value) for value in batch.args})) or "nothing"
             held = f"{_kind(found)} of {held}" if several else held
@@ -99,11 +103,14 @@ class Batch:
 
 Array = Tensor | np.ndarray[Any, Any]
 Data = Array | tuple[Any, ...] | Mapping[str, Any] | Dataset[Any] | Iterable[Any] | Batch
-"""A tensor or an array ``(N, ...)``, a tuple or a mapping of them, a ``Dataset``, or an iterable of
-batches such as a ``DataLoader``; or all data as one batch."""
+"""A tensor, an array, a table of pandas or a list of rows of numbers ``(N, ...)``, a tuple or a
+mapping of them, a ``Dataset``, or an iterable of batches such as a ``DataLoader``; or all data as
+one batch."""
 
 
 # ---------------------------------------------------------------------- programs
+
+_PROGRAMS = ("model", "guide")
 
 
 def programs_of(module: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -121,8 +128,15 @@ def programs_of(module: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def place_of(module: Any) -> tuple[torch.device | None, torch.dtype | None]:
-    """The device and the dtype of a program's parameters; of one without, ``None`` for each."""
-    parameters = module.parameters() if isinstance(module, torch.nn.Module) else []
+    """The device and the dtype of a program's parameters; of one without, ``None`` for each.
+
+    Of what is no module, those of the modules that its model and guide are methods of, or that it
+    holds.
+    """
+    owners = [module, *(getattr(getattr(module, n, None), "__self__", None) for n in _PROGRAMS)]
+    owners += getattr(module, "__dict__", {}).values()
+    modules = (owner for owner in owners if isinstance(owner, torch.nn.Module))
+    parameters = (p for owner in modules for p in owner.parameters())
     floating = ((p.device, p.dtype) for p in parameters if p.is_floating_point())
     return next(floating, (None, None))
 
@@ -143,7 +157,8 @@ def prepare(
 ) -> Callable[[Batch], Batch]:
     """The function from a batch to what the programs are given of it: see :func:`for_program`.
 
-    ``transform`` is applied before.  Programs are asked once for batches of one kind.
+    ``transform`` is applied before; what it gives goes to the program's device and dtype, too.
+    Programs are asked once for batches of one kind.
     """
     known: set[tuple[Any, ...]] = set()
 
@@ -157,7 +172,7 @@ def prepare(
         batch = _x_alone(batch, module)
         if transform is not None:
             take(transform, "transform", batch)
-            batch = _x_alone(Batch.of(batch.call(transform)), module)
+            batch = placed(Batch.of(batch.call(transform)), module)
         if getattr(module, "takes_x_alone", False) and len(batch.kwargs) > 1:
             raise TypeError(
                 f"{type(module).__name__} takes x alone, but the batches have the names "
@@ -218,7 +233,7 @@ def read_batches(data: Data, batch_size: int, module: Any = None) -> Iterator[Ba
         batches = (whole.map(itemgetter(slice(at, at + batch_size))) for at in starts)
     elif isinstance(data, Dataset):
         batches = DataLoader(data, batch_size=batch_size)
-    elif isinstance(data, Iterable):
+    elif isinstance(data, Iterable) and not isinstance(data, (str, bytes, set, frozenset)):
         batches = data
     else:
         raise TypeError(
@@ -240,10 +255,9 @@ def in_memory(data: Any) -> Batch | None:
     :raises ValueError: for a scalar, and for tensors of different lengths.
     """
     held = data if isinstance(data, tuple) and data else [data]
-    arrays = all(isinstance(value, (Tensor, np.ndarray)) for value in held)
-    if not arrays and not isinstance(data, (Mapping, Batch)):
+    if not all(map(_is_array, held)) and not isinstance(data, (Mapping, Batch)):
         return None
-    whole = Batch.of(data)
+    whole = Batch.of((data,) if isinstance(data, list) else data)
     if any(not value.dim() for value in whole.tensors()):
         raise ValueError("data must have shape (N, ...), one row per datum, but hold a scalar")
     lengths = {len(value) for value in whole.tensors()}
@@ -262,8 +276,122 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return value
 
 
-def _tensor(value: Any) -> Any:
-    return torch.as_tensor(value) if isinstance(value, np.ndarray) else value
+# ---------------------------------------------------------------------- tensors and arrays
+
+
+def argument(value: Any, module: Any, name: str = "x", least: int = 2) -> Tensor:
+    """What a method of a module is given, as a tensor on its device and in its dtype.
+
+    :raises TypeError: for what holds no numbers, naming the argument.
+    :raises ValueError: for fewer than ``least`` axes.
+    """
+    found = _tensor(value, name)
+    if not isinstance(found, Tensor):
+        raise TypeError(f"{name} must be a tensor or an array, but got {_kind(value)}")
+    if found.dim() < least:
+        raise ValueError(
+            f"{name} must have the shape (B, ...), but got {tuple(found.shape)}. A single datum is "
+            f"{name}[None], a single column {name}[:, None]"
+        )
+    return Batch((found,)).to(*place_of(module)).tensors()[0]
+
+
+def _read(value: Any, name: str) -> Any:
+    """An entry of a batch: data are read and not trained, so that they have no graph."""
+    found = _tensor(value, name)
+    if not isinstance(found, Tensor):
+        return found
+    if found.is_meta:
+        raise TypeError(f"{name} must hold numbers, but is on the device 'meta', which has none")
+    return found.detach() if found.requires_grad else found
+
+
+def _tensor(value: Any, name: str) -> Any:
+    """A tensor of what holds an array of numbers; anything else as it is.
+
+    :raises TypeError: for arrays and tensors of another kind, saying how to make one.
+    """
+    if _is_sparse(value):
+        how = "to_dense()" if isinstance(value, Tensor) else "toarray()"
+        raise TypeError(f"{name} must be dense, but is sparse. Give {name}.{how}")
+    if isinstance(value, Tensor):
+        for what, wrong, how in (
+            (
+                "nested: its rows have lengths of their own",
+                value.is_nested,
+                "pad them, or give one batch for each length",
+            ),
+            ("quantised", value.is_quantized, f"give {name}.dequantize()"),
+            ("complex", value.is_complex(), f"give torch.view_as_real({name}).flatten(1)"),
+        ):
+            if wrong:
+                raise TypeError(
+                    f"{name} must be a plain tensor of real numbers, but is {what}; {how}"
+                )
+        value = value.clone() if value.is_inference() else value
+        return value.long() if value.dtype in _UNSIGNED else value
+    if not _is_array(value):
+        return value
+    with warnings.catch_warnings():  # of a file that is open for reading, which nothing writes to
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(_array(value, name))
+
+
+def _array(value: Any, name: str) -> np.ndarray[Any, Any]:
+    """An array that torch takes as it is; a copy where it has to be one."""
+    if hasattr(value, "to_numpy"):
+        value = value.to_numpy()
+    if isinstance(value, np.ma.MaskedArray):
+        if np.ma.is_masked(value):
+            raise TypeError(
+                f"{name} is a masked array with {np.ma.count_masked(value)} masked values, and "
+                "a tensor has no mask. Leave those rows out; or, for a program that takes gaps as "
+                f"NaN, give {name}.astype(float).filled(numpy.nan)"
+            )
+        value = value.data
+    try:
+        found = np.asarray(value)
+    except ValueError:  # ragged
+        raise TypeError(f"{name} must have rows of one length, but they differ") from None
+    if found.dtype == object and all(isinstance(each, Number) for each in found.flat):
+        found = found.astype(float)
+    if found.dtype.kind not in "biuf":
+        held = (
+            f"{type(found.flat[0]).__name__}s"
+            if found.dtype == object and found.size
+            else found.dtype
+        )
+        raise TypeError(
+            f"{name} must hold real numbers, but holds {held}. Code words and categories by "
+            "integers, dates by days since a first one, and give gaps as NaN; or see "
+            "pyro_corex.CorEx, which reads tables"
+        )
+    wanted = found.dtype.newbyteorder("=")
+    wanted = np.dtype(np.float64) if found.dtype.kind == "f" and wanted.itemsize > 8 else wanted
+    wanted = np.dtype(np.int64) if found.dtype.kind == "u" and wanted.itemsize > 1 else wanted
+    found = found.astype(wanted, copy=False)
+    kept = found.flags.writeable or isinstance(value, np.memmap)
+    return found if kept and min(found.strides, default=0) >= 0 else found.copy()
+
+
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+
+
+def _is_sparse(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.layout not in (torch.strided, torch.jagged)
+    return hasattr(value, "toarray") and hasattr(value, "nnz")
+
+
+def _is_array(value: Any) -> bool:
+    """Whether all of it is one array: a list of numbers, or of rows of them, is."""
+    if isinstance(value, list):
+        return bool(value) and (
+            isinstance(value[0], Number) or (isinstance(value[0], list) and _is_array(value[0]))
+        )
+    return (
+        isinstance(value, (Tensor, np.ndarray)) or hasattr(value, "to_numpy") or _is_sparse(value)
+    )
 
 
 def _kind(value: Any) -> str:

@@ -41,8 +41,8 @@ class TCBound(Estimate[float]):
 
     layers: tuple[Estimate[float], ...] = ()
     """The contribution of each layer of a stack, a scalar each, from the data upwards (Eq. 13 to
-    17); they add up to ``estimate``.  Empty where the latents are not layers, and with importance
-    samples, whose bound is no sum over layers."""
+    17); they add up to ``estimate``, in nats.  Empty where the latents are not layers, and with
+    importance samples, which give no sum over layers."""
 
     importance_samples: int | None = None
     """How many draws each datum was given to bound ln p(x); ``None`` for the plain bound."""
