@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, Normal
+from torch.distributions import Categorical, Distribution, Normal
 
 from pyro_corex.batches import Data, Transform, place_of, prepare, read_batches
 from pyro_corex.information.bracket import Bracket, aggregate_total_correlation
 from pyro_corex.information.checks import check_gaussian
+from pyro_corex.information.encodings import choose, drawing, names_of, parameters_of
 from pyro_corex.information.estimate import Estimate
 from pyro_corex.information.memory_maps import concatenate_in_files
 from pyro_corex.information.mutual_information import (
@@ -25,6 +26,7 @@ from pyro_corex.information.mutual_information import (
 from pyro_corex.information.pairwise import normal_log_density
 
 _BATCH = 1024
+_DRAWS = 4096  # from which the information of encoders without a formula is estimated, at least
 _ELEMENTS = 1 << 22  # bound on points * data * latents held at once
 
 
@@ -87,7 +89,10 @@ class AggregatePosterior:
 
         :param module: its ``encode`` returns a Normal with ``loc`` and ``scale`` ``(B, m)``,
             possibly inside Independent, or a Categorical with ``probs`` ``(B, K)`` or
-            ``(B, m, K)``, or a sequence of such, one for each layer.
+            ``(B, m, K)``, or a sequence of such, one for each layer.  A Bernoulli is taken as a
+            Categorical of two states, and of another family of numbers ``(B, m)``, such as
+            LogNormal or Beta, the information is estimated from draws; there is no
+            :meth:`total_correlation` for these.
         :param data: ``(N, ...)``: a tensor, an array, a tuple or a dict of them, a ``Dataset``, or
             an iterable of batches such as a ``DataLoader``.  ``encode`` is given all of a batch, a
             dict as keyword arguments; that of a ready-made program takes x alone, which is its
@@ -116,14 +121,14 @@ class AggregatePosterior:
         batches = map(
             prepare(module, transform, ["encode"]), read_batches(data, batch_size, module)
         )
-        parts = (_parameters(_choose(batch.call(encode), layer)) for batch in batches)
-        device, _ = place_of(module)
-        cuda = [device] if device is not None and device.type == "cuda" else []
+        families: set[type[Distribution]] = set()
+        parts = (parameters_of(choose(batch.call(encode), layer), families) for batch in batches)
+        device = place_of(module)[0] or torch.device("cpu")
         modes = [(child, child.training) for child in module.modules()]
         module.eval()
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=cuda):
-                torch.manual_seed(0x7C_B0_5EED + seed)  # not that with which data may be simulated
+            # not with the very seed, with which data may be simulated
+            with torch.no_grad(), drawing(device, 0x7C_B0_5EED + seed):
                 if storage is None:
                     whole = [torch.cat(column) for column in zip(*parts, strict=True)]
                 else:
@@ -133,7 +138,10 @@ class AggregatePosterior:
                 child.training = mode
         if not whole:
             raise ValueError("data holds no batches; give at least one datum")
-        return cls(*whole) if len(whole) == 2 else cls.from_probs(*whole)
+        (family,) = families
+        if family is Normal:
+            return cls(*whole)
+        return cls.from_probs(*whole) if family is Categorical else _OfFamily(family, whole, seed)
 
     def __repr__(self) -> str:
         if self._probs is None:
@@ -171,9 +179,12 @@ class AggregatePosterior:
                 return weights.new_empty((0, weights.shape[0]), dtype=torch.long)
             return weights.multinomial(n, replacement=True, generator=generator).T.contiguous()
         size, m = self._loc.shape
-        device = self._loc.device
-        row = torch.randint(size, (n, m), generator=generator, device=device)
-        noise = torch.randn((n, m), generator=generator, device=device, dtype=self._loc.dtype)
+        row = torch.randint(size, (n, m), generator=generator, device=self._loc.device)
+        return self._sample(row, generator)
+
+    def _sample(self, row: Tensor, generator: torch.Generator | None) -> Tensor:
+        dtype, device = self._loc.dtype, row.device
+        noise = torch.randn(row.shape, generator=generator, device=device, dtype=dtype)
         return self._loc.gather(0, row).addcmul_(self._scale.gather(0, row), noise)
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -246,34 +257,78 @@ class AggregatePosterior:
         return self._tc[key]
 
 
+class _OfFamily(AggregatePosterior):
+    """The same for encoders of any family whose latents are single numbers, by sampling."""
+
+    def __init__(self, family: type[Distribution], parameters: list[Tensor], seed: int) -> None:
+        self._family, self._parameters, self._seed = family, parameters, seed
+        self._loc = parameters[0]  # of which nothing but the shape is used
+        self._probs, self._mi, self._tc = None, None, {}
+        for name, value in zip(names_of(family), parameters, strict=True):
+            if not bool(value.isfinite().all()):
+                raise ValueError(
+                    f"{name} of {family.__name__} must be finite, but holds NaN or infinity; look "
+                    "at the encoder"
+                )
+
+    def __repr__(self) -> str:
+        n, m = self._loc.shape
+        return f"AggregatePosterior({self._family.__name__} encoder, {n} data, {m} latents)"
+
+    def _encoders(self, change: Any = lambda value: value) -> Distribution:
+        make: Any = self._family
+        named = zip(names_of(make), self._parameters, strict=True)
+        found: Distribution = make(**{n: change(v) for n, v in named}, validate_args=False)
+        return found
+
+    @property
+    def mean(self) -> Tensor:
+        return self._encoders().mean.mean(0)
+
+    @property
+    def variance(self) -> Tensor:
+        q = self._encoders()
+        return q.variance.mean(0) + q.mean.var(0, correction=0)
+
+    def _sample(self, row: Tensor, generator: torch.Generator | None) -> Tensor:
+        seed = torch.randint(1 << 62, (), generator=generator, device=row.device)
+        with drawing(row.device, int(seed)):
+            return self._encoders(lambda value: value.gather(0, row)).sample()
+
+    def _log_prob(self, z: Tensor, columns: int) -> Tensor:
+        each = [
+            self._encoders(lambda value, at=at: value[at : at + columns])
+            for at in range(0, len(self._loc), columns)
+        ]
+        return torch.stack([q.log_prob(z[:, None]).logsumexp(1) for q in each]).logsumexp(0)
+
+    def entropy(self) -> Tensor:
+        self._mutual_information()
+        return self._entropy
+
+    def mutual_information(self) -> Tensor:
+        return self._mutual_information().value
+
+    def _mutual_information(self) -> Estimate[Tensor]:
+        if self._mi is None:
+            size, device = len(self._loc), self._loc.device
+            with drawing(device, self._seed):
+                row = torch.randperm(size, device=device)[:_DRAWS].repeat(-(-_DRAWS // size))
+                q = self._encoders(lambda value: value[row])
+                z = q.sample()
+            marginal = self.log_prob(z)
+            share = q.log_prob(z) - marginal
+            self._entropy = -marginal.mean(0)
+            self._mi = Estimate(share.mean(0), share.std(0) / len(z) ** 0.5)
+        return self._mi
+
+    def total_correlation(self, num_samples: int = 1024, seed: int = 0) -> Bracket:
+        raise ValueError(
+            "The interval for TC(z) is for Gaussian and categorical encoders, but encode returned "
+            f"{self._family.__name__}. Where z is a function of a Normal, as LogNormal is its exp, "
+            "let encode return that Normal: TC(z) is the same"
+        )
+
+
 def _states(probs: Tensor) -> Tensor:
     return torch.arange(probs.shape[2], dtype=probs.dtype, device=probs.device)
-
-
-def _choose(encoded: Any, layer: int) -> Any:
-    if not isinstance(encoded, (tuple, list)):
-        if layer not in (0, -1):
-            raise ValueError(f"layer = {layer}, but the module has a single layer; use -1")
-        return encoded
-    if not -len(encoded) <= layer < len(encoded):
-        raise ValueError(
-            f"layer = {layer}, but the module has {len(encoded)} layers; choose from "
-            f"{-len(encoded)} to {len(encoded) - 1}"
-        )
-    return encoded[layer]
-
-
-def _parameters(encoded: Any) -> tuple[Tensor, ...]:
-    """(loc, scale), each (B, m), or (probs,) of shape (B, m, K)."""
-    base: Distribution | Any = encoded
-    while isinstance(base, Independent):
-        base = base.base_dist
-    if isinstance(base, Normal) and base.loc.dim() == 2:
-        return base.loc, base.scale
-    if isinstance(base, Categorical) and base.probs.dim() in (2, 3):
-        return (base.probs if base.probs.dim() == 3 else base.probs[:, None],)
-    shape = f" with batch shape {tuple(base.batch_shape)}" if hasattr(base, "batch_shape") else ""
-    raise TypeError(
-        f"encode(x) returned {type(base).__name__}{shape}, but must return a Normal whose loc and "
-        "scale are (B, m) or a Categorical whose probs are (B, K) or (B, m, K)"
-    )
