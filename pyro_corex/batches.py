@@ -8,10 +8,8 @@ labels, covariates, masks and second modalities reach the programs.
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from numbers import Number
 from operator import itemgetter
 from typing import Any
 
@@ -19,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+from pyro_corex.arrays import as_tensor, is_array, tensor_of
 
 Transform = Callable[..., Any]
 """From what the programs would be given of a batch to what they are given instead."""
@@ -118,6 +118,8 @@ def programs_of(module: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
     :raises TypeError: for a module that lacks one of them.
     """
+    if isinstance(module, type):
+        raise TypeError(f"module must be a program, but got a class: make one, {module.__name__}()")
     model, guide = getattr(module, "model", None), getattr(module, "guide", None)
     if not callable(model) or not callable(guide):
         raise TypeError(
@@ -160,6 +162,8 @@ def prepare(
     ``transform`` is applied before; what it gives goes to the program's device and dtype, too.
     Programs are asked once for batches of one kind.
     """
+    if transform is not None and not callable(transform):
+        raise TypeError(f"transform must be a function of a batch, but got {transform!r}")
     known: set[tuple[Any, ...]] = set()
 
     def take(function: Callable[..., Any], name: str, batch: Batch) -> None:
@@ -255,7 +259,7 @@ def in_memory(data: Any) -> Batch | None:
     :raises ValueError: for a scalar, and for tensors of different lengths.
     """
     held = data if isinstance(data, tuple) and data else [data]
-    if not all(map(_is_array, held)) and not isinstance(data, (Mapping, Batch)):
+    if not all(map(is_array, held)) and not isinstance(data, (Mapping, Batch)):
         return None
     whole = Batch.of((data,) if isinstance(data, list) else data)
     if any(not value.dim() for value in whole.tensors()):
@@ -269,14 +273,18 @@ def in_memory(data: Any) -> Batch | None:
     return whole
 
 
+def check_seed(seed: Any) -> int:
+    """``seed``; raises ``ValueError`` for what is none."""
+    if not isinstance(seed, int) or not 0 <= seed < 1 << 60:
+        raise ValueError(f"seed must be an integer from 0 to 2**60 - 1, but got {seed!r}")
+    return seed
+
+
 def check_count(name: str, value: Any, least: int = 1) -> int:
     """``value``; raises ``ValueError`` for what is no integer of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be an integer >= {least}, but got {value!r}")
     return value
-
-
-# ---------------------------------------------------------------------- tensors and arrays
 
 
 def argument(value: Any, module: Any, name: str = "x", least: int = 2) -> Tensor:
@@ -285,9 +293,7 @@ def argument(value: Any, module: Any, name: str = "x", least: int = 2) -> Tensor
     :raises TypeError: for what holds no numbers, naming the argument.
     :raises ValueError: for fewer than ``least`` axes.
     """
-    found = _tensor(value, name)
-    if not isinstance(found, Tensor):
-        raise TypeError(f"{name} must be a tensor or an array, but got {_kind(value)}")
+    found = as_tensor(value, name)
     if found.dim() < least:
         raise ValueError(
             f"{name} must have the shape (B, ...), but got {tuple(found.shape)}. A single datum is "
@@ -298,100 +304,12 @@ def argument(value: Any, module: Any, name: str = "x", least: int = 2) -> Tensor
 
 def _read(value: Any, name: str) -> Any:
     """An entry of a batch: data are read and not trained, so that they have no graph."""
-    found = _tensor(value, name)
+    found = tensor_of(value, name)
     if not isinstance(found, Tensor):
         return found
     if found.is_meta:
         raise TypeError(f"{name} must hold numbers, but is on the device 'meta', which has none")
     return found.detach() if found.requires_grad else found
-
-
-def _tensor(value: Any, name: str) -> Any:
-    """A tensor of what holds an array of numbers; anything else as it is.
-
-    :raises TypeError: for arrays and tensors of another kind, saying how to make one.
-    """
-    if _is_sparse(value):
-        how = "to_dense()" if isinstance(value, Tensor) else "toarray()"
-        raise TypeError(f"{name} must be dense, but is sparse. Give {name}.{how}")
-    if isinstance(value, Tensor):
-        for what, wrong, how in (
-            (
-                "nested: its rows have lengths of their own",
-                value.is_nested,
-                "pad them, or give one batch for each length",
-            ),
-            ("quantised", value.is_quantized, f"give {name}.dequantize()"),
-            ("complex", value.is_complex(), f"give torch.view_as_real({name}).flatten(1)"),
-        ):
-            if wrong:
-                raise TypeError(
-                    f"{name} must be a plain tensor of real numbers, but is {what}; {how}"
-                )
-        value = value.clone() if value.is_inference() else value
-        return value.long() if value.dtype in _UNSIGNED else value
-    if not _is_array(value):
-        return value
-    with warnings.catch_warnings():  # of a file that is open for reading, which nothing writes to
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(_array(value, name))
-
-
-def _array(value: Any, name: str) -> np.ndarray[Any, Any]:
-    """An array that torch takes as it is; a copy where it has to be one."""
-    if hasattr(value, "to_numpy"):
-        value = value.to_numpy()
-    if isinstance(value, np.ma.MaskedArray):
-        if np.ma.is_masked(value):
-            raise TypeError(
-                f"{name} is a masked array with {np.ma.count_masked(value)} masked values, and "
-                "a tensor has no mask. Leave those rows out; or, for a program that takes gaps as "
-                f"NaN, give {name}.astype(float).filled(numpy.nan)"
-            )
-        value = value.data
-    try:
-        found = np.asarray(value)
-    except ValueError:  # ragged
-        raise TypeError(f"{name} must have rows of one length, but they differ") from None
-    if found.dtype == object and all(isinstance(each, Number) for each in found.flat):
-        found = found.astype(float)
-    if found.dtype.kind not in "biuf":
-        held = (
-            f"{type(found.flat[0]).__name__}s"
-            if found.dtype == object and found.size
-            else found.dtype
-        )
-        raise TypeError(
-            f"{name} must hold real numbers, but holds {held}. Code words and categories by "
-            "integers, dates by days since a first one, and give gaps as NaN; or see "
-            "pyro_corex.CorEx, which reads tables"
-        )
-    wanted = found.dtype.newbyteorder("=")
-    wanted = np.dtype(np.float64) if found.dtype.kind == "f" and wanted.itemsize > 8 else wanted
-    wanted = np.dtype(np.int64) if found.dtype.kind == "u" and wanted.itemsize > 1 else wanted
-    found = found.astype(wanted, copy=False)
-    kept = found.flags.writeable or isinstance(value, np.memmap)
-    return found if kept and min(found.strides, default=0) >= 0 else found.copy()
-
-
-_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
-
-
-def _is_sparse(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return value.layout not in (torch.strided, torch.jagged)
-    return hasattr(value, "toarray") and hasattr(value, "nnz")
-
-
-def _is_array(value: Any) -> bool:
-    """Whether all of it is one array: a list of numbers, or of rows of them, is."""
-    if isinstance(value, list):
-        return bool(value) and (
-            isinstance(value[0], Number) or (isinstance(value[0], list) and _is_array(value[0]))
-        )
-    return (
-        isinstance(value, (Tensor, np.ndarray)) or hasattr(value, "to_numpy") or _is_sparse(value)
-    )
 
 
 def _kind(value: Any) -> str:

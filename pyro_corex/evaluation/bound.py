@@ -16,6 +16,7 @@ from pyro_corex.batches import (
     Data,
     Transform,
     check_count,
+    check_seed,
     place_of,
     prepare,
     programs_of,
@@ -253,6 +254,7 @@ def evaluating(module: Any, seed: int) -> Iterator[None]:
 
     Each of its parts is put back as it was, and so is torch's random state.
     """
+    check_seed(seed)
     device, _ = place_of(module)
     parts = list(module.modules()) if isinstance(module, nn.Module) else []
     modes = [(part, part.training) for part in parts]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pyro_corex import figures
 from pyro_corex.batches import Data, Transform
 from pyro_corex.export import sections
@@ -82,6 +84,8 @@ def report(
     with replacing(target) as file:
         options: Any = {"batch_size": batch_size, "seed": seed}
         whole = collect(module, data, batch_size, transform, seed)
+        if len(whole) < 2:
+            raise ValueError(f"data must hold at least 2 data, but got {len(whole)}")
         found = evaluate(module, whole, **options)
         _, x = found.shown
         view = sections.View(x, shape_of(x, image_shape), _names(column_names, x[0].numel()))
@@ -105,8 +109,8 @@ def report(
 def _names(given: Sequence[str] | None, width: int) -> list[str]:
     if given is None:
         return [f"x{i}" for i in range(width)]
-    if isinstance(given, str):
-        raise TypeError(f"column_names must be a sequence of names, but got the text {given!r}")
+    if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
+        raise TypeError(f"column_names must be a sequence of names, but got {given!r}")
     if len(given) != width:
         raise ValueError(f"column_names has {len(given)} names, but x has {width} columns")
     return list(map(str, given))

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Normal
 
-from pyro_corex.batches import Data, Transform, place_of, prepare, read_batches
+from pyro_corex.arrays import as_tensor
+from pyro_corex.batches import (
+    Data,
+    Transform,
+    check_count,
+    check_seed,
+    place_of,
+    prepare,
+    read_batches,
+)
 from pyro_corex.information.bracket import Bracket, aggregate_total_correlation
 from pyro_corex.information.checks import check_gaussian
 from pyro_corex.information.encodings import choose, drawing, names_of, parameters_of
@@ -51,6 +61,7 @@ class AggregatePosterior:
     """
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
+        loc, scale = as_tensor(loc, "loc"), as_tensor(scale, "scale")
         check_gaussian(loc, scale)
         self._loc, self._scale = loc.detach(), scale.detach()
         self._probs: Tensor | None = None
@@ -64,6 +75,7 @@ class AggregatePosterior:
         Raises ValueError for others.
         """
         self = cls.__new__(cls)
+        probs = as_tensor(probs, "probs")
         self._probs = check_probs(probs.detach())
         self._loc = self._scale = probs.new_empty((*probs.shape[:2],))[:, :0]
         self._mi, self._tc = None, {}
@@ -112,11 +124,12 @@ class AggregatePosterior:
         :raises OSError: where ``storage`` does not exist, may not be written to, or is full.
         """
         encode = getattr(module, "encode", None)
-        if not callable(encode):
+        if isinstance(module, type) or not callable(encode):
             raise TypeError(
-                f"{type(module).__name__} has no encode(x) that returns a distribution over z; add "
-                "one, or use AggregatePosterior(loc, scale)"
+                f"module must be a program, but {_name(module)} has no encode(x) that returns a "
+                "distribution over z; add one, or use AggregatePosterior(loc, scale)"
             )
+        check_seed(seed)
         encode = getattr(module, "encode_with_draws", encode)
         batches = map(
             prepare(module, transform, ["encode"]), read_batches(data, batch_size, module)
@@ -124,8 +137,10 @@ class AggregatePosterior:
         families: set[type[Distribution]] = set()
         parts = (parameters_of(choose(batch.call(encode), layer), families) for batch in batches)
         device = place_of(module)[0] or torch.device("cpu")
-        modes = [(child, child.training) for child in module.modules()]
-        module.eval()
+        children = list(module.modules()) if isinstance(module, nn.Module) else []
+        modes = [(child, child.training) for child in children]
+        for child in children:
+            child.training = False
         try:
             # not with the very seed, with which data may be simulated
             with torch.no_grad(), drawing(device, 0x7C_B0_5EED + seed):
@@ -171,8 +186,9 @@ class AggregatePosterior:
 
         Discrete latents are integers. Raises ValueError for negative n.
         """
-        if n < 0:
-            raise ValueError(f"the number of samples must not be negative, but got {n}")
+        check_count("n", n, 0)
+        if not isinstance(generator, (torch.Generator, NoneType)):
+            raise TypeError(f"generator must be a torch.Generator, but got {generator!r}")
         if self._probs is not None:
             weights = self._probs.mean(0)
             if n == 0:
@@ -195,6 +211,7 @@ class AggregatePosterior:
         Raises ValueError when z is not (n, m), or not a state of a discrete latent.
         """
         m = self._loc.shape[1] if self._probs is None else self._probs.shape[1]
+        z = as_tensor(z, "z")
         if z.dim() != 2 or z.shape[1] != m:
             raise ValueError(f"z must have shape (n, {m}), but got {tuple(z.shape)}")
         if self._probs is not None:
@@ -248,7 +265,7 @@ class AggregatePosterior:
         See :func:`~pyro_corex.information.aggregate_total_correlation`, which warns where the data
         are too few to close it.  The draws follow ``seed`` and leave the global random state alone.
         """
-        key = (num_samples, seed)
+        key = (check_count("num_samples", num_samples), check_seed(seed))
         if key not in self._tc:
             encoders = (self._loc, self._scale) if self._probs is None else (self._probs,)
             self._tc[key] = aggregate_total_correlation(
@@ -328,6 +345,10 @@ class _OfFamily(AggregatePosterior):
             f"{self._family.__name__}. Where z is a function of a Normal, as LogNormal is its exp, "
             "let encode return that Normal: TC(z) is the same"
         )
+
+
+def _name(module: Any) -> str:
+    return f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
 
 
 def _states(probs: Tensor) -> Tensor:

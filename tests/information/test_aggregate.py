@@ -82,7 +82,7 @@ def test_sample_uses_the_global_state_by_default(gaussian, discrete):
             draws.append(post.sample(5))
         assert torch.equal(*draws)
         assert post.sample(0).shape == (0, draws[0].shape[1])
-        with pytest.raises(ValueError, match="must not be negative, but got -1"):
+        with pytest.raises(ValueError, match="n must be an integer >= 0, but got -1"):
             post.sample(-1)
 
 
