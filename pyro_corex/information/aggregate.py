@@ -184,7 +184,9 @@ class AggregatePosterior:
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw (n, m) from the product of the marginals: every latent from a datum of its own.
 
-        Discrete latents are integers. Raises ValueError for negative n.
+        Discrete latents are integers.
+
+        Raises ValueError for negative n, TypeError for a generator of another kind.
         """
         check_count("n", n, 0)
         if not isinstance(generator, (torch.Generator, NoneType)):
@@ -264,6 +266,8 @@ class AggregatePosterior:
 
         See :func:`~pyro_corex.information.aggregate_total_correlation`, which warns where the data
         are too few to close it.  The draws follow ``seed`` and leave the global random state alone.
+
+        Raises ValueError for encoders that are neither Gaussian nor categorical.
         """
         key = (check_count("num_samples", num_samples), check_seed(seed))
         if key not in self._tc:
