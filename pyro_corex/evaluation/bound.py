@@ -136,8 +136,13 @@ def tc_bound(
     latents are drawn for it, those too that are summed over elsewhere.  It is no sum over
     dimensions: ``terms`` remain those of the plain bound.
 
-    Data are read batch by batch.  What is kept of them are x itself, for its entropies, the draws
-    of the lower layers of a stack, and a few numbers for each datum.
+    Of a model that is told a covariate y beside what it observes, the terms bound TC(x) + I(x : y),
+    and I(x : y) is at most H(y).  Where y is discrete, H(y) is taken off, jointly for all that the
+    model is told; it is estimated from the same data, and its error is part of ``stderr``.
+
+    Data are read batch by batch.  What is kept of them are x itself, for its entropies, and what
+    else the model may be told; the draws of the lower layers of a stack; and a few numbers for each
+    datum.
 
     :param module: a program with ``.model(*batch)`` and ``.guide(*batch)``; it is put into
         evaluation mode for the time being.
@@ -156,7 +161,7 @@ def tc_bound(
     :param seed: of the draws and of ``transform``; torch's random state is put back afterwards.
     :raises ValueError: where the likelihood is not a proper one of the data (Bernoulli on grey
         values, a density on discrete data, a masked site, one that does not factorise); where the
-        model is conditional on a covariate, which would be counted as TC(x), or the programs are
+        model is told a covariate with more than one distinct value in ten data, or programs are
         not normalised (``pyro.factor``, points of a continuous latent, masks, ...); saying how to
         mend it; for data that are fewer than two; and with importance samples for latents that
         data share and programs that observe other data each time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,8 +104,8 @@ def choose_depth(
     """
     depths = _depths(layers, max_depth)
     check_seed(seed)
-    if not isinstance(n_sigma, (int, float)) or not n_sigma >= 0:
-        raise ValueError(f"n_sigma must be a number >= 0, but got {n_sigma!r}")
+    if not isinstance(n_sigma, (int, float)) or not 0 <= n_sigma < math.inf:
+        raise ValueError(f"n_sigma must be a finite number >= 0, but got {n_sigma!r}")
     train, held_out = _split(data, holdout, seed)
     likelihood = make_likelihood(likelihood)
     trained: list[Layer] = []
