@@ -275,9 +275,9 @@ def in_memory(data: Any) -> Batch | None:
 
 def check_seed(seed: Any) -> int:
     """``seed``; raises ``ValueError`` for what is none."""
-    if not isinstance(seed, int) or not 0 <= seed < 1 << 60:
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 60:
         raise ValueError(f"seed must be an integer from 0 to 2**60 - 1, but got {seed!r}")
-    return seed
+    return int(seed)
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:

@@ -355,6 +355,7 @@ def _refuse(terms: CorExTerms) -> None:
     if not evidence.per_datum:
         raise ValueError(
             "The terms are not known for each datum, so the bound's error is not either: some "
-            "sites are summed out in the model, or enumerated one value at a time. "
+            "sites are summed out in the model, enumerated one value at a time, or drawn for all "
+            "data at once. "
             "elbo.terms(model, guide, x).tc_bound needs no error."
         )

@@ -27,6 +27,7 @@ def replacing(path: Path) -> Iterator[io.StringIO]:
     try:
         with _told(path):
             scratch.touch(exist_ok=False)
+            scratch.unlink()  # so that nothing is left of a process that is killed at its work
         yield text
         with _told(path):
             with open(scratch, "w", encoding="utf-8") as file:
