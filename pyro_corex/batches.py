@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pyro_corex.arrays import as_tensor, is_array, tensor_of
+
 Transform = Callable[..., Any]
 """From what the programs would be given of a batch to what they are given instead."""
 
@@ -33,15 +35,17 @@ class Batch:
     def of(cls, found: Any) -> Batch:
         """A batch as it comes from a loader: a tensor, an array, or a tuple or mapping of them.
 
-        :raises TypeError: where it is none of these, or holds no tensor.
+        :raises TypeError: where it is none of these, holds no tensor, or one of no numbers.
         """
         if isinstance(found, Batch):
             return found
         several = isinstance(found, (Mapping, tuple, list))
         if isinstance(found, Mapping):
-            batch = cls((), {str(name): _tensor(value) for name, value in found.items()})
+            named = {str(name): _read(value, f"data[{name!r}]") for name, value in found.items()}
+            batch = cls((), named)
         else:
-            batch = cls(tuple(map(_tensor, found if several else [found])))
+            each = enumerate(found) if several else [("", found)]
+            batch = cls(tuple(_read(x, f"data[{at}]" if several else "data") for at, x in each))
         if not batch.tensors():
             held = " and ".join(sorted({_kind(value) for value in batch.args})) or "nothing"
             held = f"{_kind(found)} of {held}" if several else held
@@ -99,11 +103,14 @@ class Batch:
 
 Array = Tensor | np.ndarray[Any, Any]
 Data = Array | tuple[Any, ...] | Mapping[str, Any] | Dataset[Any] | Iterable[Any] | Batch
-"""A tensor or an array ``(N, ...)``, a tuple or a mapping of them, a ``Dataset``, or an iterable of
-batches such as a ``DataLoader``; or all data as one batch."""
+"""A tensor, an array, a table of pandas or a list of rows of numbers ``(N, ...)``, a tuple or a
+mapping of them, a ``Dataset``, or an iterable of batches such as a ``DataLoader``; or all data as
+one batch."""
 
 
 # ---------------------------------------------------------------------- programs
+
+_PROGRAMS = ("model", "guide")
 
 
 def programs_of(module: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -111,6 +118,8 @@ def programs_of(module: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
     :raises TypeError: for a module that lacks one of them.
     """
+    if isinstance(module, type):
+        raise TypeError(f"module must be a program, but got a class: make one, {module.__name__}()")
     model, guide = getattr(module, "model", None), getattr(module, "guide", None)
     if not callable(model) or not callable(guide):
         raise TypeError(
@@ -121,8 +130,15 @@ def programs_of(module: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def place_of(module: Any) -> tuple[torch.device | None, torch.dtype | None]:
-    """The device and the dtype of a program's parameters; of one without, ``None`` for each."""
-    parameters = module.parameters() if isinstance(module, torch.nn.Module) else []
+    """The device and the dtype of a program's parameters; of one without, ``None`` for each.
+
+    Of what is no module, those of the modules that its model and guide are methods of, or that it
+    holds.
+    """
+    owners = [module, *(getattr(getattr(module, n, None), "__self__", None) for n in _PROGRAMS)]
+    owners += getattr(module, "__dict__", {}).values()
+    modules = (owner for owner in owners if isinstance(owner, torch.nn.Module))
+    parameters = (p for owner in modules for p in owner.parameters())
     floating = ((p.device, p.dtype) for p in parameters if p.is_floating_point())
     return next(floating, (None, None))
 
@@ -143,8 +159,11 @@ def prepare(
 ) -> Callable[[Batch], Batch]:
     """The function from a batch to what the programs are given of it: see :func:`for_program`.
 
-    ``transform`` is applied before.  Programs are asked once for batches of one kind.
+    ``transform`` is applied before; what it gives goes to the program's device and dtype, too.
+    Programs are asked once for batches of one kind.
     """
+    if transform is not None and not callable(transform):
+        raise TypeError(f"transform must be a function of a batch, but got {transform!r}")
     known: set[tuple[Any, ...]] = set()
 
     def take(function: Callable[..., Any], name: str, batch: Batch) -> None:
@@ -157,7 +176,7 @@ def prepare(
         batch = _x_alone(batch, module)
         if transform is not None:
             take(transform, "transform", batch)
-            batch = _x_alone(Batch.of(batch.call(transform)), module)
+            batch = placed(Batch.of(batch.call(transform)), module)
         if getattr(module, "takes_x_alone", False) and len(batch.kwargs) > 1:
             raise TypeError(
                 f"{type(module).__name__} takes x alone, but the batches have the names "
@@ -218,7 +237,7 @@ def read_batches(data: Data, batch_size: int, module: Any = None) -> Iterator[Ba
         batches = (whole.map(itemgetter(slice(at, at + batch_size))) for at in starts)
     elif isinstance(data, Dataset):
         batches = DataLoader(data, batch_size=batch_size)
-    elif isinstance(data, Iterable):
+    elif isinstance(data, Iterable) and not isinstance(data, (str, bytes, set, frozenset)):
         batches = data
     else:
         raise TypeError(
@@ -240,10 +259,9 @@ def in_memory(data: Any) -> Batch | None:
     :raises ValueError: for a scalar, and for tensors of different lengths.
     """
     held = data if isinstance(data, tuple) and data else [data]
-    arrays = all(isinstance(value, (Tensor, np.ndarray)) for value in held)
-    if not arrays and not isinstance(data, (Mapping, Batch)):
+    if not all(map(is_array, held)) and not isinstance(data, (Mapping, Batch)):
         return None
-    whole = Batch.of(data)
+    whole = Batch.of((data,) if isinstance(data, list) else data)
     if any(not value.dim() for value in whole.tensors()):
         raise ValueError("data must have shape (N, ...), one row per datum, but hold a scalar")
     lengths = {len(value) for value in whole.tensors()}
@@ -255,6 +273,13 @@ def in_memory(data: Any) -> Batch | None:
     return whole
 
 
+def check_seed(seed: Any) -> int:
+    """``seed``; raises ``ValueError`` for what is none."""
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 60:
+        raise ValueError(f"seed must be an integer from 0 to 2**60 - 1, but got {seed!r}")
+    return int(seed)
+
+
 def check_count(name: str, value: Any, least: int = 1) -> int:
     """``value``; raises ``ValueError`` for what is no integer of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -262,8 +287,29 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return value
 
 
-def _tensor(value: Any) -> Any:
-    return torch.as_tensor(value) if isinstance(value, np.ndarray) else value
+def argument(value: Any, module: Any, name: str = "x", least: int = 2) -> Tensor:
+    """What a method of a module is given, as a tensor on its device and in its dtype.
+
+    :raises TypeError: for what holds no numbers, naming the argument.
+    :raises ValueError: for fewer than ``least`` axes.
+    """
+    found = as_tensor(value, name)
+    if found.dim() < least:
+        raise ValueError(
+            f"{name} must have the shape (B, ...), but got {tuple(found.shape)}. A single datum is "
+            f"{name}[None], a single column {name}[:, None]"
+        )
+    return Batch((found,)).to(*place_of(module)).tensors()[0]
+
+
+def _read(value: Any, name: str) -> Any:
+    """An entry of a batch: data are read and not trained, so that they have no graph."""
+    found = tensor_of(value, name)
+    if not isinstance(found, Tensor):
+        return found
+    if found.is_meta:
+        raise TypeError(f"{name} must hold numbers, but is on the device 'meta', which has none")
+    return found.detach() if found.requires_grad else found
 
 
 def _kind(value: Any) -> str:

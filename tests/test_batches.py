@@ -1,8 +1,10 @@
 """Batches, and the one reader of data."""
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from pyro_corex.batches import (
     Batch,
+    argument,
     for_program,
     in_memory,
     place_of,
@@ -220,12 +223,15 @@ def test_a_transform_is_called_with_what_the_program_would_be_given():
 
     def transform(*args, **kwargs):
         seen.append((len(args), sorted(kwargs)))
-        return X
+        return X.double()
 
     for data in ((X, Y), {"x": X, "y": Y}):
-        assert prepare(Program(lambda x: None), transform)(Batch.of(data)).args == (X,)
+        assert (
+            prepare(Program(lambda x: None), transform)(Batch.of(data)).args[0].dtype
+            == torch.float64
+        )
         alone = Program(lambda x: None, alone=True)
-        assert prepare(alone, transform)(Batch.of(data)).args == (X,)
+        assert prepare(alone, transform)(Batch.of(data)).args[0].dtype == torch.float64
     assert seen == [(2, []), (1, []), (0, ["x", "y"]), (1, [])]
 
 
@@ -234,7 +240,7 @@ def test_a_transform_may_give_a_tuple_or_a_dict():
     assert prepare(module, lambda x: (x, x.sum(1)))(Batch.of(X)).args[1].shape == (10,)
     assert set(prepare(module, lambda x: {"x": x, "y": Y})(Batch.of(X)).kwargs) == {"x", "y"}
     select = prepare(Program(lambda x: None, alone=True), lambda **batch: batch["image"])
-    assert select(Batch.of({"image": X, "y": Y})).args == (X,)
+    assert select(Batch.of({"image": X, "y": Y})).args[0].dtype == torch.float64
     with pytest.raises(TypeError, match=r"transform\(x\) does not take it"):
         prepare(module, lambda x: x)(Batch.of((X, Y)))
     with pytest.raises(TypeError, match=r"A batch must be a tensor.*but got str"):
@@ -244,3 +250,88 @@ def test_a_transform_may_give_a_tuple_or_a_dict():
 def test_a_module_that_is_no_program():
     with pytest.raises(TypeError, match=r"Linear must have the methods .model\(x\) and .guide"):
         programs_of(nn.Linear(2, 2))
+
+
+# ---------------------------------------------------------------------- tensors and arrays
+
+N2 = X.numpy()
+READ_ONLY = N2.copy()
+READ_ONLY.flags.writeable = False
+with torch.inference_mode():
+    INFERRED = X.clone()
+SAME = {
+    "another byte order": N2.astype(">f4"),
+    "a negative stride": N2[::-1].copy()[::-1],
+    "read-only": READ_ONLY,
+    "more digits than torch knows": N2.astype(np.longdouble),
+    "unsigned": N2.astype(np.uint16),
+    "unsigned, of torch": X.to(torch.uint32),
+    "objects that are numbers": N2.astype(object),
+    "a mask that masks nothing": np.ma.masked_array(N2),
+    "a table": pd.DataFrame(N2),
+    "rows of numbers": N2.tolist(),
+    "with a graph": X.clone().requires_grad_() * 1,
+    "made for inference": INFERRED,
+}
+
+
+@pytest.mark.parametrize("kind", SAME)
+def test_arrays_of_every_kind_of_number(kind):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = joined(SAME[kind])[0][0]
+        (moved,) = joined(SAME[kind], module=Program(lambda x: None))[0]
+    assert torch.equal(found.float(), X)
+    assert not found.requires_grad
+    assert found.dtype in (torch.float32, torch.float64, torch.int64)
+    assert (moved.dtype, moved.is_inference()) == (torch.float64, False)
+
+
+def test_a_file_is_not_read_into_memory(tmp_path):
+    N2.tofile(tmp_path / "x")
+    mapped = np.memmap(tmp_path / "x", np.float32, "r", shape=N2.shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = in_memory(mapped)
+    assert whole.args[0].data_ptr() == mapped.ctypes.data
+
+
+def test_what_a_method_is_given():
+    module = Program(lambda x: None)
+    for value in (N2, N2.astype(">f2"), X.long(), X.bool(), N2.tolist(), pd.DataFrame(N2)):
+        found = argument(value, module)
+        assert (found.dtype, found.shape) == (torch.float64, X.shape)
+    own = X.double().requires_grad_()
+    assert argument(own, module) is own  # one may ask for its gradient
+    with pytest.raises(ValueError, match=r"z must have the shape \(B, \.\.\.\).*z\[None\]"):
+        argument(X[0], module, "z")
+    with pytest.raises(TypeError, match="x must be a tensor or an array, but got str"):
+        argument("x", module)
+
+
+def test_programs_that_are_methods_of_a_module_have_its_place():
+    module = Program(lambda x: None)
+
+    class Holder:
+        def __init__(self):
+            self.network = module
+
+        def model(self, x):
+            pass
+
+        guide = model
+
+    assert place_of(Holder())[1] == torch.float64
+    bound = Methods()
+    assert place_of(SimpleNamespace(model=bound.model, guide=bound.guide))[1] == torch.float64
+
+
+class Methods(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+
+    def model(self, x):
+        pass
+
+    guide = model

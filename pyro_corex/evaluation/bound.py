@@ -16,13 +16,15 @@ from pyro_corex.batches import (
     Data,
     Transform,
     check_count,
+    check_seed,
     place_of,
     prepare,
     programs_of,
     read_batches,
 )
+from pyro_corex.evaluation.importance import ImportanceWeights
 from pyro_corex.information import Estimate
-from pyro_corex.information.entropy import mean_with_entropies
+from pyro_corex.information.entropy import entropy_estimate, mean_with_entropies
 from pyro_corex.objective import CorExELBO, CorExTerms
 from pyro_corex.objective.evidence import Evidence
 
@@ -40,7 +42,15 @@ class TCBound(Estimate[float]):
 
     layers: tuple[Estimate[float], ...] = ()
     """The contribution of each layer of a stack, a scalar each, from the data upwards (Eq. 13 to
-    17); they add up to ``estimate``.  Empty where the latents are not layers."""
+    17); they add up to ``estimate``, in nats.  Empty where the latents are not layers, and with
+    importance samples, which give no sum over layers."""
+
+    importance_samples: int | None = None
+    """How many draws each datum was given to bound ln p(x); ``None`` for the plain bound."""
+
+    log_likelihood: Estimate[float] | None = None
+    """With importance samples a lower bound on ln p(x), in nats per datum, on average over the data
+    and over the draws: with thousands of draws what papers print as test log-likelihood."""
 
     def __repr__(self) -> str:
         terms = self.terms
@@ -48,10 +58,15 @@ class TCBound(Estimate[float]):
             float(sum(value.double().sum() for value in values.values()))
             for values in (terms.entropy, terms.reconstruction, terms.kl)
         )
-        lines = [
-            f"TCBound(TC(x) >= {super().__repr__()}, from {self.num_data} data",
-            f"  entropies {entropy:.4g} + reconstruction {reconstruction:.4g} - kl {kl:.4g}",
-        ]
+        lines = [f"TCBound(TC(x) >= {super().__repr__()}, from {self.num_data} data"]
+        parts = f"reconstruction {reconstruction:.4g} - kl {kl:.4g}"
+        if self.log_likelihood is None:
+            lines.append(f"  entropies {entropy:.4g} + {parts}")
+        else:
+            lines += [
+                f"  entropies {entropy:.4g} + ln p(x) per datum >= {self.log_likelihood!r}",
+                f"  by K = {self.importance_samples} importance samples; of one draw: {parts}",
+            ]
         if len(self.layers) > 1:
             lines.append("  layers: " + ", ".join(map(repr, self.layers)))
         return "\n".join([*lines, *(f"  {remark}" for remark in self.remarks())]) + ")"
@@ -72,6 +87,13 @@ class TCBound(Estimate[float]):
             found.append(
                 "the decoder sees x itself: a bound on TC(x), not on what the latents explain"
             )
+        y = self.terms.evidence.covariate
+        if y is not None:
+            found.append(
+                f"H(y) = {float(entropy_estimate(y, 'categorical').value):.4g} has been taken off, "
+                f"as the model is told y = {self.terms.evidence.sight().y}: without that it would "
+                "be a bound on TC(x) + I(x : y)"
+            )
         return found
 
 
@@ -80,6 +102,7 @@ def tc_bound(
     data: Data,
     *,
     num_particles: int = 1,
+    importance_samples: int | None = None,
     batch_size: int = 1024,
     transform: Transform | None = None,
     data_plates: Collection[str] | None = None,
@@ -100,11 +123,26 @@ def tc_bound(
     the entropies with the rest.
 
     The bound is that of one draw from the guide, on average over ``num_particles`` draws: more of
-    them lessen the noise.  (The logarithm of a mean over draws would bound TC(x), too, and more
-    tightly, but is no sum over dimensions: neither relevance nor KL nor layers would be left.)
+    them lessen the noise, and leave its expectation as it is.  ``importance_samples=K`` puts the
+    logarithm of a mean over K draws in the place of the sums over :math:`i` and :math:`j` (Burda et
+    al. 2016),
 
-    Data are read batch by batch.  What is kept of them are x itself, for its entropies, the draws
-    of the lower layers of a stack, and a few numbers for each datum.
+    .. math::
+
+        TC(x) \ge \sum_i H(x_i) + \Big\langle \ln \frac{1}{K} \sum_{k=1}^K
+        \frac{q_\phi(x, z_k)}{p_\theta(z_k|x)} \Big\rangle, \qquad z_k \sim p_\theta(z|x),
+
+    whose expectation grows with K, towards the bound with the exact :math:`\ln q_\phi(x)`.  All
+    latents are drawn for it, those too that are summed over elsewhere.  It is no sum over
+    dimensions: ``terms`` remain those of the plain bound.
+
+    Of a model that is told a covariate y beside what it observes, the terms bound TC(x) + I(x : y),
+    and I(x : y) is at most H(y).  Where y is discrete, H(y) is taken off, jointly for all that the
+    model is told; it is estimated from the same data, and its error is part of ``stderr``.
+
+    Data are read batch by batch.  What is kept of them are x itself, for its entropies, and what
+    else the model may be told; the draws of the lower layers of a stack; and a few numbers for each
+    datum.
 
     :param module: a program with ``.model(*batch)`` and ``.guide(*batch)``; it is put into
         evaluation mode for the time being.
@@ -112,8 +150,10 @@ def tc_bound(
         ``Dataset``, or an iterable of batches such as a ``DataLoader``.  Model and guide are given
         all of a batch, a dict as keyword arguments; ready-made programs take x alone, which is its
         first entry or the one named ``"x"``.
-    :param num_particles: draws from the guide for each datum.
-    :param batch_size: of tensors, arrays and data sets.
+    :param num_particles: draws from the guide for each datum, over which terms are averaged.
+    :param importance_samples: K; ``None``, the default, gives the plain bound.
+    :param batch_size: of tensors, arrays and data sets; data times importance samples that the
+        programs are given at once are no more than that, or one batch.
     :param transform: called with what the programs would be given of each batch, and gives what
         they are given instead: a tensor, a tuple or a dict; e.g. ``torch.bernoulli`` to binarise
         grey values, or ``lambda x, y: x`` to select.
@@ -121,9 +161,10 @@ def tc_bound(
     :param seed: of the draws and of ``transform``; torch's random state is put back afterwards.
     :raises ValueError: where the likelihood is not a proper one of the data (Bernoulli on grey
         values, a density on discrete data, a masked site, one that does not factorise); where the
-        model is conditional on a covariate, which would be counted as TC(x), or the programs are
+        model is told a covariate with more than one distinct value in ten data, or programs are
         not normalised (``pyro.factor``, points of a continuous latent, masks, ...); saying how to
-        mend it; and for data that are fewer than two.
+        mend it; for data that are fewer than two; and with importance samples for latents that
+        data share and programs that observe other data each time.
     :raises TypeError: for a module without ``.model`` and ``.guide``, and for programs that do not
         take what a batch holds, saying how to select.
 
@@ -143,6 +184,18 @@ def tc_bound(
     >>> round(tc_bound(Coins(), x).estimate, 2)  # 2 ln 2, as TC(x)
     1.39
     """
+    weights = None
+    if importance_samples is not None:
+        check_count("importance_samples", importance_samples)
+        weights = ImportanceWeights(
+            module, importance_samples, rows=batch_size, data_plates=data_plates, seed=seed
+        )
+
+    def watch(batch: Batch, terms: CorExTerms) -> None:
+        _refuse(terms)
+        if weights is not None:
+            weights.look(batch, terms)
+
     terms = dataset_terms(
         module,
         data,
@@ -151,9 +204,11 @@ def tc_bound(
         transform=transform,
         data_plates=data_plates,
         seed=seed,
-        watch=_refuse,
+        watch=watch,
     )
-    return _bound(terms)
+    if weights is None:
+        return _bound(terms)
+    return _weighted(terms, importance_samples, weights.log_likelihood())
 
 
 def dataset_terms(
@@ -165,11 +220,11 @@ def dataset_terms(
     transform: Transform | None = None,
     data_plates: Collection[str] | None = None,
     seed: int = 0,
-    watch: Callable[[CorExTerms], Any] | None = None,
+    watch: Callable[[Batch, CorExTerms], Any] | None = None,
 ) -> CorExTerms:
     """The terms of a data set, read batch by batch; as :func:`tc_bound` takes its arguments.
 
-    :param watch: is called with the terms of each batch, and may raise.
+    :param watch: is called with each batch and its terms, and may raise.
     :raises ValueError: for data that are empty.
     :raises TypeError: as :func:`tc_bound`.
     """
@@ -184,7 +239,7 @@ def dataset_terms(
             terms = elbo.terms(model, guide, *batch.args, **batch.kwargs)
             news.look(batch, terms.evidence)
             if watch is not None:
-                watch(terms)
+                watch(batch, terms)
             parts.append(replace(terms, _source=terms.evidence.compact()))
     if not parts:
         raise ValueError("The data are empty: there is no batch to evaluate on")
@@ -204,6 +259,7 @@ def evaluating(module: Any, seed: int) -> Iterator[None]:
 
     Each of its parts is put back as it was, and so is torch's random state.
     """
+    check_seed(seed)
     device, _ = place_of(module)
     parts = list(module.modules()) if isinstance(module, nn.Module) else []
     modes = [(part, part.training) for part in parts]
@@ -253,12 +309,31 @@ def _is_observed(x: Tensor, evidence: Evidence) -> bool:
     return any(x.shape == seen.shape and torch.equal(x.to(seen), seen) for seen in values)
 
 
+def _complete(terms: CorExTerms) -> Evidence:
+    """The evidence of all data, if it is enough for a bound."""
+    if terms.evidence.size < 2:
+        raise ValueError(f"A bound on TC(x) needs at least 2 data, but got {terms.evidence.size}")
+    _ = terms.entropy, terms.evidence.covariate  # each says why if its entropy is not known
+    return terms.evidence
+
+
+def _weighted(terms: CorExTerms, samples: int | None, log_likelihood: Tensor) -> TCBound:
+    evidence = _complete(terms)
+    found = mean_with_entropies(log_likelihood, evidence.whole()[1])
+    error = float(log_likelihood.std()) / len(log_likelihood) ** 0.5
+    return TCBound(
+        float(found.value),
+        float(found.stderr),
+        terms,
+        evidence.size,
+        importance_samples=samples,
+        log_likelihood=Estimate(float(log_likelihood.mean()), error),
+    )
+
+
 def _bound(terms: CorExTerms) -> TCBound:
-    evidence = terms.evidence
-    if evidence.size < 2:
-        raise ValueError(f"A bound on TC(x) needs at least 2 data, but got {evidence.size}")
-    _ = terms.entropy  # which names the site if its entropies are not known
-    apart = not evidence.no_layers and not evidence.sight().own
+    evidence = _complete(terms)
+    apart = not evidence.no_layers and not evidence.sight().unexplained
     parts = [evidence.whole(), *(evidence.by_layer() if apart else [])]
     found = [mean_with_entropies(*part) for part in parts]
     whole, *layers = [Estimate(float(each.value), float(each.stderr)) for each in found]
@@ -280,6 +355,7 @@ def _refuse(terms: CorExTerms) -> None:
     if not evidence.per_datum:
         raise ValueError(
             "The terms are not known for each datum, so the bound's error is not either: some "
-            "sites are summed out in the model, or enumerated one value at a time. "
+            "sites are summed out in the model, enumerated one value at a time, or drawn for all "
+            "data at once. "
             "elbo.terms(model, guide, x).tc_bound needs no error."
         )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_corex.batches import Data, check_count
+from pyro_corex.batches import Data, check_count, check_seed, in_memory
 from pyro_corex.evaluation.bound import TCBound, tc_bound
 from pyro_corex.information import Estimate
 from pyro_corex.programs import Layer, Likelihood, Prior, StackedCorEx
@@ -93,18 +93,19 @@ def choose_depth(
     :param layers: the layers to try, from the data upwards, as :class:`~pyro_corex.StackedCorEx`
         takes them; or a function of the level, 1 for the first, that makes one.
     :param data: as :func:`~pyro_corex.fit` takes it.
-    :param holdout: the share of a tensor or array to hold out (chosen by ``seed``), or the data
+    :param holdout: the share of tensors or arrays to hold out (chosen by ``seed``), or the data
         that are held out, ``(N, ...)``.  Contributions are evaluated on these only.
     :param max_depth: where to stop at the latest; needed if ``layers`` is a function.
     :param n_sigma: how many standard errors make a contribution positive.
     :param epochs: passes over the data for each layer, at the rate ``lr``; half as many follow at a
         fifth of it.
     :raises ValueError: for options out of range, and as :func:`~pyro_corex.tc_bound`.
-    :raises TypeError: for a share to hold out of data that are no tensor or array.
+    :raises TypeError: for a share to hold out of data that are no tensors or arrays.
     """
     depths = _depths(layers, max_depth)
-    if not n_sigma >= 0:
-        raise ValueError(f"n_sigma must be a number >= 0, but got {n_sigma!r}")
+    check_seed(seed)
+    if not isinstance(n_sigma, (int, float)) or not 0 <= n_sigma < math.inf:
+        raise ValueError(f"n_sigma must be a finite number >= 0, but got {n_sigma!r}")
     train, held_out = _split(data, holdout, seed)
     likelihood = make_likelihood(likelihood)
     trained: list[Layer] = []
@@ -182,18 +183,23 @@ def _depths(layers: Any, max_depth: int | None) -> Any:
 
 
 def _split(data: Any, holdout: Any, seed: int) -> tuple[Any, Any]:
+    if isinstance(holdout, (int, str)) or holdout is None:
+        raise TypeError(f"holdout must be a share below 1, or data, but got {holdout!r}")
     if not isinstance(holdout, float):
         return data, holdout
-    if not isinstance(data, (Tensor, np.ndarray)):
-        raise TypeError(
-            "holdout is a share of a tensor or an array, but data is "
-            f"{type(data).__name__}. Give the data that are held out: holdout=..."
-        )
     if not 0 < holdout < 1:
         raise ValueError(f"holdout must be a share between 0 and 1, but got {holdout!r}")
-    x = torch.as_tensor(data)
+    x = in_memory(data)
+    if x is None:
+        raise TypeError(
+            "holdout is a share of tensors or arrays, but data is "
+            f"{type(data).__name__}. Give the data that are held out: holdout=..."
+        )
     n = round(holdout * len(x))
     if not 2 <= n < len(x):
         raise ValueError(f"holdout={holdout} of {len(x)} data leaves {n} to hold out; at least 2")
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
-    return x[order[n:]], x[order[:n]]
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    held, rest = order[:n], order[n:]
+    return x.map(lambda each: each[rest.to(each.device)]), x.map(
+        lambda each: each[held.to(each.device)]
+    )

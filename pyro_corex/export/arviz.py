@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import torch
-from pyro import poutine
 from torch import Tensor
 
-from pyro_corex.batches import Batch, Data, Transform, check_count, programs_of, read_batches
+from pyro_corex.batches import Batch, Data, Transform, check_count, read_batches
 from pyro_corex.evaluation.bound import evaluating
+from pyro_corex.evaluation.importance import sampled
 from pyro_corex.export.evaluated import collect, evaluate
 from pyro_corex.objective import CorExELBO, CorExTerms
 
 Key = tuple[str, str]  # a group and a variable
 Variable = tuple[tuple[str, ...], np.ndarray[Any, Any]]  # dimensions and values
-
-# A guide that runs like this draws each latent, where training would sum over it or use a formula.
-_SAMPLED: Mapping[str, Any] = {"enumerate": None, "analytic_kl": False}
 
 
 def to_arviz(
@@ -123,8 +120,7 @@ def _draw(
     seed: int,
 ) -> dict[Key, Tensor]:
     """For each group and variable, ``num`` draws for all data: shape ``(num, N, ...)``."""
-    programs = programs_of(module)
-    model, guide = (poutine.infer_config(program, lambda _: _SAMPLED) for program in programs)
+    model, guide = sampled(module)
     elbo = CorExELBO(data_plates=data_plates, strict_enumeration_warning=False)
     parts: dict[Key, list[Tensor]] = {}
     with evaluating(module, seed), torch.no_grad():
@@ -154,8 +150,7 @@ def _variables(elbo: CorExELBO) -> dict[Key, Tensor]:
             found["log_likelihood", name] = value
         else:
             found["sample_stats", f"log_ratio_{name}"] = value
-    sites = {name for _, name in terms}
-    found["sample_stats", "elbo"] = torch.stack([evidence.signed(s) for s in sites]).sum(0)
+    found["sample_stats", "elbo"] = evidence.shares()
     return found
 
 
@@ -164,7 +159,7 @@ def _of_dimensions(terms: CorExTerms, *, proper: bool) -> dict[str, Variable]:
     kinds = {"reconstruction": terms.reconstruction, "kl": terms.kl, "kl_weight": terms.kl_weight}
     if proper:
         kinds["entropy"] = terms.entropy
-    if proper and not terms.evidence.sight().own:
+    if proper and not terms.evidence.sight().unexplained:
         kinds["relevance"] = terms.relevance
     return {
         f"{kind}_{name}": ((f"{name}_dim",), value.flatten().cpu().numpy())

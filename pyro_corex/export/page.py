@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pyro_corex import figures
 from pyro_corex.batches import Data, Transform
 from pyro_corex.export import sections
 from pyro_corex.export.content import gather
 from pyro_corex.export.evaluated import collect, evaluate
+from pyro_corex.export.files import as_file, replacing
 from pyro_corex.export.pictures import image_shape as shape_of
 from pyro_corex.export.pictures import svg
 from pyro_corex.training import History
@@ -47,7 +50,8 @@ def report(
     :param data: as :func:`~pyro_corex.tc_bound` takes it, shape ``(N, ...)``; preferably data that
         the program was not trained on.  All of it is kept in memory.  Of several things x is the
         first that is observed; the pictures are of it.
-    :param path: the file to write; its folder must exist.
+    :param path: the file to write; its folder must exist.  What cannot be written is refused at
+        once, and an older page stays as it is unless the new one is complete.
     :param history: what :func:`~pyro_corex.fit` returned.
     :param image_shape: ``(height, width)`` or ``(channels, height, width)``, for images that are
         flat; data of shape ``(N, height, width)`` and ``(N, channels, height, width)`` are images
@@ -60,7 +64,8 @@ def report(
     :param seed: of all draws; torch's random state is put back afterwards.
     :returns: the path of the page.  The same arguments give the same page.
     :raises ValueError: for data that are empty, and for names and shapes that do not fit them.
-    :raises TypeError: for a module without ``.model`` and ``.guide``.
+    :raises TypeError: for a module without ``.model`` and ``.guide``, and a path that is none.
+    :raises OSError: where the file cannot be written.
 
     >>> import torch
     >>> from tempfile import TemporaryDirectory
@@ -73,33 +78,42 @@ def report(
     """
     if not isinstance(n_traversals, int) or n_traversals < 0:
         raise ValueError(f"n_traversals must be an integer >= 0, but got {n_traversals!r}")
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise ValueError(f"The folder {path.parent} does not exist: make it first")
-    options: Any = {"batch_size": batch_size, "seed": seed}
-    whole = collect(module, data, batch_size, transform, seed)
-    found = evaluate(module, whole, **options)
-    _, x = found.shown
-    width = x[0].numel()
-    if column_names is not None and len(column_names) != width:
-        raise ValueError(f"column_names has {len(column_names)} names, but x has {width} columns")
-    names = [f"x{i}" for i in range(width)] if column_names is None else list(column_names)
-    view = sections.View(x, shape_of(x, image_shape), names)
-    options |= {"images": view.image is not None, "n_traversals": n_traversals}
-    content = gather(module, found, **options)
-    page = _template().render(
-        title=title or content.program,
-        content=content,
-        found=found,
-        view=view,
-        history=history,
-        bound=sections.bound(found),
-        traversals=[(one, sections.traversal(one, view)) for one in content.traversals],
-        relevance=list(sections.relevance(found, view)),
-        samples=sections.samples(content, view),
-    )
-    path.write_text(page, encoding="utf-8")
-    return path
+    if history is not None and not isinstance(history, History):
+        raise TypeError(f"history must be what fit returned, but got {type(history).__name__}")
+    template, target = _template(), as_file(path)
+    with replacing(target) as file:
+        options: Any = {"batch_size": batch_size, "seed": seed}
+        whole = collect(module, data, batch_size, transform, seed)
+        if len(whole) < 2:
+            raise ValueError(f"data must hold at least 2 data, but got {len(whole)}")
+        found = evaluate(module, whole, **options)
+        _, x = found.shown
+        view = sections.View(x, shape_of(x, image_shape), _names(column_names, x[0].numel()))
+        options |= {"images": view.image is not None, "n_traversals": n_traversals}
+        content = gather(module, found, **options)
+        page = template.render(
+            title=title or content.program,
+            content=content,
+            found=found,
+            view=view,
+            history=history,
+            bound=sections.bound(found),
+            traversals=[(one, sections.traversal(one, view)) for one in content.traversals],
+            relevance=list(sections.relevance(found, view)),
+            samples=sections.samples(content, view),
+        )
+        file.write(page)
+    return Path(path)
+
+
+def _names(given: Sequence[str] | None, width: int) -> list[str]:
+    if given is None:
+        return [f"x{i}" for i in range(width)]
+    if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
+        raise TypeError(f"column_names must be a sequence of names, but got {given!r}")
+    if len(given) != width:
+        raise ValueError(f"column_names has {len(given)} names, but x has {width} columns")
+    return list(map(str, given))
 
 
 def _template() -> Any:

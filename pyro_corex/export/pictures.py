@@ -25,6 +25,10 @@ def image_shape(x: Tensor, told: tuple[int, ...] | None) -> Shape | None:
         tells, if it has two axes, or three with 1 or 3 channels first.
     :raises ValueError: where ``told`` is no such shape, or does not hold a datum's numbers.
     """
+    if told is not None and not (
+        isinstance(told, (tuple, list)) and all(isinstance(size, int) for size in told)
+    ):
+        raise TypeError(f"image_shape must be a tuple of 2 or 3 integers, but got {told!r}")
     shape = tuple(x.shape[1:]) if told is None else tuple(told)
     image = (1, *shape) if len(shape) == 2 else shape
     if len(image) == 3 and image[0] in (1, 3) and np.prod(image) == np.prod(x.shape[1:]):

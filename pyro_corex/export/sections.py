@@ -14,7 +14,7 @@ from pyro_corex.export.content import STEPS, Content, Traversal
 from pyro_corex.export.evaluated import Evaluated
 from pyro_corex.export.pictures import Shape, film, png
 from pyro_corex.figures import tiles
-from pyro_corex.information.entropy import mean_with_entropies
+from pyro_corex.information.entropy import entropy_estimate, mean_with_entropies
 
 COLUMNS = 20  # of a table, at most, in one picture
 
@@ -46,6 +46,9 @@ def bound(found: Evaluated) -> Iterator[tuple[str, float, float | None]]:
         zeros = torch.zeros(evidence.size, dtype=torch.float64, device=inputs[0][0].device)
         entropy = mean_with_entropies(zeros, inputs)
         yield "Entropies, Σ H(x_i)", entropy.estimate, float(entropy.stderr)
+        if evidence.covariate is not None:
+            told = entropy_estimate(evidence.covariate, "categorical")
+            yield "Entropy of what the model is told, H(y), taken off", float(told.value), None
     for kind, values, label in (
         ("reconstruction", terms.reconstruction, "Reconstruction, ⟨ln q({0}|z)⟩"),
         ("kl", terms.kl, "KL of {0}, unweighted"),
@@ -71,7 +74,7 @@ def relevance(found: Evaluated, view: View) -> Iterator[dict[str, Any]]:
 
     Nothing where the decoder sees x itself, and tells more than they do.
     """
-    if found.bound is None or found.terms.evidence.sight().own:
+    if found.bound is None or found.terms.evidence.sight().unexplained:
         return
     shown, _ = found.shown
     for site, value in found.terms.relevance.items():

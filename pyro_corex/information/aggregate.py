@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, Normal
+from torch.distributions import Categorical, Distribution, Normal
 
-from pyro_corex.batches import Data, Transform, place_of, prepare, read_batches
+from pyro_corex.arrays import as_tensor
+from pyro_corex.batches import (
+    Data,
+    Transform,
+    check_count,
+    check_seed,
+    place_of,
+    prepare,
+    read_batches,
+)
 from pyro_corex.information.bracket import Bracket, aggregate_total_correlation
 from pyro_corex.information.checks import check_gaussian
+from pyro_corex.information.encodings import choose, drawing, names_of, parameters_of
 from pyro_corex.information.estimate import Estimate
 from pyro_corex.information.memory_maps import concatenate_in_files
 from pyro_corex.information.mutual_information import (
@@ -25,6 +36,7 @@ from pyro_corex.information.mutual_information import (
 from pyro_corex.information.pairwise import normal_log_density
 
 _BATCH = 1024
+_DRAWS = 4096  # from which the information of encoders without a formula is estimated, at least
 _ELEMENTS = 1 << 22  # bound on points * data * latents held at once
 
 
@@ -49,6 +61,7 @@ class AggregatePosterior:
     """
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
+        loc, scale = as_tensor(loc, "loc"), as_tensor(scale, "scale")
         check_gaussian(loc, scale)
         self._loc, self._scale = loc.detach(), scale.detach()
         self._probs: Tensor | None = None
@@ -62,6 +75,7 @@ class AggregatePosterior:
         Raises ValueError for others.
         """
         self = cls.__new__(cls)
+        probs = as_tensor(probs, "probs")
         self._probs = check_probs(probs.detach())
         self._loc = self._scale = probs.new_empty((*probs.shape[:2],))[:, :0]
         self._mi, self._tc = None, {}
@@ -87,7 +101,10 @@ class AggregatePosterior:
 
         :param module: its ``encode`` returns a Normal with ``loc`` and ``scale`` ``(B, m)``,
             possibly inside Independent, or a Categorical with ``probs`` ``(B, K)`` or
-            ``(B, m, K)``, or a sequence of such, one for each layer.
+            ``(B, m, K)``, or a sequence of such, one for each layer.  A Bernoulli is taken as a
+            Categorical of two states, and of another family of numbers ``(B, m)``, such as
+            LogNormal or Beta, the information is estimated from draws; there is no
+            :meth:`total_correlation` for these.
         :param data: ``(N, ...)``: a tensor, an array, a tuple or a dict of them, a ``Dataset``, or
             an iterable of batches such as a ``DataLoader``.  ``encode`` is given all of a batch, a
             dict as keyword arguments; that of a ready-made program takes x alone, which is its
@@ -107,23 +124,26 @@ class AggregatePosterior:
         :raises OSError: where ``storage`` does not exist, may not be written to, or is full.
         """
         encode = getattr(module, "encode", None)
-        if not callable(encode):
+        if isinstance(module, type) or not callable(encode):
             raise TypeError(
-                f"{type(module).__name__} has no encode(x) that returns a distribution over z; add "
-                "one, or use AggregatePosterior(loc, scale)"
+                f"module must be a program, but {_name(module)} has no encode(x) that returns a "
+                "distribution over z; add one, or use AggregatePosterior(loc, scale)"
             )
+        check_seed(seed)
         encode = getattr(module, "encode_with_draws", encode)
         batches = map(
             prepare(module, transform, ["encode"]), read_batches(data, batch_size, module)
         )
-        parts = (_parameters(_choose(batch.call(encode), layer)) for batch in batches)
-        device, _ = place_of(module)
-        cuda = [device] if device is not None and device.type == "cuda" else []
-        modes = [(child, child.training) for child in module.modules()]
-        module.eval()
+        families: set[type[Distribution]] = set()
+        parts = (parameters_of(choose(batch.call(encode), layer), families) for batch in batches)
+        device = place_of(module)[0] or torch.device("cpu")
+        children = list(module.modules()) if isinstance(module, nn.Module) else []
+        modes = [(child, child.training) for child in children]
+        for child in children:
+            child.training = False
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=cuda):
-                torch.manual_seed(0x7C_B0_5EED + seed)  # not that with which data may be simulated
+            # not with the very seed, with which data may be simulated
+            with torch.no_grad(), drawing(device, 0x7C_B0_5EED + seed):
                 if storage is None:
                     whole = [torch.cat(column) for column in zip(*parts, strict=True)]
                 else:
@@ -133,7 +153,10 @@ class AggregatePosterior:
                 child.training = mode
         if not whole:
             raise ValueError("data holds no batches; give at least one datum")
-        return cls(*whole) if len(whole) == 2 else cls.from_probs(*whole)
+        (family,) = families
+        if family is Normal:
+            return cls(*whole)
+        return cls.from_probs(*whole) if family is Categorical else _OfFamily(family, whole, seed)
 
     def __repr__(self) -> str:
         if self._probs is None:
@@ -161,19 +184,25 @@ class AggregatePosterior:
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw (n, m) from the product of the marginals: every latent from a datum of its own.
 
-        Discrete latents are integers. Raises ValueError for negative n.
+        Discrete latents are integers.
+
+        Raises ValueError for negative n, TypeError for a generator of another kind.
         """
-        if n < 0:
-            raise ValueError(f"the number of samples must not be negative, but got {n}")
+        check_count("n", n, 0)
+        if not isinstance(generator, (torch.Generator, NoneType)):
+            raise TypeError(f"generator must be a torch.Generator, but got {generator!r}")
         if self._probs is not None:
             weights = self._probs.mean(0)
             if n == 0:
                 return weights.new_empty((0, weights.shape[0]), dtype=torch.long)
             return weights.multinomial(n, replacement=True, generator=generator).T.contiguous()
         size, m = self._loc.shape
-        device = self._loc.device
-        row = torch.randint(size, (n, m), generator=generator, device=device)
-        noise = torch.randn((n, m), generator=generator, device=device, dtype=self._loc.dtype)
+        row = torch.randint(size, (n, m), generator=generator, device=self._loc.device)
+        return self._sample(row, generator)
+
+    def _sample(self, row: Tensor, generator: torch.Generator | None) -> Tensor:
+        dtype, device = self._loc.dtype, row.device
+        noise = torch.randn(row.shape, generator=generator, device=device, dtype=dtype)
         return self._loc.gather(0, row).addcmul_(self._scale.gather(0, row), noise)
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -184,6 +213,7 @@ class AggregatePosterior:
         Raises ValueError when z is not (n, m), or not a state of a discrete latent.
         """
         m = self._loc.shape[1] if self._probs is None else self._probs.shape[1]
+        z = as_tensor(z, "z")
         if z.dim() != 2 or z.shape[1] != m:
             raise ValueError(f"z must have shape (n, {m}), but got {tuple(z.shape)}")
         if self._probs is not None:
@@ -236,8 +266,10 @@ class AggregatePosterior:
 
         See :func:`~pyro_corex.information.aggregate_total_correlation`, which warns where the data
         are too few to close it.  The draws follow ``seed`` and leave the global random state alone.
+
+        Raises ValueError for encoders that are neither Gaussian nor categorical.
         """
-        key = (num_samples, seed)
+        key = (check_count("num_samples", num_samples), check_seed(seed))
         if key not in self._tc:
             encoders = (self._loc, self._scale) if self._probs is None else (self._probs,)
             self._tc[key] = aggregate_total_correlation(
@@ -246,34 +278,82 @@ class AggregatePosterior:
         return self._tc[key]
 
 
+class _OfFamily(AggregatePosterior):
+    """The same for encoders of any family whose latents are single numbers, by sampling."""
+
+    def __init__(self, family: type[Distribution], parameters: list[Tensor], seed: int) -> None:
+        self._family, self._parameters, self._seed = family, parameters, seed
+        self._loc = parameters[0]  # of which nothing but the shape is used
+        self._probs, self._mi, self._tc = None, None, {}
+        for name, value in zip(names_of(family), parameters, strict=True):
+            if not bool(value.isfinite().all()):
+                raise ValueError(
+                    f"{name} of {family.__name__} must be finite, but holds NaN or infinity; look "
+                    "at the encoder"
+                )
+
+    def __repr__(self) -> str:
+        n, m = self._loc.shape
+        return f"AggregatePosterior({self._family.__name__} encoder, {n} data, {m} latents)"
+
+    def _encoders(self, change: Any = lambda value: value) -> Distribution:
+        make: Any = self._family
+        named = zip(names_of(make), self._parameters, strict=True)
+        found: Distribution = make(**{n: change(v) for n, v in named}, validate_args=False)
+        return found
+
+    @property
+    def mean(self) -> Tensor:
+        return self._encoders().mean.mean(0)
+
+    @property
+    def variance(self) -> Tensor:
+        q = self._encoders()
+        return q.variance.mean(0) + q.mean.var(0, correction=0)
+
+    def _sample(self, row: Tensor, generator: torch.Generator | None) -> Tensor:
+        seed = torch.randint(1 << 62, (), generator=generator, device=row.device)
+        with drawing(row.device, int(seed)):
+            return self._encoders(lambda value: value.gather(0, row)).sample()
+
+    def _log_prob(self, z: Tensor, columns: int) -> Tensor:
+        each = [
+            self._encoders(lambda value, at=at: value[at : at + columns])
+            for at in range(0, len(self._loc), columns)
+        ]
+        return torch.stack([q.log_prob(z[:, None]).logsumexp(1) for q in each]).logsumexp(0)
+
+    def entropy(self) -> Tensor:
+        self._mutual_information()
+        return self._entropy
+
+    def mutual_information(self) -> Tensor:
+        return self._mutual_information().value
+
+    def _mutual_information(self) -> Estimate[Tensor]:
+        if self._mi is None:
+            size, device = len(self._loc), self._loc.device
+            with drawing(device, self._seed):
+                row = torch.randperm(size, device=device)[:_DRAWS].repeat(-(-_DRAWS // size))
+                q = self._encoders(lambda value: value[row])
+                z = q.sample()
+            marginal = self.log_prob(z)
+            share = q.log_prob(z) - marginal
+            self._entropy = -marginal.mean(0)
+            self._mi = Estimate(share.mean(0), share.std(0) / len(z) ** 0.5)
+        return self._mi
+
+    def total_correlation(self, num_samples: int = 1024, seed: int = 0) -> Bracket:
+        raise ValueError(
+            "The interval for TC(z) is for Gaussian and categorical encoders, but encode returned "
+            f"{self._family.__name__}. Where z is a function of a Normal, as LogNormal is its exp, "
+            "let encode return that Normal: TC(z) is the same"
+        )
+
+
+def _name(module: Any) -> str:
+    return f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
+
+
 def _states(probs: Tensor) -> Tensor:
     return torch.arange(probs.shape[2], dtype=probs.dtype, device=probs.device)
-
-
-def _choose(encoded: Any, layer: int) -> Any:
-    if not isinstance(encoded, (tuple, list)):
-        if layer not in (0, -1):
-            raise ValueError(f"layer = {layer}, but the module has a single layer; use -1")
-        return encoded
-    if not -len(encoded) <= layer < len(encoded):
-        raise ValueError(
-            f"layer = {layer}, but the module has {len(encoded)} layers; choose from "
-            f"{-len(encoded)} to {len(encoded) - 1}"
-        )
-    return encoded[layer]
-
-
-def _parameters(encoded: Any) -> tuple[Tensor, ...]:
-    """(loc, scale), each (B, m), or (probs,) of shape (B, m, K)."""
-    base: Distribution | Any = encoded
-    while isinstance(base, Independent):
-        base = base.base_dist
-    if isinstance(base, Normal) and base.loc.dim() == 2:
-        return base.loc, base.scale
-    if isinstance(base, Categorical) and base.probs.dim() in (2, 3):
-        return (base.probs if base.probs.dim() == 3 else base.probs[:, None],)
-    shape = f" with batch shape {tuple(base.batch_shape)}" if hasattr(base, "batch_shape") else ""
-    raise TypeError(
-        f"encode(x) returned {type(base).__name__}{shape}, but must return a Normal whose loc and "
-        "scale are (B, m) or a Categorical whose probs are (B, K) or (B, m, K)"
-    )

@@ -40,6 +40,19 @@ class Programs:
             for leaf in tensors(value):
                 yield name, leaf
 
+    def given(self, rows: Collection[int], observed: Iterable[Tensor]) -> dict[int, Tensor]:
+        """The tensors that hold something of each datum, but for those that are observed.
+
+        The number of the tensor among the leaves -> shape ``(N, c)``.
+        """
+        found = {}
+        for place, (_, leaf) in enumerate(self.leaves()):
+            columns = Argument(leaf, rows, None).columns
+            same = (columns.shape == x.shape and torch.equal(columns.to(x), x) for x in observed)
+            if len(columns) in rows and not any(same):
+                found[place] = columns
+        return found
+
 
 class Argument:
     """A tensor among the arguments, as rows of data and columns.

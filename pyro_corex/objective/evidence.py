@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from pyro_corex.objective.arguments import Programs
 from pyro_corex.objective.axes import Axes
-from pyro_corex.objective.inputs import Sight, sight
+from pyro_corex.objective.inputs import sight
 from pyro_corex.objective.problems import Observed, examine, problem_of, shared
+from pyro_corex.objective.sight import Sight
 from pyro_corex.objective.sites import Factored, Site
 from pyro_corex.objective.term import Term, layout
 
@@ -75,6 +76,8 @@ class Evidence:
     """What it was worked out from, one for each draw from the guide, until :meth:`compact`."""
     seen: Sight | None = None
     """:meth:`sight`, where it has been asked for before :meth:`compact`."""
+    given: Mapping[int, Tensor] = field(default_factory=dict)
+    """What the programs were given beside what is observed: see ``Programs.given``."""
 
     def sight(self, reference: Sequence[Tensor] = (), *, run: bool = True) -> Sight:
         """What the model's densities depend on beside the latents; runs the programs, once.
@@ -100,11 +103,24 @@ class Evidence:
         ]
         return torch.stack(parts).sum(0)
 
-    def whole(self) -> Shares:
-        """What each datum adds to the bound on TC(x), and the entropies that are added to it."""
+    def shares(self) -> Tensor:
+        """What each datum adds to the bound, but for the entropies: shape ``(N,)``."""
         names = {name: None for _, name in self.per_datum}
+        return torch.stack([self.signed(name) for name in names]).sum(0)
+
+    def whole(self) -> Shares:
+        """What each datum adds to the bound on TC(x), and the entropies that go with it."""
         entropies = [(found.values, found.kind, 1.0) for found in self.inputs.values()]
-        return torch.stack([self.signed(name) for name in names]).sum(0), entropies
+        told = [] if self.covariate is None else [(self.covariate, "categorical", -1.0)]
+        return self.shares(), [*entropies, *told]
+
+    @cached_property
+    def covariate(self) -> Tensor | None:
+        """The number of the distinct value of what the model is told, shape ``(N, 1)``.
+
+        :raises ValueError: where that has too many values for an entropy.
+        """
+        return self.sight().values(self.given, self.size)
 
     def by_layer(self) -> list[Shares]:
         """The same for each layer of a stack, from the data upwards (Eq. 13 to 17).
@@ -157,6 +173,7 @@ class Evidence:
         first = parts[0]
         if len(parts) == 1:
             return first
+        sizes = [{(at, given.shape[1]) for at, given in part.given.items()} for part in parts]
         problems = {name: [part.inputs[name].problem for part in parts] for name in first.inputs}
         values = [{name: of.values for name, of in part.inputs.items()} for part in parts]
         return replace(
@@ -174,6 +191,9 @@ class Evidence:
             },
             problem=next((part.problem for part in parts if part.problem), ""),
             seen=Sight.join(part.sight() for part in parts),
+            given=by_key(
+                [{at: p.given[at] for at, _ in set.intersection(*sizes)} for p in parts], torch.cat
+            ),
             sources=(),
         )
 
@@ -252,9 +272,11 @@ class Recorded:
         drawn = {t.site for t in self.terms if t.kind == "kl" and t.data_dims}
         layers = tuple(name for name in self.latents if name in drawn)
         no_layers = self._no_layers(layers)
+        inputs = {name: self._inputs(name, site) for name, site in self.observed.items()}
         return Evidence(
-            inputs={name: self._inputs(name, site) for name, site in self.observed.items()},
+            inputs=inputs,
             per_datum=self._per_datum(),
+            given=self.programs.given(self._rows(), [each.values for each in inputs.values()]),
             layers=layers,
             below={} if no_layers else {name: self._below(name) for name in layers[:-1]},
             no_layers=no_layers,

@@ -1,7 +1,8 @@
 """Inputs: what the model's densities depend on beside the latents.
 
 The bound on TC(x) is of a model p(x, z).  A program that is given a covariate y is one of
-p(x, z|y): its bound is on TC(x) + I(x:y), which is more.  And one whose likelihood is told x
+p(x, z|y): its bound is on TC(x) + I(x:y), which is more.  Where y is discrete, I(x:y) is at most
+H(y), and with that taken off it is one on TC(x) again.  And one whose likelihood is told x
 itself, such as an autoregressive decoder, keeps its bound on TC(x), but what the decoder knows from
 x is not what the latents tell.
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from pyro.poutine.messenger import Messenger
@@ -28,17 +29,12 @@ from pyro_corex.objective import sites
 from pyro_corex.objective.arguments import Argument, Note, Programs, Swap, tensors
 from pyro_corex.objective.axes import is_deterministic, is_factor
 from pyro_corex.objective.closed_form import Runs, unseen
+from pyro_corex.objective.sight import Sight, Told, conditional
 from pyro_corex.objective.sites import Site
 from pyro_corex.objective.term import Term, layout
 
 Sites = dict[str, Site]
 
-_CONDITIONAL = (
-    "The model is conditional on y = {of}: its densities depend on more of that than is observed. "
-    "The terms would bound TC(x) + I(x : y), which is more than TC(x). Make y an observed site, "
-    "pyro.sample(..., obs=y), for a bound on the total correlation of all that is observed; or "
-    "evaluate the data of each value of y on their own, for bounds on TC(x) given that value."
-)
 _OWN = (
     "The decoder sees {of} itself, so the terms bound TC(x), but not what the latents explain: "
     "what it knows from x is not told by z. tc_bound stays right; for the rest use a decoder that "
@@ -56,20 +52,6 @@ _COMPUTED = (
 )
 _HELD = "a tensor of shape {} that the program holds"
 _FEW = 64  # columns at most of which every single one is moved
-
-
-class Sight(NamedTuple):
-    """What the model's densities depend on beside the latents: reasons, empty where it doesn't."""
-
-    problem: str = ""
-    """Why there is no bound on TC(x)."""
-    own: str = ""
-    """Why the bound on TC(x) is not on what the latents explain."""
-
-    @staticmethod
-    def join(parts: Iterable[Sight]) -> Sight:
-        """What any of several batches has shown."""
-        return Sight(*(next(filter(None, reasons), "") for reasons in zip(*parts, strict=True)))
 
 
 def sight(
@@ -117,7 +99,7 @@ class _Look:
 
     def sight(self, rows: Collection[int], reference: Sequence[Tensor]) -> Sight:
         """What is found, argument by argument."""
-        of, again = "", self._run()
+        of, again, told = "", self._run(), list[Told]()
         if self._differ(again) or self._moved(again).any():
             return Sight()  # without a reason
         if self._moved(self._run(drawn=self._redrawn())).any():
@@ -131,16 +113,18 @@ class _Look:
             try:
                 seen = argument.by_datum and self._differ(self._replaced(argument, argument.all))
                 seen = seen and (place < len(given) or self._is_by_datum(argument, rows))
-                if seen and self._more_than_observed(argument):
-                    return Sight(_CONDITIONAL.format(of=name))
+                more = self._more_than_observed(argument) if seen else None
+                if more is not None and place >= len(given):
+                    return Sight(conditional(name))
+                if more is not None:
+                    told.append(Told(name, place, more))
+                    seen = self._differ(self._replaced(argument, self._links[-1][1] >= 0))
             except Exception:  # a program need not take its data in another order
                 continue
             of = of or (name if seen else "")
-        if not of:
-            return Sight()
-        return (
-            Sight("", _OWN.format(of=of)) if self._has_order() else Sight(_NO_ORDER.format(of=of))
-        )
+        if of and not self._has_order():
+            return Sight(_NO_ORDER.format(of=of))
+        return Sight("", of and _OWN.format(of=of), tuple(told))
 
     # ------------------------------------------------------------------ what of an argument
 
@@ -158,25 +142,40 @@ class _Look:
             changed.append({n: Argument(w, rows, None).columns.any(1) for n, w in where.items()})
         return not any(bool((one & changed[1][name]).any()) for name, one in changed[0].items())
 
-    def _more_than_observed(self, argument: Argument) -> bool:
-        """Whether the densities depend on what an argument holds beside what is observed."""
+    def _more_than_observed(self, argument: Argument) -> Tensor | None:
+        """The columns of an argument that the densities depend on beside what is observed."""
         link = argument.among(self._observed)
-        rest = link < 0
+        rest, more = link < 0, None
         found = self._replaced(argument, rest)
         if self._differ(found):
             if not self._moved(found).any():
-                return True
-            source = self._sources(argument, rest)
-            _, back, count = source.unique(return_inverse=True, return_counts=True)
-            # a column is observed if one column of what is observed, and no more, is made of it
-            single = (source >= 0) & (count[back] == 1)
-            link[source[single]] = single.nonzero()[:, 0]
-            if self._differ(self._replaced(argument, link < 0)):
-                return True
-            if self._hidden(argument, rest, link):
-                return True
+                more = self._needed(argument, rest)
+            else:
+                more = self._made_of(argument, rest, link)
         self._links.append((argument, link))
-        return False
+        return more
+
+    def _needed(self, argument: Argument, more: Tensor) -> Tensor:
+        """Of few columns those without which the densities do not stay the same."""
+        idle = torch.zeros_like(more)
+        for column in more.nonzero()[:, 0].tolist() if int(more.sum()) <= _FEW else ():
+            one = torch.zeros_like(more)
+            one[column] = True
+            idle[column] = not self._differ(self._replaced(argument, one))
+        return more if self._differ(self._replaced(argument, idle)) else more & ~idle
+
+    def _made_of(self, argument: Argument, rest: Tensor, link: Tensor) -> Tensor | None:
+        """The same, where what is observed is computed from some of them; adds these to a link."""
+        source = self._sources(argument, rest)
+        _, back, count = source.unique(return_inverse=True, return_counts=True)
+        # a column is observed if one column of what is observed, and no more, is made of it
+        single = (source >= 0) & (count[back] == 1)
+        link[source[single]] = single.nonzero()[:, 0]
+        if self._differ(self._replaced(argument, link < 0)):
+            return link < 0
+        if self._hidden(argument, rest, link):
+            return argument.all
+        return None
 
     def _hidden(self, argument: Argument, rest: Tensor, link: Tensor) -> bool:
         """Whether they depend on what is lost where data are made of columns: the grey of bits.

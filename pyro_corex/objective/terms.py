@@ -163,12 +163,16 @@ class CorExTerms:
         It is of the batch, and as noisy as that; :func:`pyro_corex.tc_bound` is of a data set, with
         a standard error.  The KLs count in full, whatever weights were trained with.
 
+        Of a model that is told a discrete covariate y the entropy H(y) is taken off: without that
+        it would be a bound on TC(x) + I(x : y).
+
         :raises ValueError: as :attr:`entropy`; for programs that are not normalised, and for a
-            model that is conditional on a covariate: the number would be no bound on TC(x).
+            model that is told a y with too many values: the number would be no bound on TC(x).
         """
         found = self._relevance() - _number(self.kl)
         self._refuse(self.evidence.problem)
-        return found
+        y = self.evidence.covariate
+        return found if y is None else found - float(entropy_estimate(y, "categorical").value)
 
     @property
     def informativeness(self) -> float:
@@ -257,7 +261,7 @@ class CorExTerms:
     def _refuse(self, problem: str = "", *, explained: bool = False) -> None:
         """Raises where there is no bound on TC(x), or none on what the latents explain of it."""
         sight = self.evidence.sight()
-        reason = problem or sight.problem or (sight.own if explained else "")
+        reason = problem or sight.problem or (sight.unexplained if explained else "")
         if reason:
             raise ValueError(reason)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_corex.batches import argument
 from pyro_corex.programs.base import CorExProgram
 from pyro_corex.programs.plates import data_plate
 from pyro_corex.programs.tables import TableSpec, observe
@@ -148,4 +149,4 @@ class LatentClasses(CorExProgram):
 
     def encode(self, x: Tensor) -> dist.Categorical:
         """q(z|x): a categorical of batch shape ``(B, m)``."""
-        return dist.Categorical(logits=self.log_posterior(x), validate_args=False)
+        return dist.Categorical(logits=self.log_posterior(argument(x, self)), validate_args=False)

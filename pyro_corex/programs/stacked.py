@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_corex.batches import check_count
+from pyro_corex.batches import argument, check_count
 from pyro_corex.programs.anchoring import AnchorMessenger, Weight, check_weights
 from pyro_corex.programs.base import CorExProgram, apply_network, normal_from
 from pyro_corex.programs.likelihoods import Likelihood
@@ -204,7 +204,7 @@ class StackedCorEx(CorExProgram):
             shape ``(B,)``.
         """
         found: list[Distribution] = []
-        below = x
+        below = argument(x, self)
         for layer in range(1, self.n_layers + 1):
             q = self._up(layer, below)
             if isinstance(q, dist.Categorical):
@@ -243,6 +243,7 @@ class StackedCorEx(CorExProgram):
     def _checked(self, layer: int, z: Tensor) -> Tensor:
         """The latents of a layer, classes with an axis of size 1, if they can be that."""
         discrete, dim = self._is_discrete(layer), self.dims[layer - 1]
+        z = argument(z, self, "z", least=1)
         z = z.unsqueeze(-1) if discrete and z.dim() == 1 else z
         if z.shape[-1:] != (1 if discrete else dim,):
             shape = "(n,), a class each" if discrete else f"(n, {dim})"

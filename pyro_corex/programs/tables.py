@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn import functional
 
-from pyro_corex.batches import check_count
+from pyro_corex.batches import argument, check_count
 from pyro_corex.programs.base import CorExProgram
 from pyro_corex.programs.networks import mlp
 from pyro_corex.programs.plates import data_plate, latent_plate
@@ -354,6 +354,7 @@ class TableVAE(CorExProgram):
 
     def encode(self, x: Tensor) -> dist.Normal:
         """q(z|x): a normal of batch shape ``(B, latent_dim)``."""
+        x = argument(x, self)
         gram, right = self.evidence(x)
         if gram.dim() == 2 or len(gram) == 1:
             gram = gram.reshape(self.latent_dim, self.latent_dim)

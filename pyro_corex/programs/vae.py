@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_corex.batches import check_count
+from pyro_corex.batches import argument, check_count
 from pyro_corex.programs.anchoring import AnchorMessenger, check_weight
 from pyro_corex.programs.base import CorExProgram, apply_network, normal_from
 from pyro_corex.programs.likelihoods import Likelihood
@@ -83,13 +83,14 @@ class CorExVAE(CorExProgram):
 
     def encode(self, x: Tensor) -> dist.Normal:
         """q(z|x) for ``(B, ...)`` data: a normal of batch shape ``(B, latent_dim)``."""
-        return normal_from(self.encoder(x), self.latent_dim, "The encoder")
+        return normal_from(self.encoder(argument(x, self)), self.latent_dim, "The encoder")
 
     def decode(self, z: Tensor) -> Distribution:
         """q(x|z) for latents of shape ``(n, latent_dim)``: batch shape ``(n, ...)``, as x has.
 
         :raises ValueError: for another number of latents.
         """
+        z = argument(z, self, "z")
         if z.shape[-1:] != (self.latent_dim,):
             raise ValueError(
                 f"z must have the shape (n, {self.latent_dim}), but got {tuple(z.shape)}"

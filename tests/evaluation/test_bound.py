@@ -341,9 +341,45 @@ def test_batches_of_several_things_reach_the_programs():
     assert found == pytest.approx([found[0]] * 3, abs=1e-9)
     assert found[0] == pytest.approx(whole, abs=0.5)  # other noise, as a loader draws
     assert elbo((x, 0 * y)).elbo < whole - 0.5  # the label is used
+    want = conditional_bound(programs, x, y)
     for data in (*kinds.values(), *loaded):
-        with pytest.raises(ValueError, match="The model is conditional on y = 'y'"):
-            pc.tc_bound(programs, data, batch_size=100)
+        assert pc.tc_bound(programs, data, batch_size=100).estimate == pytest.approx(want, abs=0.5)
+
+
+def conditional_bound(programs, x, y):
+    """The plain sum, which bounds TC(x) + I(x:y), less the entropy of y."""
+    entropies = pc.information.marginal_entropy(x, "continuous").double().sum()
+    of_y = pc.information.marginal_entropy(y[:, None], "categorical")
+    return float(entropies - of_y) + dataset_terms(programs, (x, y), batch_size=100).elbo
+
+
+def test_a_covariate_of_few_values_is_taken_off():
+    """Columns that the group tells apart, and nothing else: TC(x) = (d - 1) H(y)."""
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randint(2, (2, 3000), generator=g)
+    x = 20.0 * (2 * a + b)[:, None] + torch.randn(3000, 4, generator=g)
+
+    def model(x, a, b):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(1), 1.0).to_event(1))
+            loc = 20.0 * (2 * a + b)[:, None].expand(len(x), 4) + 0.0 * z
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    def guide(x, a, b):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(len(x), 1), 1.0).to_event(1))
+
+    programs = SimpleNamespace(model=model, guide=guide)
+    for options in ({}, {"importance_samples": 3}):
+        bound = pc.tc_bound(programs, (x, a, b), batch_size=800, **options)
+        assert bound.estimate == pytest.approx(3 * math.log(4), abs=4 * bound.stderr)
+        assert bound.layers == ()
+        assert "H(y) = 1.386 has been taken off, as the model is told y = 'a' and 'b'" in repr(
+            bound
+        )
+    codes = torch.arange(3000)
+    with pytest.raises(ValueError, match=r"y has 3000 distinct values in 3000 data.*observed site"):
+        pc.tc_bound(programs, (x, codes / 1500 - 1, b), batch_size=800)
 
 
 def test_data_that_are_sorted_by_their_label():
@@ -351,9 +387,10 @@ def test_data_that_are_sorted_by_their_label():
     y = torch.arange(3).repeat_interleave(100)
     x = readings(300, D, 0.7) + 3 * y[:, None]
     programs = conditional(x, y)
-    for data in ((x, y), (x[100:], y[100:]), list(zip(x.split(100), y.split(100), strict=True))):
-        with pytest.raises(ValueError, match="The model is conditional on y = 'y'"):
-            pc.tc_bound(programs, data, batch_size=100)
+    for data in ((x, y), list(zip(x.split(100), y.split(100), strict=True))):
+        bound = pc.tc_bound(programs, data, batch_size=100)
+        assert bound.estimate == pytest.approx(conditional_bound(programs, x, y), abs=1e-4)
+    assert "H(y) = 0.6" in repr(pc.tc_bound(programs, (x[100:], y[100:]), batch_size=100))
     assert pc.tc_bound(programs, (x[:100], y[:100]), batch_size=40).num_data == 100
 
 
@@ -418,7 +455,7 @@ def test_ready_made_programs_take_x_alone(fitted):
 def test_the_terms_of_each_batch_can_be_watched(fitted):
     seen = []
 
-    def watch(terms):
+    def watch(_, terms):
         seen.append((terms.num_data, terms.evidence.matrix("kl", "z").mean(0), terms.kl["z"]))
 
     x = torch.randn(250, D)

@@ -132,7 +132,7 @@ def test_a_trial_pays_beyond_its_margin():
         ({"max_depth": 0}, ValueError, "max_depth must be an integer >= 1"),
         ({"layers": []}, ValueError, "layers must be a non-empty sequence"),
         ({"layers": 3}, ValueError, "layers must be a non-empty sequence"),
-        ({"n_sigma": -1.0}, ValueError, "n_sigma must be a number >= 0"),
+        ({"n_sigma": -1.0}, ValueError, "n_sigma must be a finite number >= 0"),
         ({"holdout": 1.5}, ValueError, "holdout must be a share between 0 and 1"),
         ({"holdout": 0.001}, ValueError, "leaves 0 to hold out"),
         ({"data": [torch.randn(5, 18)]}, TypeError, "but data is list. Give the data that are"),

@@ -130,12 +130,12 @@ def test_every_form_of_labelled_data_gives_the_same(form, x, y, tmp_path):
     torch.testing.assert_close(torch.as_tensor(exported["observed_data"]["x"].values), x)
     elbo = pc.CorExELBO(100).terms(module.model, module.guide, x, y).elbo
     assert exported.attrs["elbo"] == pytest.approx(elbo, rel=1e-4, abs=0.5)
-    assert "conditional on y = 'y'" in exported.attrs["tc_bound_problem"]
+    assert exported.attrs["tc_bound"] == pc.tc_bound(module, (x, y)).estimate
     page = pc.report(module, data, tmp_path / "page.html").read_text()
     assert f"on {N} data of {D} dimensions" in page
     assert "<h2>Traversals</h2>" in page
     assert "<h2>Samples</h2>" in page
-    assert "The model is conditional on" in page
+    assert "Entropy of what the model is told, H(y), taken off" in page
 
 
 def test_the_log_likelihood_is_that_of_each_datums_own_label(x, y):
@@ -236,7 +236,7 @@ def test_images_beside_labels(tmp_path):
     pictures, y = torch.rand(N, 2, 2), torch.randint(K, (N,))
     page = pc.report(Images(), {"y": y, "x": pictures}, tmp_path / "page.html").read_text()
     assert 'class="film"' in page
-    assert "The model is conditional on" in page
+    assert "Entropy of what the model is told, H(y), taken off" in page
     same = {"y": torch.ones_like(y), "x": pictures}  # for data with one label there is a bound
     page = pc.report(Images(), same, tmp_path / "page.html").read_text()
     assert "Relevance of each pixel" in page

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 from torch import nn
-from torch.distributions import Bernoulli, Categorical, Independent, LogNormal, Normal
+from torch.distributions import Categorical, Independent, Normal, Poisson
 from torch.utils.data import DataLoader, TensorDataset
 
 from pyro_corex import information as info
@@ -82,7 +82,7 @@ def test_sample_uses_the_global_state_by_default(gaussian, discrete):
             draws.append(post.sample(5))
         assert torch.equal(*draws)
         assert post.sample(0).shape == (0, draws[0].shape[1])
-        with pytest.raises(ValueError, match="must not be negative, but got -1"):
+        with pytest.raises(ValueError, match="n must be an integer >= 0, but got -1"):
             post.sample(-1)
 
 
@@ -235,7 +235,7 @@ def test_from_data_chooses_the_layer(generator):
 
 
 def test_from_data_restores_the_mode_after_an_error(generator):
-    module = Encoder(lambda a, b: Bernoulli(logits=a))
+    module = Encoder(lambda a, b: Poisson(b))
     with pytest.raises(TypeError):
         AggregatePosterior.from_data(module, torch.randn(3, 4, generator=generator))
     assert all(child.training for child in module.modules())
@@ -244,7 +244,7 @@ def test_from_data_restores_the_mode_after_an_error(generator):
 @pytest.mark.parametrize(
     ("wrap", "match"),
     [
-        (LogNormal, r"returned LogNormal with batch shape \(3, 3\)"),
+        (lambda a, b: dist.Delta(a), r"returned Delta with batch shape \(3, 3\)"),
         (lambda a, b: Normal(a[0], b[0]), r"returned Normal with batch shape \(3,\)"),
         (lambda a, b: Categorical(logits=a[0]), "returned Categorical"),
         (lambda a, b: a, "returned Tensor, but must return"),
@@ -382,3 +382,98 @@ def test_from_data_takes_arrays_and_data_sets(generator):
         torch.testing.assert_close(AggregatePosterior.from_data(module, data).mean, want)
     with pytest.raises(TypeError, match="a Dataset or an iterable of batches, but got int"):
         AggregatePosterior.from_data(module, 3)
+
+
+# ---------------------------------------------------------------------- other families
+
+
+class Encoding(nn.Module):
+    """Encodes by a function."""
+
+    def __init__(self, encode):
+        super().__init__()
+        self.encode = encode
+
+    def model(self, x):
+        pass
+
+    guide = model
+
+
+def encoded(encode, n=1500):
+    x = torch.randn(n, 2, generator=torch.Generator().manual_seed(0))
+    return AggregatePosterior.from_data(Encoding(encode), x, batch_size=400)
+
+
+def test_a_log_normal_has_the_information_of_its_normal():
+    scale = torch.tensor([0.5, 2.0])
+    plain = encoded(lambda x: dist.Normal(x, scale.expand_as(x)))
+    post = encoded(lambda x: dist.LogNormal(x, scale).to_event(1))
+    found, error = post.mutual_information(), post.mutual_information_stderr()
+    assert ((found - plain.mutual_information()).abs() < 4 * error).all()
+    assert (error < 0.03).all()
+    z = plain.sample(200, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(post.log_prob(z.exp()), plain.log_prob(z) - z)
+    # H(exp z) = H(z) + E z, of draws from the same marginals
+    assert (post.entropy() - plain.entropy() - plain.mean).abs().max() < 0.2
+    assert "LogNormal encoder, 1500 data, 2 latents" in repr(post)
+    with pytest.raises(ValueError, match=r"interval for TC.*LogNormal.*return that Normal"):
+        post.total_correlation()
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda x: dist.Beta(1 + x.exp(), 1 + (-x).exp()),
+        lambda x: dist.Laplace(x, 0.5),
+        lambda x: dist.StudentT(5.0, x, 1.0),
+        lambda x: dist.Gamma(2 + x.exp(), 1.0),
+    ],
+    ids=["Beta", "Laplace", "StudentT", "Gamma"],
+)
+def test_moments_and_draws_of_other_families(encode):
+    post = encoded(encode)
+    generator = torch.Generator().manual_seed(0)
+    z = post.sample(20_000, generator)
+    torch.testing.assert_close(z.mean(0), post.mean, atol=0.05, rtol=0.05)
+    torch.testing.assert_close(z.var(0), post.variance, atol=0.1, rtol=0.1)
+    assert torch.equal(z, post.sample(20_000, torch.Generator().manual_seed(0)))
+    assert (post.mutual_information() > 0).all()
+    # E 1/p(z) over an interval is its length
+    part = z[:4000]
+    low, high = part.quantile(0.1, 0), part.quantile(0.9, 0)
+    weights = ((part > low) & (part < high)) / post.log_prob(part).exp()
+    torch.testing.assert_close(weights.mean(0), high - low, rtol=0.06, atol=0.02)
+
+
+def test_bits_and_one_hot_codes_are_states():
+    bits = encoded(lambda x: dist.Bernoulli(logits=3 * x).to_event(1))
+    p = torch.sigmoid(3 * torch.randn(1500, 2, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(bits.mean, p.mean(0))
+    want = AggregatePosterior.from_probs(torch.stack([1 - p, p], -1))
+    torch.testing.assert_close(bits.mutual_information(), want.mutual_information())
+    codes = encoded(lambda x: dist.OneHotCategorical(logits=x))
+    assert "categorical encoder, 1500 data, 1 latents, 2 states" in repr(codes)
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda x: dist.MultivariateNormal(x, torch.eye(2)),
+        lambda x: dist.Delta(x),
+        lambda x: dist.Poisson(x.exp()),
+        lambda x: dist.Normal(x[:, 0], 1.0),
+        lambda x: dist.TransformedDistribution(
+            dist.Normal(x, 1.0), [dist.transforms.SigmoidTransform()]
+        ),
+        lambda x: x,
+    ],
+)
+def test_what_has_no_marginals_is_refused(encode):
+    with pytest.raises(TypeError, match=r"encode\(x\) returned .*, but must return a Normal whose"):
+        encoded(encode)
+
+
+def test_batches_of_different_families():
+    with pytest.raises(TypeError, match="for all batches one other family"):
+        encoded(lambda x: dist.Laplace(x, 1.0) if len(x) == 400 else dist.LogNormal(x, 1.0))

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_corex import CorExELBO
+import pyro_corex as pc
+from pyro_corex import CorExELBO, CorExTerms
 
 N, D = 60, 4
 GENERATOR = torch.Generator().manual_seed(0)
@@ -64,11 +65,13 @@ def sees(terms):
             getattr(terms, name)
         except ValueError as error:
             refused[name] = str(error)
+    if refused and all(reason.startswith(CONDITIONAL) for reason in refused.values()):
+        assert {*refused, "tc_bound"} == {"tc_bound", *EXPLAINED}
+        return "conditional"
     if "tc_bound" in refused:
         assert set(refused) == {"tc_bound", *EXPLAINED}
-        for what, text in (("conditional", CONDITIONAL), ("no order", NO_ORDER)):
-            if all(reason.startswith(text) for reason in refused.values()):
-                return what
+        assert all(reason.startswith(NO_ORDER) for reason in refused.values())
+        return "no order"
     if refused:
         assert set(refused) == set(EXPLAINED)
         assert all(text.startswith(OWN) for text in refused.values())
@@ -292,10 +295,47 @@ def test_what_a_module_holds():
 def test_keyword_arguments_are_named():
     programs = program(lambda x, *, group: label(group), read=lambda x, *, group: x)
     with pytest.raises(ValueError, match=r"conditional on y = 'group'.*TC\(x\) \+ I\(x : y\)"):
-        _ = terms_of(programs, X, group=Y).tc_bound
+        _ = terms_of(programs, X, group=X[:, 0] ** 2).tc_bound
+    with pytest.raises(ValueError, match=r"on y = 'group'.*tc_bound takes H\(y\) off"):
+        _ = terms_of(programs, X, group=Y).informativeness
 
 
-def test_the_number_that_is_refused_bounds_more():
+def test_the_entropy_of_a_discrete_covariate_is_taken_off():
+    """Columns that tell y: TC(x) = (d - 1) H(y), of which nothing else is left to tell."""
+    generator = torch.Generator().manual_seed(3)
+    a, b = torch.randint(2, (2, 600), generator=generator)
+    y = 2 * a + b
+    x = 30.0 * y[:, None] + torch.randn(600, D, generator=generator)
+    noise = torch.randn(600, generator=generator)
+    plain = {"read": lambda x, *rest, **named: x}
+    entropy = float(pc.information.marginal_entropy(y[:, None], "categorical"))
+    whole = float(pc.information.marginal_entropy(x, "continuous").double().sum())
+
+    def bound_of(loc, *args, **kwargs):
+        terms = terms_of(program(lambda *a, **k: 10.0 * loc(*a, **k), **plain), *args, **kwargs)
+        assert sees(terms) == "conditional"
+        return terms.tc_bound - (whole + terms.elbo)  # exactly what was taken off
+
+    one = bound_of(lambda x, y: label(y), x, y)
+    assert one == pytest.approx(-entropy, abs=1e-5)
+    # two arguments, whose joint entropy it is; and columns, of which noise has no part in it
+    assert bound_of(lambda x, a, b: label(2 * a + b), x, a, b) == pytest.approx(one)
+    told = torch.stack([noise, a, b], 1)
+    assert bound_of(lambda x, t: label(2 * t[:, 1] + t[:, 2]), x, told) == pytest.approx(one)
+    named = bound_of(lambda x, b, a: label(2 * a + b), x, b=b, a=a)
+    assert named == pytest.approx(one)
+
+
+def test_batches_of_a_covariate_are_joined():
+    y = torch.arange(90) % 3
+    x = torch.randn(90, D, generator=torch.Generator().manual_seed(0))
+    programs = program(lambda x, y: label(y), read=lambda x, y: x)
+    parts = [terms_of(programs, x[i : i + 30], y[i : i + 30]) for i in (0, 30, 60)]
+    covariate = CorExTerms.join(parts).evidence.covariate
+    assert covariate.flatten().tolist() == y.tolist()
+
+
+def test_what_is_taken_off_is_what_the_terms_bound_beside():
     """Columns that tell y / 2: TC(x) = (d - 1) H(x_i), and y tells all of it, and H(x_i) more."""
     y = torch.arange(4000) % 4
     x = (y // 2)[:, None].expand(-1, D)
@@ -316,8 +356,8 @@ def test_the_number_that_is_refused_bounds_more():
 
         return model, guide
 
-    with pytest.raises(ValueError, match=r"more than TC\(x\)"):
-        _ = terms_of(with_label(False), x, y).tc_bound
+    told = terms_of(with_label(False), x, y)  # y has another bit, which costs as much
+    assert told.tc_bound == pytest.approx((D - 2) * math.log(2), abs=3e-3)
     # y observed: TC(x, y) = TC(x) + I(x:y), which the decoder knows from y and not from z
     terms = terms_of(with_label(True), x, y)
     assert terms.tc_bound == pytest.approx(D * math.log(2), abs=2e-3)
