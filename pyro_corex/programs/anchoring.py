@@ -70,8 +70,13 @@ def anchor(fn: Callable[..., Any], weights: Mapping[str, Weight]) -> Callable[..
 class _AnchoredModule(PyroModule):
     def __init__(self, module: torch.nn.Module, weights: Mapping[str, Weight]) -> None:
         super().__init__()
-        self.module = module
+        self._modules["module"] = module  # a PyroModule that has run keeps its names and context
         self.weights = weights
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "module" and isinstance(self._modules[name], PyroModule):
+            return self._modules[name]
+        return super().__getattr__(name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         with AnchorMessenger(self.weights):
@@ -99,6 +104,15 @@ class AnchorMessenger(ScaleMessenger):
         if msg["type"] != "sample" or msg["is_observed"]:
             return
         name, fn = msg["name"], msg["fn"]
+        if msg["infer"].get("is_auxiliary"):
+            if self.weights and name.startswith("_") and name.endswith("_latent"):
+                raise ValueError(
+                    "weights must name latents that the guide draws one by one, but got an "
+                    f"autoguide that draws all of them at once, as {name!r}. AutoNormal or "
+                    "AutoNormalMessenger can be anchored."
+                )
+            # AutoNormal draws here, and at the site itself only transforms
+            name = name.removesuffix("_unconstrained")
         self.seen.add(name)
         if name not in self.weights:
             return

@@ -376,3 +376,31 @@ def test_a_weight_that_reaches_no_latent_is_refused(name):
     program = Program("plate")
     with pytest.raises(ValueError, match=f"{name!r}.*no latent site"):
         anchor(program.guide, {name: 0.5})(torch.randn(M, D))
+
+
+def _autoguided(y):
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(z, 0.5), obs=y)
+
+
+@pytest.mark.parametrize("ran", [False, True])
+def test_an_autonormal_has_the_weight_on_its_whole_kl(ran):
+    y, weights = torch.linspace(-1.0, 1.0, 5), {"z": 0.25}
+    guide = pyro.infer.autoguide.AutoNormal(_autoguided, init_scale=0.4)
+    if ran:
+        guide(y)
+    anchored = anchor(guide, weights)
+    pyro.set_rng_seed(0)
+    trace = pyro.poutine.trace(anchored).get_trace(y)
+    z = trace.nodes["z"]["value"]
+    q = dist.Normal(guide.locs.z, guide.scales.z).log_prob(z).sum()
+    assert torch.allclose(trace.log_prob_sum(), 0.25 * q)
+    assert anchored.module is guide
+
+
+@pytest.mark.parametrize("kind", ["AutoDiagonalNormal", "AutoMultivariateNormal"])
+def test_an_autoguide_that_draws_all_at_once_is_refused(kind):
+    guide = getattr(pyro.infer.autoguide, kind)(_autoguided)
+    with pytest.raises(ValueError, match=f"_{kind}_latent.*AutoNormal or"):
+        anchor(guide, {"z": 0.5})(torch.zeros(3))
