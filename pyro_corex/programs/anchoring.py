@@ -12,6 +12,7 @@ import torch
 from pyro.distributions.util import sum_rightmost
 from pyro.nn import PyroModule
 from pyro.poutine.scale_messenger import ScaleMessenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence, register_kl
 
@@ -83,6 +84,12 @@ class _AnchoredModule(PyroModule):
             return self.module(*args, **kwargs)
 
 
+_ONE_WEIGHT = (
+    "weights must give one and the same number to each latent of an autoguide that draws them all "
+    "at once, as {!r}, but got {}. With AutoNormal each latent can have its own."
+)
+
+
 class AnchorMessenger(ScaleMessenger):
     """:func:`pyro.poutine.scale` with a weight for each site, 0 allowed."""
 
@@ -90,6 +97,7 @@ class AnchorMessenger(ScaleMessenger):
         super().__init__(1.0)
         self.weights = weights
         self.seen: set[str] = set()  # the latent sites that the program has
+        self.joint = ""  # the site at which an autoguide draws them all
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
@@ -99,18 +107,34 @@ class AnchorMessenger(ScaleMessenger):
                 f"weights names {', '.join(map(repr, missed))}, but the program has no latent site "
                 f"of that name. Those that it has: {sorted(self.seen)}."
             )
+        if self.joint and error[0] is None and self.seen - set(self.weights):
+            left = sorted(self.seen - set(self.weights))
+            raise ValueError(_ONE_WEIGHT.format(self.joint, f"none for {left}"))
+
+    def _weight_of_all(self, joint: str) -> float | Tensor:
+        """The one weight of latents that an autoguide draws at once, as the site ``joint``."""
+        self.joint = joint
+        weights = [weight() if callable(weight) else weight for weight in self.weights.values()]
+        for name, weight in zip(self.weights, weights, strict=True):
+            check_weight(name, weight)
+        if (
+            any(isinstance(w, Tensor) and w.dim() for w in weights)
+            or len(set(map(float, weights))) > 1
+        ):
+            raise ValueError(
+                _ONE_WEIGHT.format(joint, dict(zip(self.weights, weights, strict=True)))
+            )
+        return weights[0]
 
     def _process_message(self, msg: Any) -> None:
-        if msg["type"] != "sample" or msg["is_observed"]:
+        if msg["type"] != "sample" or msg["is_observed"] or site_is_subsample(msg):
             return
         name, fn = msg["name"], msg["fn"]
         if msg["infer"].get("is_auxiliary"):
             if self.weights and name.startswith("_") and name.endswith("_latent"):
-                raise ValueError(
-                    "weights must name latents that the guide draws one by one, but got an "
-                    f"autoguide that draws all of them at once, as {name!r}. AutoNormal or "
-                    "AutoNormalMessenger can be anchored."
-                )
+                self.scale = self._weight_of_all(name)
+                super()._process_message(msg)
+                return
             # AutoNormal draws here, and at the site itself only transforms
             name = name.removesuffix("_unconstrained")
         self.seen.add(name)
