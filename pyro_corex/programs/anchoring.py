@@ -51,7 +51,8 @@ def anchor(fn: Callable[..., Any], weights: Mapping[str, Weight]) -> Callable[..
         batch shape.
     :returns: the wrapped program.
     :raises ValueError: for a weight that is negative or NaN (where that can be told without
-        synchronising with a device), whose shape does not fit its site, or whose site does not
+        synchronising with a device), whose shape does not fit its site, that is not the same for
+        all latents of an autoguide that draws them at once, or whose site does not
         occur.
     :raises TypeError: for ``weights`` that are not a mapping from names to weights.
     """
