@@ -12,6 +12,7 @@ import torch
 from pyro.distributions.util import sum_rightmost
 from pyro.nn import PyroModule
 from pyro.poutine.scale_messenger import ScaleMessenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence, register_kl
 
@@ -50,7 +51,8 @@ def anchor(fn: Callable[..., Any], weights: Mapping[str, Weight]) -> Callable[..
         batch shape.
     :returns: the wrapped program.
     :raises ValueError: for a weight that is negative or NaN (where that can be told without
-        synchronising with a device), whose shape does not fit its site, or whose site does not
+        synchronising with a device), whose shape does not fit its site, that is not the same for
+        all latents of an autoguide that draws them at once, or whose site does not
         occur.
     :raises TypeError: for ``weights`` that are not a mapping from names to weights.
     """
@@ -70,12 +72,23 @@ def anchor(fn: Callable[..., Any], weights: Mapping[str, Weight]) -> Callable[..
 class _AnchoredModule(PyroModule):
     def __init__(self, module: torch.nn.Module, weights: Mapping[str, Weight]) -> None:
         super().__init__()
-        self.module = module
+        self._modules["module"] = module  # a PyroModule that has run keeps its names and context
         self.weights = weights
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "module" and isinstance(self._modules[name], PyroModule):
+            return self._modules[name]
+        return super().__getattr__(name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         with AnchorMessenger(self.weights):
             return self.module(*args, **kwargs)
+
+
+_ONE_WEIGHT = (
+    "weights must give one and the same number to each latent of an autoguide that draws them all "
+    "at once, as {!r}, but got {}. With AutoNormal each latent can have its own."
+)
 
 
 class AnchorMessenger(ScaleMessenger):
@@ -85,6 +98,7 @@ class AnchorMessenger(ScaleMessenger):
         super().__init__(1.0)
         self.weights = weights
         self.seen: set[str] = set()  # the latent sites that the program has
+        self.joint = ""  # the site at which an autoguide draws them all
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
@@ -94,11 +108,36 @@ class AnchorMessenger(ScaleMessenger):
                 f"weights names {', '.join(map(repr, missed))}, but the program has no latent site "
                 f"of that name. Those that it has: {sorted(self.seen)}."
             )
+        if self.joint and error[0] is None and self.seen - set(self.weights):
+            left = sorted(self.seen - set(self.weights))
+            raise ValueError(_ONE_WEIGHT.format(self.joint, f"none for {left}"))
+
+    def _weight_of_all(self, joint: str) -> float | Tensor:
+        """The one weight of latents that an autoguide draws at once, as the site ``joint``."""
+        self.joint = joint
+        weights = [weight() if callable(weight) else weight for weight in self.weights.values()]
+        for name, weight in zip(self.weights, weights, strict=True):
+            check_weight(name, weight)
+        if (
+            any(isinstance(w, Tensor) and w.dim() for w in weights)
+            or len(set(map(float, weights))) > 1
+        ):
+            raise ValueError(
+                _ONE_WEIGHT.format(joint, dict(zip(self.weights, weights, strict=True)))
+            )
+        return weights[0]
 
     def _process_message(self, msg: Any) -> None:
-        if msg["type"] != "sample" or msg["is_observed"]:
+        if msg["type"] != "sample" or msg["is_observed"] or site_is_subsample(msg):
             return
         name, fn = msg["name"], msg["fn"]
+        if msg["infer"].get("is_auxiliary"):
+            if self.weights and name.startswith("_") and name.endswith("_latent"):
+                self.scale = self._weight_of_all(name)
+                super()._process_message(msg)
+                return
+            # AutoNormal draws here, and at the site itself only transforms
+            name = name.removesuffix("_unconstrained")
         self.seen.add(name)
         if name not in self.weights:
             return

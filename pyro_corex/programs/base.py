@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+import weakref
+from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 import pyro
@@ -15,12 +16,15 @@ from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.utils.weak import WeakIdKeyDictionary
 
 from pyro_corex.batches import place_of
 from pyro_corex.programs.likelihoods import Likelihood, make_likelihood
 from pyro_corex.programs.plates import latent_plate
 
-_counter = itertools.count()
+# whose a tensor in the param store is; one that was loaded is nobody's
+_owners: MutableMapping[Tensor, weakref.ref[CorExProgram]] = WeakIdKeyDictionary()
+_prefixes: MutableMapping[CorExProgram, str] = weakref.WeakKeyDictionary()
 
 
 class CorExProgram(PyroModule):
@@ -36,7 +40,6 @@ class CorExProgram(PyroModule):
     def __init__(self, likelihood: str | Likelihood) -> None:
         super().__init__()
         self.likelihood = make_likelihood(likelihood)
-        self._number = next(_counter)
 
     def model(self, x: Tensor) -> Any:
         """The generative program; ``x`` of shape ``(B, ...)`` is observed."""
@@ -115,21 +118,65 @@ class CorExProgram(PyroModule):
             )
 
     def _register(self, modules: Iterable[nn.Module]) -> None:
-        """Lets ``SVI`` see the parameters, under a name that no other instance has."""
+        """Lets ``SVI`` see the parameters, under the names that ``state_dict`` gives them."""
         tracers = (handler for handler in _PYRO_STACK if isinstance(handler, TraceMessenger))
-        if not any(getattr(tracer, "records_params", True) for tracer in tracers):
-            return  # nobody listens
-        for module in modules:
-            for name, parameter in module.named_parameters():
-                if not parameter.requires_grad:
+        listened = any(getattr(tracer, "records_params", True) for tracer in tracers)
+        store = pyro.get_param_store()
+        if not listened and not len(store):
+            return
+        stored = dict(store.named_parameters())
+        names = {id(parameter): name for name, parameter in self.named_parameters()}
+        prefix = self._free_prefix(stored)
+        for parameter in (p for module in modules for p in module.parameters()):
+            if not parameter.requires_grad:
+                continue
+            full = prefix + names[id(parameter)]
+            entry = stored.get(full)
+            if entry is not None and entry is not parameter:
+                if entry not in _owners:
+                    _take_value(full, entry, parameter)
+                del store[full]
+                store.setdefault(full, _whole(parameter))
+                _owners[parameter] = weakref.ref(self)
+            if listened:
+                pyro.param(full, _whole(parameter))
+                _owners.setdefault(parameter, weakref.ref(self))
+
+    def _free_prefix(self, stored: dict[str, Tensor]) -> str:
+        """What stands before the names: nothing, unless another program that lives has them."""
+        kind = type(self).__name__
+        for prefix in itertools.chain(
+            [_prefixes.get(self, "")], [""], (f"{kind}_{i}." for i in itertools.count(2))
+        ):
+            for name, parameter in self.named_parameters():
+                entry = stored.get(prefix + name)
+                if entry is None or entry is parameter:
                     continue
-                if not parameter.is_contiguous():  # Pyro's store would copy it
-                    parameter.data = parameter.data.contiguous()
-                full = f"{type(self).__name__}_{self._number}.{id(module)}.{name}"
-                if pyro.param(full, parameter) is not parameter:  # a copy of another instance
-                    self._number = next(_counter)
-                    self._register(modules)
-                    return
+                owner = _owners.get(entry)
+                if owner is not None and owner() not in (None, self):
+                    break
+            else:
+                break
+        _prefixes[self] = prefix
+        return prefix
+
+
+def _whole(parameter: nn.Parameter) -> nn.Parameter:
+    if not parameter.is_contiguous():  # Pyro's store would copy it
+        parameter.data = parameter.data.contiguous()
+    return parameter
+
+
+def _take_value(name: str, entry: Tensor, parameter: nn.Parameter) -> None:
+    """Copies what was loaded into the param store into the module's own parameter."""
+    if entry.shape != parameter.shape:
+        raise ValueError(
+            f"The param store must hold {name!r} with the program's shape "
+            f"{tuple(parameter.shape)}, but got {tuple(entry.shape)}. It was loaded from, or put "
+            "there by, another program: call pyro.clear_param_store() first."
+        )
+    with torch.no_grad():
+        parameter.copy_(entry)
 
 
 def apply_network(network: nn.Module, z: Tensor) -> Any:

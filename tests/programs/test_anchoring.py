@@ -376,3 +376,54 @@ def test_a_weight_that_reaches_no_latent_is_refused(name):
     program = Program("plate")
     with pytest.raises(ValueError, match=f"{name!r}.*no latent site"):
         anchor(program.guide, {name: 0.5})(torch.randn(M, D))
+
+
+def _autoguided(y):
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(z, 0.5), obs=y)
+
+
+@pytest.mark.parametrize("ran", [False, True])
+def test_an_autonormal_has_the_weight_on_its_whole_kl(ran):
+    y, weights = torch.linspace(-1.0, 1.0, 5), {"z": 0.25}
+    guide = pyro.infer.autoguide.AutoNormal(_autoguided, init_scale=0.4)
+    if ran:
+        guide(y)
+    anchored = anchor(guide, weights)
+    pyro.set_rng_seed(0)
+    trace = pyro.poutine.trace(anchored).get_trace(y)
+    z = trace.nodes["z"]["value"]
+    q = dist.Normal(guide.locs.z, guide.scales.z).log_prob(z).sum()
+    assert torch.allclose(trace.log_prob_sum(), 0.25 * q)
+    assert anchored.module is guide
+
+
+def _two_latents(y):
+    a = pyro.sample("a", dist.Normal(0.0, 1.0))
+    b = pyro.sample("b", dist.LogNormal(0.0, 1.0))
+    pyro.sample("y", dist.Normal(a, b), obs=y)
+
+
+JOINT = ["AutoDiagonalNormal", "AutoMultivariateNormal", "AutoLowRankMultivariateNormal"]
+
+
+@pytest.mark.parametrize("kind", JOINT)
+def test_an_autoguide_that_draws_all_at_once_has_one_weight_for_all(kind):
+    guide, y = getattr(pyro.infer.autoguide, kind)(_two_latents), torch.tensor(0.5)
+    guide(y)  # what it draws to set itself up
+    sums = []
+    for program in (guide, anchor(guide, {"a": 0.25, "b": 0.25})):
+        pyro.set_rng_seed(0)
+        sums.append(pyro.poutine.trace(program).get_trace(y).log_prob_sum())
+    assert torch.allclose(sums[1], 0.25 * sums[0])
+
+
+@pytest.mark.parametrize("kind", JOINT)
+@pytest.mark.parametrize(
+    "weights", [{"a": 0.5}, {"a": 0.5, "b": 1.0}, {"a": torch.tensor([0.5]), "b": 0.5}]
+)
+def test_an_autoguide_that_draws_all_at_once_has_no_weight_for_each(kind, weights):
+    guide = getattr(pyro.infer.autoguide, kind)(_two_latents)
+    with pytest.raises(ValueError, match=r"one and the same number.*With AutoNormal"):
+        anchor(guide, weights)(torch.tensor(0.5))
