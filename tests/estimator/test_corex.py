@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -184,3 +185,14 @@ def test_a_search_in_threads_gives_the_scores_of_one_after_another(latent):
             scores.append(search.fit(X[:60]).cv_results_["mean_test_score"])
     assert np.isfinite(scores).all()
     np.testing.assert_array_equal(*scores)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_two_fits_in_two_threads_are_those_of_one_after_another():
+    def fit(seed):
+        return CorEx(2, max_iter=5, cv=None, random_state=seed).fit(X[:60])
+
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(fit, (0, 1)))
+    for seed, corex in enumerate(together):
+        assert corex.tc_ == fit(seed).tc_
