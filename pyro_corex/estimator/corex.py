@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from sklearn.utils import check_random_state
 from pyro_corex.estimator.categorical import fit_categorical
 from pyro_corex.estimator.columns import Array, Coding
 from pyro_corex.estimator.cross_fit import cross_fit, n_folds
-from pyro_corex.estimator.fitted import FittedTable
+from pyro_corex.estimator.fitted import ALONE, FittedTable
 from pyro_corex.estimator.gaussian import fit_gaussian
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.parameters import Options, check_parameters
@@ -149,43 +150,57 @@ class CorEx(FittedTable):
     def fit(self, X: Any, y: Any = None) -> CorEx:
         """Fits the table ``X``, of shape ``(N, d)``; ``y`` is ignored.
 
+        A fit that fails or is interrupted leaves the estimator as it was.  Fits in several threads
+        wait for each other, because Pyro's state is that of the process.
+
         :raises ValueError, TypeError: for data or parameters that do not fit.
         """
-        options = check_parameters(self)
-        self._words = Words()
-        x = self._words.read(self, X, reset=True)
-        rng = check_random_state(self.random_state)
-        self._seed = int(rng.randint(2**31 - 1))
-        names = column_names(self)
-        self.columns_ = describe(x, names, read_kinds(self.kinds, names), self._words, rng)
-        self._coding = Coding(self.columns_)
-        if not self._coding.used:
-            raise ValueError(
-                f"All {len(self.columns_)} columns are constant: there is no dependence to "
-                "explain. Give a table whose columns vary."
+        with ALONE, self._all_or_nothing():
+            options = check_parameters(self)
+            self._words = Words()
+            x = self._words.read(self, X, reset=True)
+            rng = check_random_state(self.random_state)
+            self._seed = int(rng.randint(2**31 - 1))
+            names = column_names(self)
+            self.columns_ = describe(x, names, read_kinds(self.kinds, names), self._words, rng)
+            self._coding = Coding(self.columns_)
+            if not self._coding.used:
+                raise ValueError(
+                    f"All {len(self.columns_)} columns are constant: there is no dependence to "
+                    "explain. Give a table whose columns vary."
+                )
+            float32 = x.dtype == np.float32 and x.size > _LARGE
+            dtype = torch.float32 if float32 else torch.float64
+            options = replace(options, seed=self._seed, dtype=dtype)
+            self.trials_: list[dict[str, float]] = []
+            if not options.layers:
+                options = replace(options, layers=(self._choose(x, options, rng),))
+            self.n_hidden_ = options.n_hidden
+            anchors = read_anchors(
+                self.anchors, names, self._coding.varies, self.n_hidden_, self.anchor_strength
             )
-        float32 = x.dtype == np.float32 and x.size > _LARGE
-        dtype = torch.float32 if float32 else torch.float64
-        options = replace(options, seed=self._seed, dtype=dtype)
-        self.trials_: list[dict[str, float]] = []
-        if not options.layers:
-            options = replace(options, layers=(self._choose(x, options, rng),))
-        self.n_hidden_ = options.n_hidden
-        anchors = read_anchors(
-            self.anchors, names, self._coding.varies, self.n_hidden_, self.anchor_strength
-        )
-        options = replace(options, anchors=anchors)
-        self._layer = self._fit_by(self._coding, x, options)
-        draws = self._read_results(x, options, rng)
-        self._fit_upper(options.layers, draws)
-        if not self._layer.training.converged:
-            warnings.warn(
-                f"CorEx has not converged in {self.n_iter_} iterations: the bound still rises. "
-                f"Increase max_iter={self.max_iter}.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+            options = replace(options, anchors=anchors)
+            self._layer = self._fit_by(self._coding, x, options)
+            draws = self._read_results(x, options, rng)
+            self._fit_upper(options.layers, draws)
+            if not self._layer.training.converged:
+                warnings.warn(
+                    f"CorEx has not converged in {self.n_iter_} iterations: the bound still rises. "
+                    f"Increase max_iter={self.max_iter}.",
+                    ConvergenceWarning,
+                    stacklevel=2,
+                )
         return self
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Puts everything back as it was where the fit fails or is interrupted."""
+        before = self.__dict__.copy()
+        try:
+            yield
+        except BaseException:
+            self.__dict__ = before
+            raise
 
     @property
     def _fit_by(self) -> Callable[[Coding, Array, Options], Layer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ from pyro_corex.estimator.layer import Layer, predict, sample
 from pyro_corex.estimator.results import completed, row_terms
 from pyro_corex.estimator.summary import summarise
 from pyro_corex.estimator.table import Words, column_names
+
+ALONE = threading.RLock()  # Pyro's handlers and torch's seed are global: one thread at a time
 
 
 class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -63,7 +66,8 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             half-way to their neighbours, by which TC(x) does not change.
         """
         x = self._read(X)
-        return completed(self._layer, self._coding.encode(x), self._seed)
+        with ALONE:
+            return completed(self._layer, self._coding.encode(x), self._seed)
 
     def score(self, X: Any, y: Any = None) -> float:
         """The bound on the TC that the first layer explains, in nats, on these rows, ``(N, d)``.
@@ -102,7 +106,9 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 f"{z.shape}"
             )
         point = [(torch.ones(1, 1, dtype=torch.float64), self._layer.latents(z))]
-        return self._to_user(self._coding.fill(predict(self._layer, point), "best", None))
+        with ALONE:
+            filled = self._coding.fill(predict(self._layer, point), "best", None)
+        return self._to_user(filled)
 
     def impute(self, X: Any, how: str = "best", random_state: Any = 0) -> Any:
         """The table with its missing entries filled from the model, given the observed ones.
@@ -123,8 +129,9 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         for rows in self._coding.parts(x):
             missing = np.isnan(out[rows])
             if missing.any():
-                points = self._layer.points(self._coding.encode(x[rows]))
-                filled = self._coding.fill(predict(self._layer, points), how, rng)
+                with ALONE:
+                    points = self._layer.points(self._coding.encode(x[rows]))
+                    filled = self._coding.fill(predict(self._layer, points), how, rng)
                 out[rows] = np.where(missing, filled, out[rows])
         return self._to_user(out)
 
@@ -140,7 +147,8 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         latents = None
         if self.upper_ is not None:
             latents = self.upper_.sample(int(n_samples), rng)
-        code = sample(self._layer, int(n_samples), int(rng.randint(2**31 - 1)), latents)
+        with ALONE:
+            code = sample(self._layer, int(n_samples), int(rng.randint(2**31 - 1)), latents)
         return self._to_user(self._coding.decode(code.numpy()))
 
     def get_covariance(self) -> Array:
@@ -178,7 +186,8 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def _by_rows(self, X: Any, function: Callable[[Tensor], Array]) -> Array:
         """A function of coded rows, of all rows of a table."""
         x = self._read(X)
-        return np.concatenate([function(code) for code in self._coding.batches(x)])
+        with ALONE:
+            return np.concatenate([function(code) for code in self._coding.batches(x)])
 
     def _to_user(self, x: Array) -> Any:
         labels = self._words.labels

@@ -2,7 +2,9 @@
 
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -152,3 +154,45 @@ def test_training_that_has_not_ended():
     holes = np.where(np.random.default_rng(0).random(X.shape) < 0.3, np.nan, X)
     with pytest.warns(ConvergenceWarning, match=r"has not converged in .* Increase max_iter=3"):
         CorEx(2, random_state=0, max_iter=3, tol=0.0).fit(holes)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_fit_that_fails_late_leaves_the_estimator_as_it_was(error, monkeypatch):
+    fitted = CorEx(2, max_iter=5, tol=1e9, cv=None, random_state=0).fit(X)
+    fresh, before = clone(fitted), fitted.transform(X)
+    attributes = dict(fitted.__dict__)
+
+    def fail(*_):
+        raise error("late")
+
+    monkeypatch.setattr(CorEx, "_fit_upper", fail)
+    for corex in (fitted, fresh):
+        with pytest.raises(error, match="late"):
+            corex.fit(X[:50, :4])
+    assert fitted.__dict__ == attributes
+    np.testing.assert_array_equal(fitted.transform(X), before)
+    assert fresh.__dict__ == fresh.get_params()
+
+
+@pytest.mark.parametrize("latent", ["gaussian", "categorical"])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_search_in_threads_gives_the_scores_of_one_after_another(latent):
+    corex = CorEx(latent=latent, max_iter=5, cv=None, random_state=0)
+    scores = []
+    for jobs in (1, 2):
+        with joblib.parallel_backend("threading"):
+            search = GridSearchCV(corex, {"n_hidden": [1, 2]}, n_jobs=jobs, cv=2, refit=False)
+            scores.append(search.fit(X[:60]).cv_results_["mean_test_score"])
+    assert np.isfinite(scores).all()
+    np.testing.assert_array_equal(*scores)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_two_fits_in_two_threads_are_those_of_one_after_another():
+    def fit(seed):
+        return CorEx(2, max_iter=5, cv=None, random_state=seed).fit(X[:60])
+
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(fit, (0, 1)))
+    for seed, corex in enumerate(together):
+        assert corex.tc_ == fit(seed).tc_
