@@ -56,8 +56,9 @@ def anchor(fn: Callable[..., Any], weights: Mapping[str, Weight]) -> Callable[..
         occur.
     :raises TypeError: for ``weights`` that are not a mapping from names to weights.
     """
-    if not callable(fn):
-        raise TypeError(f"anchor wraps a model or a guide, but got {fn!r}, which is not callable")
+    if not callable(fn) or isinstance(fn, type):
+        what = "a class" if isinstance(fn, type) else "not callable"
+        raise TypeError(f"anchor wraps a model or a guide, but got {fn!r}, which is {what}")
     check_weights(weights)
     if isinstance(fn, torch.nn.Module):
         return _AnchoredModule(fn, weights)

@@ -215,20 +215,14 @@ def _misfit(network: nn.Module, x: Tensor, name: str, error: Exception) -> str |
     about_shapes = any(word in text for word in ("shape", "size", "channel", "dimension"))
     if not isinstance(error, RuntimeError) or not about_shapes or "out of memory" in text:
         return None
-    first = next((m for m in network.modules() if _width(m)), None)
-    expects = "" if first is None else f" but its first layer is {first}, for {_width(first)}:"
-    return (
-        f"{name} was given the shape {shape},{expects} {text.splitlines()[0]}. The encoder must "
-        "start from the width of the data, and the decoder from the number of latents."
+    first = next(
+        (m for m in network.modules() if {"in_features", "in_channels"} & {*vars(m)}), None
     )
-
-
-def _width(layer: nn.Module) -> str:
-    """What a linear or convolutional layer takes, or nothing."""
-    if isinstance(features := getattr(layer, "in_features", None), int):
-        return f"{features} numbers"
-    channels = getattr(layer, "in_channels", None)
-    return f"{channels} channels" if isinstance(channels, int) else ""
+    expects = "" if first is None else f", but its first layer is {first}"
+    return (
+        f"{name} was given the shape {shape}{expects}. The encoder must start from the width of "
+        f"the data, and the decoder from the number of latents ({text.splitlines()[0]})"
+    )
 
 
 def apply_network(network: nn.Module, z: Tensor, name: str) -> Any:

@@ -96,10 +96,11 @@ class LinearStart(nn.Module):
 
     def __init__(self, network: nn.Sequential, dim: int, weight: Tensor | None = None) -> None:
         super().__init__()
-        last = network[-1]
-        if not isinstance(last, nn.Linear):
+        last = network[-1] if isinstance(network, nn.Sequential) else network
+        if last is network or not isinstance(last, nn.Linear):
             raise ValueError(
-                f"the last layer of network must be an nn.Linear, but got {type(last).__name__}"
+                "network must be an nn.Sequential, and its last layer an nn.Linear, but got "
+                f"{type(last).__name__}"
             )
         start = torch.zeros(last.out_features, dim)
         if weight is not None:

@@ -6,10 +6,13 @@ latent a weight of its own (see :func:`~pyro_corex.anchor`).
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 from pyro.poutine.plate_messenger import PlateMessenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger
+
+from pyro_corex.batches import check_count
 
 
 class _FullPlate(PlateMessenger):
@@ -42,5 +45,8 @@ def latent_plate(name: str, size: int) -> PlateMessenger:
     ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
     >>> z.shape
     torch.Size([10, 3])
+
+    :raises ValueError: for a size below 1.
     """
-    return _FullPlate(name, size, dim=-1)
+    size = int(size) if isinstance(size, Integral) else size  # NumPy has integers of its own
+    return _FullPlate(name, check_count("size", size), dim=-1)

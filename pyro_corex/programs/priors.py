@@ -29,7 +29,7 @@ class Prior(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim = check_count("dim", dim)
 
     def forward(self) -> Distribution:
         """The distribution, of batch shape ``(dim,)`` and empty event shape."""
@@ -220,7 +220,7 @@ def make_prior(prior: str | Prior | Distribution | Callable[[], Any], dim: int) 
         declared = prior()
         # latents are a plate, so event dimensions of a product are made batch dimensions
         return prior if factorised(declared, dim) is declared else UserPrior(prior, dim)
-    if isinstance(prior, Distribution) or callable(prior):
+    if isinstance(prior, Distribution) or (callable(prior) and not isinstance(prior, type)):
         return UserPrior(prior, dim)
     raise TypeError(
         f"prior must be a name, a distribution or a function that returns one, but got {prior!r}"

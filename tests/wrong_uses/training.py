@@ -1,5 +1,112 @@
 """fit and what belongs to it."""
 
-from . import Use
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-USES: list[Use] = []
+import torch
+
+import pyro_corex as pc
+
+from . import Use, answered, refused
+from .data import STACK, VAE, X, fit, vae
+
+_KEPT = TemporaryDirectory()
+FOLDER = Path(_KEPT.name)
+SAVED, CUT, FOREIGN = (FOLDER / name for name in ("saved", "cut", "foreign"))
+pc.save(VAE, SAVED)
+CUT.write_bytes(SAVED.read_bytes()[:-5])
+torch.save(VAE.state_dict(), FOREIGN)
+NONE = FOLDER / "none"
+HISTORY = pc.History([{"elbo": -2.0}, {"elbo": -1.0}])
+C, OPT, S = "Checkpoint", "Optimization", "start_top"
+
+
+def optimise(**options):
+    return fit(X, optimizer=pc.Optimization(**options))
+
+
+def top(data=X, **options):
+    return pc.start_top(STACK, data, **{"steps": 1, "n_starts": 1, "progress": False, **options})
+
+
+USES: list[Use] = [
+    refused("fit", "no epochs", lambda: pc.fit(vae(), X, epochs=0), "epochs", ">= 1", "0"),
+    refused("fit", "no batch", lambda: fit(X, batch_size=0), "batch_size", ">= 1", "0"),
+    refused("fit", "a rate by name", lambda: fit(X, lr="a"), "lr", "> 0", "'a'"),
+    refused("fit", "NaN as the rate", lambda: fit(X, lr=float("nan")), "lr", "> 0", "nan"),
+    refused("fit", "patience alone", lambda: fit(X, patience=3), "patience", "validation"),
+    refused("fit", "no such device", lambda: fit(X, device="gpu"), "device", "'gpu'", '"cuda:0"'),
+    refused("fit", "a number to call", lambda: fit(X, callback=3), "callback", "int"),
+    refused("fit", "an optimiser's name", lambda: fit(X, optimizer="adam"), "optimizer", "str"),
+    refused("fit", "a class", lambda: pc.fit(pc.CorExVAE, X, epochs=1), "class", "CorExVAE()"),
+    refused("fit", "the other way round", lambda: pc.fit(X, VAE, epochs=1), "Tensor", ".model(x)"),
+    refused("fit", "validation of another width", lambda: fit(X, validation=X[:, :3]), "(40, 3)"),
+    refused("fit", "grey values", lambda: fit(X / 2), "Bernoulli", "0.5", "Binarise"),
+    refused(
+        OPT,
+        "an optimiser that is made",
+        lambda: pc.Optimization(torch.optim.SGD(VAE.parameters(), 0.1)),
+        "optimizer must be a function",
+        "SGD",
+    ),
+    refused(OPT, "nothing made", lambda: optimise(optimizer=lambda _: None), "gave NoneType"),
+    refused(OPT, "a number made", lambda: optimise(lr_schedule=lambda _: 3), "lr_schedule", "int"),
+    refused(OPT, "a rate", lambda: pc.Optimization(lr_schedule=0.5), "lr_schedule", "float"),
+    refused(OPT, "a weight", lambda: pc.Optimization(kl_schedule=0.5), "kl_schedule", "Warmup"),
+    refused(OPT, "a norm below zero", lambda: pc.Optimization(clip_norm=-1.0), "clip_norm", "-1.0"),
+    refused(C, "every 0", lambda: pc.Checkpoint(NONE, every=0), "every", ">= 1", "0"),
+    refused(C, "a word", lambda: pc.Checkpoint(NONE, resume="yes"), "resume", "'yes'", '"auto"'),
+    refused(
+        C,
+        "nothing to go on from",
+        lambda: fit(X, checkpoint=pc.Checkpoint(NONE, resume=True)),
+        "no checkpoint",
+        'resume="auto"',
+    ),
+    refused(C, "a file", lambda: fit(X, checkpoint=SAVED), "is there already", "resume=True"),
+    refused(C, "a folder", lambda: fit(X, checkpoint=FOLDER), "is a folder", "name of a file"),
+    refused(C, "no such folder", lambda: fit(X, checkpoint=NONE / "a"), "does not exist", "mkdir"),
+    refused("Devices", "none", lambda: pc.Devices(0), "devices", ">= 1", "0"),
+    refused("Devices", "a device", lambda: pc.Devices("cuda"), "devices", "'cuda'"),
+    refused("Devices", "16 bits", lambda: pc.Devices(precision="16"), "precision", "bf16-mixed"),
+    refused(
+        "Devices",
+        "CUDA's precision on the CPU",
+        lambda: fit(X, device="cpu", devices=pc.Devices(precision="16-mixed")),
+        "is for CUDA",
+        '"bf16-mixed"',
+    ),
+    answered("History", "no epochs", lambda: pc.History()["elbo"], lambda values: values == []),
+    answered("History", "two epochs", lambda: HISTORY["elbo"], lambda values: values == [-2, -1]),
+    answered(
+        "History", "shown", lambda: repr(HISTORY), lambda r: "2 epochs; the last: elbo=-1" in r
+    ),
+    refused(
+        "save", "the other way round", lambda: pc.save(NONE, VAE), "save(module, path)", "Path"
+    ),
+    refused("save", "a state", lambda: pc.save(VAE.state_dict(), NONE), "Module", "OrderedDict"),
+    refused("save", "a folder", lambda: pc.save(VAE, FOLDER), "is a folder", "name of a file"),
+    refused("save", "no such folder", lambda: pc.save(VAE, NONE / "a"), "does not exist", "mkdir"),
+    refused(
+        "load", "the other way round", lambda: pc.load(VAE, SAVED), "load(path, module)", "Path"
+    ),
+    refused("load", "a class", lambda: pc.load(SAVED, pc.CorExVAE), "load(path, module)", "Module"),
+    refused("load", "no file", lambda: pc.load(NONE, VAE), "There is no file", "none"),
+    refused("load", "torch's file", lambda: pc.load(FOREIGN, VAE), "not a file", "torch.load"),
+    refused("load", "cut short", lambda: pc.load(CUT, VAE), "damaged", "checksum", "older copy"),
+    refused("load", "another", lambda: pc.load(SAVED, STACK), "CorExVAE()", "StackedCorEx()"),
+    refused(
+        S,
+        "one layer",
+        lambda: pc.start_top(pc.StackedCorEx([(4, 2)], n_classes=2), X),
+        "at least two layers",
+        "layers=[2]",
+    ),
+    refused(S, "an array", lambda: top(X.numpy()), "x must be a tensor", "ndarray", "as_tensor"),
+    refused(S, "no rows", lambda: top(X[:0]), "x is empty", "(0, 4)"),
+    refused(S, "NaN", lambda: top(X / 0 * 0), "x must be finite", "160", "impute"),
+    refused(S, "another width", lambda: top(X[:, :3]), "The encoder of layer 1", "(40, 3)"),
+    refused(S, "no steps", lambda: top(steps=0), "steps", ">= 1", "0"),
+    refused(S, "no components", lambda: top(n_components=[]), "n_components", "[]"),
+    refused(S, "fewer rows", lambda: top(transform=lambda x: x[:3]), "(40, 4)", "gives (3, 4)"),
+]
