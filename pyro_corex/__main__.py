@@ -51,6 +51,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def read(path: Path, delimiter: str, drop: Iterable[str]) -> tuple[list[str], Any]:
     """Names, and an array of numbers, or of objects where some columns are words."""
+    if len(delimiter) != 1:
+        raise ValueError(f"--delimiter must be one character, but got {delimiter!r}")
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     with path.open(newline="", encoding="utf-8-sig") as file:
@@ -68,6 +70,8 @@ def read(path: Path, delimiter: str, drop: Iterable[str]) -> tuple[list[str], An
     if unknown:
         raise ValueError(f"--drop names {unknown}, but the columns are {names}")
     keep = [i for i, name in enumerate(names) if name not in drop]
+    if not keep:
+        raise ValueError(f"--drop leaves none of the columns {names}")
     columns = [_column([row[i].strip() for row in rows]) for i in keep]
     words = any(isinstance(value, str) for column in columns for value in column)
     x = np.array(columns, dtype=object if words else float).T

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_corex.arrays import as_tensor
 from pyro_corex.batches import Data, read_batches
 
 
@@ -40,9 +41,18 @@ class PrincipalComponents:
         :param images: shape ``(N, ...)``.
         :param n: how many.
         :param seed: of the decomposition.
-        :raises ValueError: unless ``1 <= n <= min(N, d)``, and for images that do not vary.
+        :raises ValueError: unless ``1 <= n <= min(N, d)``, and for images that do not vary, or are
+            no finite floating-point numbers of shape ``(N, ...)``.
         """
+        images = as_tensor(images, "images")
+        if images.dim() < 2 or not images.is_floating_point():
+            raise ValueError(
+                "images must be floating-point numbers of shape (N, ...), but got "
+                f"{images.dtype} of shape {tuple(images.shape)}"
+            )
         x = images.flatten(1)
+        if not bool(x.isfinite().all()):
+            raise ValueError("images must be finite, but some are NaN or infinite")
         what = "the smaller of the numbers of images and of their dimensions"
         _check_integer("n", n, 1, min(x.shape), what)
         mean = x.mean(0)
@@ -62,7 +72,15 @@ class PrincipalComponents:
         Of several things in a batch, such as images and labels, the first are the images.
         """
         batches = (batch.tensors()[0] for batch in read_batches(images, batch_size))
-        return torch.cat([(x.flatten(1) - self.mean) @ self.basis for x in batches])
+        return torch.cat([(self._flat(x) - self.mean) @ self.basis for x in batches])
+
+    def _flat(self, x: Tensor) -> Tensor:
+        if x.dim() < 2 or x[0].numel() != len(self.mean):
+            raise ValueError(
+                f"images must have {len(self.mean)} numbers each, of shape (N, *{self.shape}), "
+                f"but got the shape {tuple(x.shape)}"
+            )
+        return x.flatten(1)
 
     def images(self, coordinates: Tensor) -> Tensor:
         """The images of coordinates ``(..., n)``: shape ``(..., *shape)``."""

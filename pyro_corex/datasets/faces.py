@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_corex.arrays import as_tensor
 from pyro_corex.batches import check_count
 
 FACE_FACTORS = ("skin tone", "azimuth", "smile", "hair", "light")
@@ -52,8 +53,10 @@ def draw_faces(factors: Tensor, nuisance: Tensor | None = None, *, size: int = 6
     :param nuisance: shape ``(n, 5)``, each in [-1, 1]: the shift to the right and downwards, and
         the red, green and blue of the background; zero by default.
     :returns: shape ``(n, 3, size, size)``, in [0, 1].
-    :raises ValueError: for other shapes, and for values outside of [-1, 1].
+    :raises ValueError: for other shapes, a ``size`` below 1, and values outside of [-1, 1].
     """
+    check_count("size", size)
+    factors = as_tensor(factors, "factors")
     nuisance = torch.zeros_like(factors) if nuisance is None else nuisance
     for name, value in (("factors", factors), ("nuisance", nuisance)):
         if value.dim() != 2 or value.shape[1] != 5 or len(value) != len(factors):

@@ -120,6 +120,9 @@ def affine(
             )
         return amount.expand(n)
 
+    for name, pair in (("scale", scale), ("shift", shift)):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ValueError(f"{name} must be a pair, (vertical, horizontal), but got {pair!r}")
     angle, slant = each("rotation", rotation), each("shear", shear)
     tall, wide = (each("scale", factor) for factor in scale)
     down, right = (each("shift", amount) for amount in shift)
@@ -148,9 +151,11 @@ def _check_side(side: int | tuple[int, int] | None) -> None:
 
 def _as_images(x: Tensor, side: int | tuple[int, int] | None) -> Tensor:
     """As ``(n, channels, height, width)``."""
-    if not x.is_floating_point():
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(
-            f"Images must hold floating-point numbers, but got {x.dtype}: use x.float()"
+            f"Images must be a tensor of floating-point numbers, but got {found}: use "
+            "torch.as_tensor(x).float()"
         )
     if side is None:
         if x.dim() == 3:

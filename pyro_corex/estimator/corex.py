@@ -159,6 +159,12 @@ class CorEx(FittedTable):
             options = check_parameters(self)
             self._words = Words()
             x = self._words.read(self, X, reset=True)
+            most = max(np.atleast_1d(options.n_states))
+            if self.latent == "categorical" and most > len(x):
+                raise ValueError(
+                    f"n_states must be at most the number of rows, {len(x)}, but got "
+                    f"{self.n_states!r}"
+                )
             rng = check_random_state(self.random_state)
             self._seed = int(rng.randint(2**31 - 1))
             names = column_names(self)

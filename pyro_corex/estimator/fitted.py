@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from pyro_corex.batches import check_count
 from pyro_corex.estimator.categorical import CategoricalLayer
 from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.gaussian import GaussianLayer
@@ -171,7 +172,12 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self._coding.widen(self._coding.widen(own).T)
 
     def summary(self, n_columns: int = 5) -> str:
-        """A text to paste into a letter: how much is explained, and what each latent is about."""
+        """A text to paste into a letter: how much is explained, and what each latent is about.
+
+        :param n_columns: how many columns of a latent to name, at least one.
+        :raises ValueError: for fewer.
+        """
+        check_count("n_columns", n_columns)
         check_is_fitted(self)
         return summarise(self, n_columns)
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from scipy.special import ndtri
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
+from pyro_corex.arrays import tensor_of
 from pyro_corex.estimator.columns import Array, Column
 
 USER_KINDS = ("binary", "categorical", "ordinal", "counts", "continuous")
@@ -35,7 +38,9 @@ class Words:
 
         :raises ValueError: as scikit-learn's validation does, and for columns that are words in
             one table and numbers in the other.
+        :raises TypeError: for what is no table.
         """
+        x = _as_table(x)
         least: dict[str, Any] = {"reset": reset, "ensure_min_samples": 2 if reset else 1}
         if reset:
             self.labels, self.ordered = {}, set()
@@ -92,6 +97,42 @@ class Words:
             )
             code[code < 0] = np.nan
         return code
+
+
+def _as_table(x: Any) -> Any:
+    """What scikit-learn and :func:`_has_words` read right; the same, but for lists and tensors."""
+    masked = isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x)
+    if masked or issparse(x) or isinstance(x, Tensor):
+        found = tensor_of(x, "X")  # which has no mask
+        return found.detach().cpu()
+    if isinstance(x, (list, tuple)):
+        try:
+            found = np.asarray(x)
+        except ValueError:
+            raise ValueError(
+                f"X must be one table with rows of one length, but is a {type(x).__name__} whose "
+                "parts differ in length. Fill gaps with NaN, and leave labels out."
+            ) from None
+        x = np.asarray(x, dtype=object) if found.dtype.kind in "US" else found
+    if not hasattr(x, "__array__"):
+        path = isinstance(x, (str, bytes, PathLike))
+        raise TypeError(
+            "X must be a table of shape (N, d), as an array, a data frame or a list of rows, but "
+            + (f"got the path {x!r}. pandas.read_csv reads one." if path else f"is {type(x)}.")
+        )
+    dtypes = x.dtypes if hasattr(x, "columns") else [getattr(x, "dtype", None)]
+    kinds = {getattr(dtype, "kind", "") for dtype in dtypes}
+    if "c" in kinds:  # in the words that scikit-learn's checks of estimators expect
+        raise ValueError(
+            "Complex data not supported: X must hold real numbers. Give real and imaginary parts "
+            "as columns of their own."
+        )
+    if kinds & {"m", "M"}:
+        raise TypeError(
+            "X must hold numbers or words, but holds dates or times. Give them as days since a "
+            "first one."
+        )
+    return x
 
 
 def _has_words(x: Any) -> bool:

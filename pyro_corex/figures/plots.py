@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_corex.arrays import as_tensor
 from pyro_corex.figures.axes import finish, make_axes
 from pyro_corex.training import History
 
@@ -61,11 +62,13 @@ def tiles(images: Tensor) -> np.ndarray[Any, Any]:
 
     :param images: as :func:`image_grid` takes them.
     :returns: shape ``(rows * (height + 2), columns * (width + 2), 3)``, values in [0, 1].
+    :raises TypeError: for what is no array of real numbers.
     :raises ValueError: for other shapes.
 
     >>> tiles(torch.zeros(2, 12, 8, 8)).shape
     (20, 120, 3)
     """
+    images = as_tensor(images, "images")
     if images.dim() == 4:
         images = 1 - images.unsqueeze(2).expand(-1, -1, 3, -1, -1)
     if images.dim() != 5 or images.shape[2] != 3:
@@ -87,7 +90,10 @@ def latent_bars(
     """One bar a latent, in nats, largest first; anchored latents are coloured.
 
     :param values: shape ``(m,)``: a KL or a mutual information of each latent.
+    :raises ValueError: for another shape, and anchors that there are not.
     """
+    values = _by_latent(values, "values")
+    _check_anchors(anchors, len(values))
     order = values.argsort(descending=True).tolist()
     ax = _axes(ax, max(4.0, 0.12 * len(order)), 2.4)
     colours = [ACCENT if j in anchors else "0.6" for j in order]
@@ -102,7 +108,9 @@ def variance_distribution(
     """How many latents have at most which variance (the paper's Fig. 7a).
 
     :param variances: shape ``(m,)``, of the aggregate posterior.
+    :raises ValueError: for another shape.
     """
+    variances = _by_latent(variances, "variances")
     ax = _axes(ax, 3.4, 2.4)
     ax.ecdf(variances.detach().cpu().numpy(), color=ACCENT)
     ax.axvline(1.0, color="0.6", linestyle=":", label="variance of the prior")
@@ -122,13 +130,18 @@ def variance_against_information(
 
     :param variances: shape ``(m,)``, of the aggregate posterior.
     :param information: I(z_j : x) in nats, shape ``(m,)``.
-    :raises ValueError: for other shapes.
+    :raises ValueError: for other shapes, and anchors that there are not.
     """
-    if variances.shape != information.shape or variances.dim() != 1:
+    variances, information = (
+        _by_latent(value, name)
+        for value, name in ((variances, "variances"), (information, "information"))
+    )
+    if variances.shape != information.shape:
         raise ValueError(
             "variances and information must have the shape (m,), but have "
             f"{tuple(variances.shape)} and {tuple(information.shape)}"
         )
+    _check_anchors(anchors, len(variances))
     ax = _axes(ax, 3.4, 2.4)
     anchored = torch.zeros(len(variances), dtype=torch.bool)
     anchored[list(anchors)] = True
@@ -151,8 +164,11 @@ def training_curves(
 
     :param history: what :func:`~pyro_corex.fit` returned.
     :param keys: which quantities; those that the history lacks are left out.
+    :raises TypeError: for what is no history.
     :raises ValueError: where it has none of them.
     """
+    if not isinstance(history, History):
+        raise TypeError(f"history must be what fit returned, but got {type(history).__name__}")
     found = [key for key in keys if history.epochs and key in history.epochs[-1]]
     if not found:
         known = sorted(history.epochs[-1]) if history.epochs else "no epochs"
@@ -163,6 +179,20 @@ def training_curves(
         ax.plot(range(1, len(values) + 1), values, color=colour, linestyle=dash, label=key)
     ax.locator_params(axis="x", integer=True)
     return finish(ax, "epoch", "nats per datum", title=title, legend=True)
+
+
+def _by_latent(value: Any, name: str) -> Tensor:
+    found = as_tensor(value, name)
+    if found.dim() != 1 or not len(found):
+        raise ValueError(
+            f"{name} must have the shape (m,), one for each latent, but got {tuple(found.shape)}"
+        )
+    return found
+
+
+def _check_anchors(anchors: Sequence[int], m: int) -> None:
+    if any(not 0 <= j < m for j in anchors):
+        raise ValueError(f"anchors must be latents from 0 to {m - 1}, but got {list(anchors)}")
 
 
 def _axes(ax: Axes | None, width: float, height: float) -> Axes:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_corex.arrays import as_tensor
+
 
 def traversal(module: Any, z: Tensor, latent: int, values: Tensor) -> Tensor:
     """Decoded means along one latent, the others staying where they are (the paper's Fig. 5).
@@ -22,8 +24,14 @@ def traversal(module: Any, z: Tensor, latent: int, values: Tensor) -> Tensor:
     >>> traversal(vae, torch.zeros(5, 3), latent=0, values=torch.linspace(-3, 3, 7)).shape
     torch.Size([5, 7, 20])
 
+    :raises TypeError: for a module that does not decode.
     :raises ValueError: for other shapes, and for a latent that is not there.
     """
+    if not callable(getattr(module, "decode", None)):
+        raise TypeError(
+            f"module must be a program with .decode(z), but got {type(module).__name__}"
+        )
+    z, values = as_tensor(z, "z"), as_tensor(values, "values")
     if z.dim() != 2 or values.dim() != 1:
         raise ValueError(
             "z and values must have the shapes (n, m) and (k,), but have "
