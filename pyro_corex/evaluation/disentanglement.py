@@ -71,7 +71,7 @@ def matched_information(
     :param factors: shape ``(N, k)``.
     :param latents: the latents that may be assigned, such as the anchors; all by default.
     :raises ValueError, TypeError: as :func:`factor_information`; and for fewer latents than
-        factors.
+        factors, and latents that are no columns of codes or are there twice.
     """
     from scipy.optimize import linear_sum_assignment  # here, as it changes the warning filters
 
@@ -80,6 +80,11 @@ def matched_information(
     if len(chosen) < factors.shape[-1]:
         raise ValueError(
             f"{len(chosen)} latents cannot be matched one to one with {factors.shape[-1]} factors"
+        )
+    m, listed = codes.shape[-1], chosen.tolist()
+    if len(set(listed)) < len(listed) or not all(j in range(m) for j in listed):
+        raise ValueError(
+            f"latents must be different columns of codes, 0 to {m - 1}, but got {listed}"
         )
     table = _normalised(codes[:, chosen], factors, bins)
     rows, columns = linear_sum_assignment(table.numpy(), maximize=True)

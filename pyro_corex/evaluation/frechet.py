@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyro_corex.information.checks import check_finite
+
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     r"""Squared Fréchet distance of the Gaussians with the mean and covariance of each set.
@@ -15,12 +17,15 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
     :param a: features ``(N, f)``.
     :param b: features ``(M, f)``.
-    :raises ValueError: for other shapes, and for fewer than two rows.
+    :raises ValueError: for other shapes, fewer than two rows, and values that are not finite.
+    :raises TypeError: for features that are no tensors.
 
     >>> x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
     >>> round(frechet_distance(x, x + torch.tensor([3.0, 0.0])), 3)
     9.0
     """
+    check_finite("a", a)
+    check_finite("b", b)
     if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(
             "features must have the shapes (N, f) and (M, f) with at least 2 rows, but have "

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 _ELEMENTS = 1 << 22  # bound on the elements of a block
@@ -12,8 +15,21 @@ def row_blocks(x: Tensor) -> tuple[Tensor, ...]:
     return x.split(max(1, _ELEMENTS * len(x) // max(1, x.numel())))
 
 
+def check_tensor(name: str, x: Any) -> None:
+    """Raise TypeError for what is no dense tensor, and ValueError for a complex one."""
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"{name} must be a tensor, but got {type(x).__name__}; give torch.as_tensor({name})"
+        )
+    if x.is_complex():
+        raise ValueError(f"{name} must be real, but is complex; stack its real and imaginary parts")
+    if x.layout != torch.strided:
+        raise TypeError(f"{name} must be dense, but is sparse; give {name}.to_dense()")
+
+
 def check_finite(name: str, x: Tensor) -> None:
     """Raise ValueError where x has NaN or infinite entries, or none at all."""
+    check_tensor(name, x)
     if x.numel() == 0:
         raise ValueError(
             f"{name} is empty: got shape {tuple(x.shape)}; give at least one datum and one "
@@ -29,6 +45,7 @@ def check_finite(name: str, x: Tensor) -> None:
 
 def check_matrix(name: str, x: Tensor, shape: str = "(N, d)") -> None:
     """Raise ValueError unless x has two dimensions."""
+    check_tensor(name, x)
     if x.dim() != 2:
         raise ValueError(
             f"{name} must have shape {shape}, one row per datum, but got shape {tuple(x.shape)}; "
@@ -39,6 +56,7 @@ def check_matrix(name: str, x: Tensor, shape: str = "(N, d)") -> None:
 def check_gaussian(loc: Tensor, scale: Tensor, minimum: int = 1) -> None:
     """Raise unless loc and scale are (N, m) parameters of Gaussians with N >= ``minimum``."""
     check_matrix("loc", loc, "(N, m)")
+    check_tensor("scale", scale)
     if scale.shape != loc.shape:
         raise ValueError(
             f"loc and scale must have the same shape (N, m), but have {tuple(loc.shape)} and "

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_corex.information.checks import check_finite, check_matrix
+from pyro_corex.information.checks import check_finite, check_matrix, check_tensor
 from pyro_corex.information.estimate import Estimate
 from pyro_corex.information.spacings import new_run, refuse_ties, spacings
 
@@ -81,8 +81,6 @@ def entropy_estimate(x: Tensor, kind: str = "auto") -> Estimate[Tensor]:
     check_finite("x", x)
     if kind not in _KINDS:
         raise ValueError(f"kind must be one of {', '.join(_KINDS)}, but got {kind!r}")
-    if x.is_complex():
-        raise ValueError("x must be real, but is complex; stack its real and imaginary parts")
     if x.shape[0] < 2:
         raise ValueError(
             f"x has {x.shape[0]} datum, but an entropy needs at least 2; is x transposed?"
@@ -245,8 +243,9 @@ def mean_with_entropies(
     :returns: a scalar :class:`Estimate` in float64.
     :raises ValueError: where N < 2, data of another length, or as :func:`entropy_estimate`.
     """
-    n = per_datum.shape[0]
-    if per_datum.dim() != 1 or n < 2:
+    check_tensor("per_datum", per_datum)
+    n = len(per_datum) if per_datum.dim() == 1 else 0
+    if n < 2:
         raise ValueError(
             f"per_datum must have shape (N,) with N >= 2, but got {tuple(per_datum.shape)}"
         )
@@ -255,6 +254,7 @@ def mean_with_entropies(
     excess = value.new_zeros(())
     drift, drift_noise = value.new_zeros(()), value.new_zeros(())
     for x, kind, sign in entropies:
+        check_matrix("x", x)
         if x.shape[:1] != per_datum.shape:
             raise ValueError(
                 f"per_datum is of {n} data, but the entropies are of {x.shape[0]}; give both for "

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_corex.information.checks import check_tensor
+
 
 class Mixture(NamedTuple):
     """A mixture of K Gaussians over d dimensions, as :func:`fit_mixture` finds it."""
@@ -66,6 +68,7 @@ def fit_mixture(
     :param ridge: added to the diagonals of the covariances.
     :raises ValueError: for fewer data than components, another shape, and NaN.
     """
+    check_tensor("z", z)
     if z.dim() not in (2, 3) or not bool(z.isfinite().all()):
         raise ValueError(
             f"z must be of shape (N, d), or (M, N, d) for M copies, without NaN and infinite "
@@ -127,6 +130,7 @@ def merge_states(joint: Tensor, n_states: int) -> tuple[Tensor, float]:
     :raises ValueError: where there are fewer states than ``n_states``, and for a table that is not
         square, or has negative entries.
     """
+    check_tensor("joint", joint)
     if joint.dim() != 2 or joint.shape[0] != joint.shape[1] or not bool((joint >= 0).all()):
         raise ValueError(
             "joint must be a square table of probabilities or counts >= 0, but got "

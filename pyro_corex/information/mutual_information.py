@@ -17,7 +17,12 @@ import warnings
 import torch
 from torch import Tensor
 
-from pyro_corex.information.checks import check_finite, check_gaussian, row_blocks
+from pyro_corex.information.checks import (
+    check_finite,
+    check_gaussian,
+    check_tensor,
+    row_blocks,
+)
 from pyro_corex.information.estimate import Estimate
 from pyro_corex.information.pairwise import PairLogDensity, aggregate_log_density
 from pyro_corex.information.scale_space import summarise_mixtures
@@ -156,6 +161,7 @@ def _categorical_kl(p: Tensor, q: Tensor) -> Tensor:
 
 def check_probs(probs: Tensor) -> Tensor:
     """Return probs, or raise ValueError unless they are (N, m, K) and sum to 1 over K."""
+    check_tensor("probs", probs)
     if probs.dim() != 3:
         raise ValueError(
             f"probabilities must have shape (N, m, K), but have {tuple(probs.shape)}; for a single "
@@ -172,6 +178,7 @@ def check_probs(probs: Tensor) -> Tensor:
 
 
 def _softmax(logits: Tensor) -> Tensor:
+    check_tensor("logits", logits)
     if bool((logits.isnan() | (logits == math.inf)).any()):
         raise ValueError("logits must not be NaN or +inf; look at the encoder")
     return check_probs(logits.softmax(-1) if logits.dim() else logits)
@@ -195,6 +202,11 @@ def sampled_mutual_information(log_density: PairLogDensity, n: int, m: int) -> E
         the value negative; it is left as it is, since clamping would bias it.
     :raises ValueError: where n < 2, m < 1, or ``log_density`` returns another shape.
     """
+    if not callable(log_density):
+        raise TypeError(
+            "log_density must be a function of two slices, draws and data, but got "
+            f"{type(log_density).__name__}"
+        )
     if n < 2 or m < 1:
         raise ValueError(f"at least 2 data and 1 latent are needed, but n = {n} and m = {m}")
     device = log_density(slice(0, 1), slice(0, 1)).device

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.amp.autocast_mode import is_autocast_available
 
-from pyro_corex.information.checks import check_finite, check_matrix
+from pyro_corex.information.checks import check_finite, check_matrix, check_tensor
 from pyro_corex.information.entropy import entropy_estimate
 from pyro_corex.information.estimate import Estimate
 from pyro_corex.information.pairwise import NormalPairs
@@ -25,6 +25,7 @@ def gaussian_total_correlation(cov: Tensor) -> Tensor:
     >>> gaussian_total_correlation(torch.tensor([[1.0, 0.8], [0.8, 1.0]]))  # -ln(1 - 0.64) / 2
     tensor(0.5108)
     """
+    check_tensor("cov", cov)
     if cov.dim() < 2 or cov.shape[-1] != cov.shape[-2]:
         raise ValueError(
             f"cov must have shape (..., d, d), but got {tuple(cov.shape)}; from data of shape "
@@ -79,7 +80,8 @@ def total_correlation(x: Tensor, kind: str = "gaussian") -> Estimate[Tensor]:
     :returns: a scalar :class:`Estimate`; unbiasedness lets it fall below 0 when TC is near 0.
     :raises ValueError: where x is not ``(N, d)``, is empty or not finite, or ``kind`` is unknown;
         for "gaussian" N <= d, or dimensions are constant or combinations of others; for "discrete"
-        more than half of the rows are distinct.
+        more than half of the rows are distinct, or a column of fractions has fewer than ten data
+        to the distinct value.
 
     >>> coin = torch.tensor([[0], [1]]).repeat(500, 1)
     >>> total_correlation(coin.expand(1000, 3), kind="discrete").value  # 2 ln 2, and 0.001
@@ -172,6 +174,14 @@ def _discrete_sample(x: Tensor) -> Estimate[Tensor]:
             "distinct, so that their entropy cannot be told; give more data, fewer or coarser "
             'dimensions, kind="gaussian" for continuous data, or bound TC(x) with a model'
         )
+    for i, column in enumerate(x.detach().T):
+        values = len(column.unique())
+        if 10 * values > n and bool((column != column.round()).any()):
+            raise ValueError(
+                f'kind="discrete" needs values that repeat, but column {i} of x holds fractions, '
+                f"{values} different ones in {n} data, as continuous data that are there more than "
+                'once do; give kind="gaussian", or bins of them'
+            )
     marginal = entropy_estimate(x, "categorical")
     whole = entropy_estimate(row[:, None], "categorical")
     value = marginal.value.sum() - whole.value.sum().to(marginal.value.dtype)
@@ -205,6 +215,8 @@ def minibatch_total_correlation(
     :returns: scalar tensor.
     :raises ValueError: where shapes differ, or as :func:`pairwise_total_correlation`.
     """
+    for name, given in (("z", z), ("loc", loc), ("scale", scale)):
+        check_tensor(name, given)
     if z.dim() != 2 or not z.shape == loc.shape == scale.shape:
         raise ValueError(
             "z, loc and scale must have the same shape (B, m), but have "
@@ -243,6 +255,7 @@ def pairwise_total_correlation(
     :raises ValueError: where log_density is not ``(B, B, m)`` with B >= 2, ``n_data`` < B, or
         ``method`` is unknown.
     """
+    check_tensor("log_density", log_density)
     if log_density.dim() != 3 or log_density.shape[0] != log_density.shape[1]:
         raise ValueError(
             f"log_density must have shape (B, B, m), but got {tuple(log_density.shape)}"
@@ -261,7 +274,8 @@ def batch_log_weight(like: Tensor, n_data: int, method: str = "stratified") -> T
     :param method: see :func:`pairwise_total_correlation`.
     :raises ValueError: where B < 2, ``n_data`` < B or ``method`` unknown.
     """
-    batch = like.shape[0]
+    check_tensor("like", like)
+    batch = len(like) if like.dim() else 0
     if batch < 2:
         raise ValueError(f"a minibatch estimate of TC(z) needs at least 2 data, but got {batch}")
     if n_data < batch:

@@ -228,10 +228,18 @@ class CorExTerms:
     def join(parts: Sequence[CorExTerms]) -> CorExTerms:
         """The terms of several batches of one program as those of all their data.
 
-        :raises ValueError: where there are none, or they have let go of their data.
+        :raises ValueError: where there are none, they have let go of their data, or they are of
+            other sites.
         """
         if not parts:
             raise ValueError("There are no terms to join: give those of at least one batch.")
+        first, *others = ([sorted(getattr(p, kind)) for kind in _WEIGHTS] for p in parts)
+        for other in others:
+            if other != first:
+                raise ValueError(
+                    "parts must be the terms of one program, but they are of different sites or "
+                    f"regularizers: {sum(first, [])} and {sum(other, [])}"
+                )
         evidence = [part.evidence for part in parts]
         sizes = [
             float(e.size) if e.size else p.num_data for e, p in zip(evidence, parts, strict=True)
