@@ -157,4 +157,4 @@ def _trained(loop: Any) -> list[Any]:
     """All that a run changes and that has a state, to be brought back from another process."""
     schedules = [part for _, part in checkpoint.schedules(loop.module)]
     schedules += filter(checkpoint.is_schedule, all_schedules(loop.elbo, loop.optimization))
-    return [loop.module, loop.elbo.regularizer_modules, *schedules]
+    return [loop.module, loop.from_store, loop.elbo.regularizer_modules, *schedules]

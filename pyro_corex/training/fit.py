@@ -57,7 +57,9 @@ def fit(
     (2, 2)
 
     :param module: a program with ``.model(*batch)`` and ``.guide(*batch)``, such as
-        :class:`~pyro_corex.CorExVAE`; it is trained in place and left in evaluation mode.
+        :class:`~pyro_corex.CorExVAE`; it is trained in place and left in evaluation mode.  Programs
+        of your own are run once before, so that parameters that appear on a first run (autoguides,
+        ``pyro.param``, lazy modules) are trained, too.
     :param data: ``(N, ...)``, first axis the data: a tensor, an array, a tuple or a dict of them, a
         ``Dataset`` or a ``DataLoader``.  Model and guide are given all of a batch, a dict as
         keyword arguments; ready-made programs take x alone, which is its first entry or the one
@@ -120,24 +122,24 @@ def fit(
     if transform is None and (whole := in_memory(data)) is not None:
         _check_support(module, whole)
     runner = _runner(device, devices if isinstance(devices, Devices) else Devices(devices))
-    return runner.launch(
-        Loop(
-            module=module,
-            data=data,
-            elbo=CorExELBO() if elbo is None else elbo,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            seed=seed,
-            transform=transform,
-            validation=validation,
-            patience=patience,
-            optimization=optimizer,
-            checkpoint=checkpoint,
-            callbacks=callbacks,
-            progress=progress,
-        )
+    loop = Loop(
+        module=module,
+        data=data,
+        elbo=CorExELBO() if elbo is None else elbo,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
+        transform=transform,
+        validation=validation,
+        patience=patience,
+        optimization=optimizer,
+        checkpoint=checkpoint,
+        callbacks=callbacks,
+        progress=progress,
     )
+    loop.run_once()
+    return runner.launch(loop)
 
 
 def _check_functions(transform: Any, callbacks: Sequence[Any]) -> None:

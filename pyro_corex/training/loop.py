@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyro
@@ -21,6 +21,7 @@ from pyro_corex.training import checkpoint as files
 from pyro_corex.training import random_state
 from pyro_corex.training.checkpoint import Checkpoint, CheckpointError
 from pyro_corex.training.data import InMemory, Loaded, Order, make_batches
+from pyro_corex.training.first_run import StoreParameters, first_run, is_complete
 from pyro_corex.training.history import History, Record
 from pyro_corex.training.interrupts import Interrupts, Stopped, handled_by
 from pyro_corex.training.optimization import Learner, Optimization
@@ -55,6 +56,7 @@ class Loop:
     checkpoint: Checkpoint | None
     callbacks: Sequence[Any]
     progress: bool
+    from_store: StoreParameters = field(default_factory=StoreParameters)
 
     def run(self, runner: Runner) -> History:
         """Trains until the last epoch, or until ``patience`` or a signal ends it.
@@ -78,8 +80,20 @@ class Loop:
                     logger.finalize("success")
         return self.history
 
+    def run_once(self) -> None:
+        """Runs the programs once, for parameters that are there only then."""
+        if is_complete(self.module):
+            return
+        order = Order(0, self.batch_size, self.seed)
+        batches = make_batches(self.data, self.module, order)
+        with random_state.kept(batches.generators):
+            torch.manual_seed(self.seed)
+            self.from_store = first_run(self.module, batches.epoch(1), self.transform)
+
     def _start(self) -> None:
         runner = self.runner
+        if not self.from_store.are_there():  # a process that was spawned has a store of its own
+            self.run_once()
         self.epoch, self.batch = 1, 0  # batches of this epoch that are done
         self.record, self.history = Record(), History()
         self.best: dict[str, Any] | None = None
@@ -88,7 +102,9 @@ class Loop:
         self.saved_at: tuple[int, int] | None = None  # epoch and batch of the last checkpoint
         self.stepped = False  # in this process
         self.at_once = runner.world == 1 and runner.device.type == "cpu"
-        self.learner = Learner(self.module, self.elbo, self.optimization, self.lr, runner)
+        self.learner = Learner(
+            self.module, self.elbo, self.from_store, self.optimization, self.lr, runner
+        )
         self.prepare = prepare(self.module, self.transform)
         order = Order(0, self.batch_size, self.seed, rank=runner.rank, world=runner.world)
         self.batches, self.held_out = make_batches(self.data, self.module, order), None
@@ -153,6 +169,7 @@ class Loop:
         averages["seconds"] = time.perf_counter() - start
         self.history.epochs.append(averages)
         self._tell(number, averages)
+        self.from_store.warn_of_later_ones()
         objective = averages.get("val_objective", averages["objective"])
         self.learner.epoch_done(objective)
         if self.held_out is not None:

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from pyro_corex.batches import Batch, programs_of
 from pyro_corex.objective import CorExELBO
 from pyro_corex.training import checkpoint
+from pyro_corex.training.first_run import StoreParameters
 from pyro_corex.training.runners import Runner
 
 _OF_THE_MOMENT = re.compile(r" at 0x[0-9a-f]+|, now [^)]+")
@@ -79,9 +80,10 @@ class Optimization:
 class Loss(nn.Module):
     """The loss as a module, whose forward pass is what several processes synchronise on."""
 
-    def __init__(self, module: nn.Module, elbo: CorExELBO) -> None:
+    def __init__(self, module: nn.Module, elbo: CorExELBO, from_store: StoreParameters) -> None:
         super().__init__()
         self.module = module
+        self.from_store = from_store
         self.regularizers = elbo.regularizer_modules
         self.elbo = elbo
 
@@ -95,10 +97,16 @@ class Learner:
     """The parameters of a program and of its regularizers, their optimiser, and all schedules."""
 
     def __init__(
-        self, module: nn.Module, elbo: CorExELBO, how: Optimization, lr: float, runner: Runner
+        self,
+        module: nn.Module,
+        elbo: CorExELBO,
+        from_store: StoreParameters,
+        how: Optimization,
+        lr: float,
+        runner: Runner,
     ) -> None:
         self.elbo, self.how, self.runner = elbo, how, runner
-        self.parts = Loss(module, elbo).to(runner.device)
+        self.parts = Loss(module, elbo, from_store).to(runner.device)
         # a fused optimiser would undo how the gradients of 16-mixed are scaled
         fused = None if runner.precision == "16-mixed" else True
         self.bare = how.make(list(self.parts.parameters()), lr, fused)
@@ -156,13 +164,20 @@ class Learner:
             "precision": self.runner.precision,
             "the number of processes": self.runner.world,
             "the objective": _OF_THE_MOMENT.sub("", repr(self.elbo)),
+            **self._store_described(),
         }
+
+    def _store_described(self) -> dict[str, Any]:
+        values = self.parts.from_store.by_name()
+        shapes = {name: list(value.shape) for name, value in values.items()}
+        return {"the parameters in Pyro's store": shapes} if shapes else {}
 
     def state_dict(self) -> dict[str, Any]:
         """As data."""
         saved = [s.state_dict() if checkpoint.is_schedule(s) else None for s in self.schedules]
         return {
             **checkpoint.contents(self.parts.module),
+            "from_store": self.parts.from_store.by_name(),
             "regularizers": checkpoint.contents(self.parts.regularizers),
             "optimiser": self.optimiser.state_dict(),
             "lr_schedule": None if self.lr_schedule is None else self.lr_schedule.state_dict(),
@@ -178,6 +193,7 @@ class Learner:
         """
         checkpoint.fill(self.parts.module, state, path)
         checkpoint.fill(self.parts.regularizers, state["regularizers"], path)
+        self.parts.from_store.fill(state.get("from_store", {}))
         self.optimiser.load_state_dict(state["optimiser"])
         if self.lr_schedule is not None:
             self.lr_schedule.load_state_dict(state["lr_schedule"])

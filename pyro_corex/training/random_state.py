@@ -30,6 +30,17 @@ def seeded(seed: int, device: torch.device, rank: int = 0) -> Iterator[None]:
         restore(before, device)
 
 
+@contextmanager
+def kept(generators: Sequence[torch.Generator] = ()) -> Iterator[None]:
+    """Puts the global random states, and those of ``generators``, back afterwards."""
+    device = torch.device("cuda" if torch.cuda.is_initialized() else "cpu")
+    before = capture(device, generators)
+    try:
+        yield
+    finally:
+        restore(before, device, generators)
+
+
 def capture(device: torch.device, generators: Sequence[torch.Generator] = ()) -> dict[str, Any]:
     """The global random states, and those of ``generators``."""
     legacy: Any = np.random.get_state()  # noqa: NPY002

@@ -1,0 +1,155 @@
+"""The parameters of programs that are there only after a first run.
+
+Autoguides, ``pyro.param`` and lazy modules make their parameters when a program first runs, and
+those of ``pyro.param`` are in Pyro's parameter store alone.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import UninitializedBuffer
+
+from pyro_corex.batches import Batch, Transform, prepare, programs_of
+from pyro_corex.objective.traces import Recorder
+from pyro_corex.programs.priors import UserPrior
+
+
+class StoreParameters(nn.ParameterList):
+    """Parameters that are in Pyro's store and in no module, by their names there.
+
+    They are the unconstrained values, as ``SVI`` trains them.
+    """
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        store = pyro.get_param_store()
+        super().__init__(_as_parameter(store, name) for name in names)
+        self.names = list(names)
+        self.known = set(store.keys())
+
+    def are_there(self) -> bool:
+        """Whether they are those of this process's store."""
+        store = pyro.get_param_store()
+        return all(
+            store._params.get(name) is value for name, value in zip(self.names, self, strict=True)
+        )
+
+    def warn_of_later_ones(self) -> None:
+        """Warns of parameters that have come into the store since."""
+        new = set(pyro.get_param_store().keys()) - self.known
+        if new:
+            self.known |= new
+            warnings.warn(
+                f"fit trains the parameters that are there after a first run of the programs, but "
+                f"{sorted(new)} came later and are not trained. Name all parameters in each run, "
+                "whatever branch it takes, or call fit again.",
+                stacklevel=2,
+            )
+
+    def by_name(self) -> dict[str, Tensor]:
+        """Name -> the unconstrained value."""
+        return {name: value.detach() for name, value in zip(self.names, self, strict=True)}
+
+    def fill(self, values: Mapping[str, Tensor]) -> None:
+        """Puts :meth:`by_name` back."""
+        with torch.no_grad():
+            for name, value in self.by_name().items():
+                value.copy_(values[name])
+
+
+def _as_parameter(store: Any, name: str) -> nn.Parameter:
+    value = store._params[name]
+    if not isinstance(value, nn.Parameter):  # as PyroModule does: the type only
+        value = nn.Parameter(value.detach(), requires_grad=value.requires_grad)
+        store._params[name] = value
+        store._param_to_name[value] = name
+    return value
+
+
+def is_complete(module: nn.Module) -> bool:
+    """Whether all parameters are known to be there already: all parts are torch's or ours, and made
+    theirs when they were made.
+    """
+    parts = list(module.modules())
+    known = all(
+        type(part).__module__.startswith(("torch.nn.", "pyro_corex."))
+        and not isinstance(part, UserPrior)
+        for part in parts
+    )
+    lazy = any(isinstance(part, LazyModuleMixin) for part in parts)
+    return known and not lazy
+
+
+class _Names(Messenger):
+    """Notes the parameters that programs name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = set[str]()
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        self.found.add(msg["name"])
+
+
+def first_run(
+    module: nn.Module, batches: Iterator[Batch], transform: Transform | None
+) -> StoreParameters:
+    """Runs the programs once, so that all their parameters are there.
+
+    Running statistics, such as those of batch normalisation, are left as they are.
+
+    :param batches: of which the first is taken, if there is one.
+    :returns: the parameters that the programs have beside the module's own.
+    """
+    model, guide = programs_of(module)
+    training, names = module.training, _Names()
+    module.train()
+    try:
+        batch = next(batches)
+    except Exception:  # training meets it again, and says where; or there is none
+        return StoreParameters()
+    try:
+        batch = prepare(module, transform)(batch)
+        with torch.no_grad(), _statistics_kept(module), names, pyro.validation_enabled(False):
+            with Recorder() as recorder:
+                batch.call(guide)
+            batch.call(poutine.replay(model, trace=recorder.trace))
+    finally:
+        module.train(training)
+    own = {id(parameter) for parameter in module.parameters()}
+    store = pyro.get_param_store()
+    return StoreParameters(
+        sorted(n for n in names.found if n in store and id(store._params[n]) not in own)
+    )
+
+
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    lazy = [part for part in module.modules() if _has_lazy_statistics(part)]
+    kept = {
+        name: buffer.clone()
+        for name, buffer in module.named_buffers()
+        if not isinstance(buffer, UninitializedBuffer)
+    }
+    yield
+    for part in lazy:
+        part.reset_running_stats()  # type: ignore[operator]
+    for name, buffer in module.named_buffers():
+        if name in kept and kept[name].shape == buffer.shape:
+            buffer.copy_(kept[name])
+
+
+def _has_lazy_statistics(part: nn.Module) -> bool:
+    buffers = part.buffers(recurse=False)
+    return hasattr(part, "reset_running_stats") and any(
+        isinstance(buffer, UninitializedBuffer) for buffer in buffers
+    )
