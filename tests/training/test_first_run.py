@@ -161,7 +161,7 @@ for kind in DATA:
 
 
 def test_killed_resumed_and_loaded_elsewhere(tmp_path):
-    """Killed in the second epoch, gone on with, saved by torch and Pyro, loaded by a new process."""
+    """Killed in the second epoch, gone on with, saved, and loaded by a new process."""
     wanted = {kind: trained(kind) for kind in DATA}
     for kind in DATA:
         folder = tmp_path / kind.__name__

@@ -44,7 +44,8 @@ def test_networks_compute_in_bf16_and_densities_do_not(precision):
     module.model = note
     history = fit(module, copies(), epochs=1, precision=precision, progress=False)
     inside = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
-    assert {out for _, out in spy.seen} == {inside}
+    # before training a network of a kind of its own is run once, for its parameters
+    assert {out for _, out in spy.seen[1:]} == {inside}
     assert set(dtypes) == {torch.float32}
     assert {p.dtype for p in module.parameters()} == {torch.float32}
     assert {value.dtype for value in history.terms.kl.values()} == {torch.float32}
