@@ -233,12 +233,14 @@ class CorExTerms:
         """
         if not parts:
             raise ValueError("There are no terms to join: give those of at least one batch.")
-        first, *others = ([sorted(getattr(p, kind)) for kind in _WEIGHTS] for p in parts)
+        first, *others = (
+            [name for kind in _WEIGHTS for name in sorted(getattr(p, kind))] for p in parts
+        )
         for other in others:
             if other != first:
                 raise ValueError(
                     "parts must be the terms of one program, but they are of different sites or "
-                    f"regularizers: {sum(first, [])} and {sum(other, [])}"
+                    f"regularizers: {first} and {other}"
                 )
         evidence = [part.evidence for part in parts]
         sizes = [
