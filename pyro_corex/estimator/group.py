@@ -199,9 +199,10 @@ def _by_components(group: Group, rng: Random) -> Iterator[Array]:
     matrix = np.concatenate([group.onehot - design.marginal[group.cells], centred], 1)
     _, vectors = np.linalg.eigh(matrix.T @ matrix)
     projected = matrix @ vectors[:, -min(s, matrix.shape[1]) :]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # clusters that lose all of their rows
-        yield kmeans2(projected, s, 10, minit="points", seed=rng)[1]
+    if s <= design.n:  # a fold may have fewer rows than there are states
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # clusters that lose all of their rows
+            yield kmeans2(projected, s, 10, minit="points", seed=rng)[1]
     yield np.argsort(np.argsort(projected[:, -1])) * s // design.n
 
 

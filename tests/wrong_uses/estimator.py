@@ -57,6 +57,12 @@ USES: list[Use] = [
     refused(C, "one state", lambda: states(1), "n_states", ">= 2", "1"),
     refused(C, "more states than rows", lambda: states(31), "n_states", "number of rows, 30", "31"),
     refused(C, "a latent's many states", lambda: states([2, 40]), "n_states", "30", "[2, 40]"),
+    answered(
+        C,
+        "more states than rows that are left",
+        lambda: states(29, n_hidden=1, cv=2),
+        lambda found: found.n_folds_ == 2 and np.isfinite(found.tc_),
+    ),
     refused(C, "states of one latent", lambda: states([2]), "n_states", "1 entries", "n_hidden=2"),
     refused(C, "no steps", lambda: fit(max_iter=0), "max_iter", "0"),
     refused(C, "no rate", lambda: fit(lr=0), "lr", "> 0", "0"),
