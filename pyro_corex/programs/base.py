@@ -179,11 +179,63 @@ def _take_value(name: str, entry: Tensor, parameter: nn.Parameter) -> None:
         parameter.copy_(entry)
 
 
-def apply_network(network: nn.Module, z: Tensor) -> Any:
+def check_network(name: str, network: Any) -> nn.Module:
+    """``network``, if it is a module and not, say, the class of one."""
+    if isinstance(network, nn.Module):
+        return network
+    got = f"the class {network.__name__}" if isinstance(network, type) else type(network).__name__
+    raise TypeError(
+        f"{name} must be an nn.Module, e.g. mlp_{name}([...]), but got {got}. A class is called "
+        "to make a module."
+    )
+
+
+def run_network(network: nn.Module, x: Tensor, name: str) -> Any:
+    """What a network gives for ``x``.
+
+    :raises ValueError: where it does not fit, saying which network it is and what it expects.
+    """
+    try:
+        return network(x)
+    except (RuntimeError, ValueError) as error:
+        if (found := _misfit(network, x, name, error)) is None:
+            raise
+        raise ValueError(found) from error
+
+
+def _misfit(network: nn.Module, x: Tensor, name: str, error: Exception) -> str | None:
+    """What there is to say of an error that is about a shape."""
+    text, shape = str(error), tuple(x.shape)
+    if "more than 1 value per channel" in text:
+        return (
+            f"{name} was given a batch of the shape {shape}, but its batch normalisation needs "
+            "more than one datum in training mode. Call .eval() first, or take another batch_size "
+            "or a loader with drop_last=True, so that no batch is of one datum."
+        )
+    about_shapes = any(word in text for word in ("shape", "size", "channel", "dimension"))
+    if not isinstance(error, RuntimeError) or not about_shapes or "out of memory" in text:
+        return None
+    first = next((m for m in network.modules() if _width(m)), None)
+    expects = "" if first is None else f" but its first layer is {first}, for {_width(first)}:"
+    return (
+        f"{name} was given the shape {shape},{expects} {text.splitlines()[0]}. The encoder must "
+        "start from the width of the data, and the decoder from the number of latents."
+    )
+
+
+def _width(layer: nn.Module) -> str:
+    """What a linear or convolutional layer takes, or nothing."""
+    if isinstance(features := getattr(layer, "in_features", None), int):
+        return f"{features} numbers"
+    channels = getattr(layer, "in_channels", None)
+    return f"{channels} channels" if isinstance(channels, int) else ""
+
+
+def apply_network(network: nn.Module, z: Tensor, name: str) -> Any:
     """Runs a network over the last axis of ``z``, whatever axes stand before it."""
     if z.dim() <= 2:
-        return network(z)
-    out = network(z.reshape(-1, z.shape[-1]))
+        return run_network(network, z, name)
+    out = run_network(network, z.reshape(-1, z.shape[-1]), name)
     if isinstance(out, (tuple, list)):
         return tuple(o.reshape(z.shape[:-1] + o.shape[1:]) for o in out)
     return out.reshape(z.shape[:-1] + out.shape[1:])

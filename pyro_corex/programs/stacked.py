@@ -15,11 +15,19 @@ from torch.distributions import Distribution
 
 from pyro_corex.batches import argument, check_count
 from pyro_corex.programs.anchoring import AnchorMessenger, Weight, check_weights
-from pyro_corex.programs.base import CorExProgram, apply_network, normal_from
+from pyro_corex.programs.base import (
+    CorExProgram,
+    apply_network,
+    check_network,
+    normal_from,
+    run_network,
+)
 from pyro_corex.programs.likelihoods import Likelihood
 from pyro_corex.programs.networks import mlp, mlp_decoder, mlp_encoder
 from pyro_corex.programs.plates import data_plate, latent_plate
 from pyro_corex.programs.priors import LearnedCategorical, Prior, make_prior
+
+_DECODER = "The decoder of layer {}"
 
 
 @dataclass(frozen=True)
@@ -31,11 +39,16 @@ class Layer:
     :param decoder: back again: to the likelihood's parameters for the first layer, to locations
         and log-scales of the layer below for the others.
     :param dim: the number of latents, or of classes for a discrete layer.
+    :raises TypeError: for networks that are no modules.
     """
 
     encoder: nn.Module
     decoder: nn.Module
     dim: int
+
+    def __post_init__(self) -> None:
+        check_network("encoder", self.encoder)
+        check_network("decoder", self.decoder)
 
 
 class StackedCorEx(CorExProgram):
@@ -153,7 +166,7 @@ class StackedCorEx(CorExProgram):
             z = self._sample(self.n_layers, self.prior())
             for layer in range(self.n_layers, 1, -1):
                 z = self._sample(layer - 1, self._down(layer, z))
-            params = apply_network(self.decoders[0], self._as_vector(1, z))
+            params = apply_network(self.decoders[0], self._as_vector(1, z), _DECODER.format(1))
             return self._observe(x, params)
 
     def _sample(self, layer: int, fn: Distribution) -> Tensor:
@@ -168,20 +181,22 @@ class StackedCorEx(CorExProgram):
     def _up(self, layer: int, below: Tensor) -> Distribution:
         """q(z^(l) | z^(l-1)); a discrete one has the batch shape (B, 1)."""
         network, dim = self.encoders[layer - 1], self.dims[layer - 1]
-        out = network(below) if layer == 1 else apply_network(network, below)
+        name = f"The encoder of layer {layer}"
+        out = (run_network if layer == 1 else apply_network)(network, below, name)
         if self._is_discrete(layer):
             if out.shape[-1] != dim:
                 raise ValueError(
-                    f"The encoder of layer {layer} gives {out.shape[-1]} logits for each datum, "
-                    f"but there are {dim} classes"
+                    f"{name} gives {out.shape[-1]} logits for each datum, but there are {dim} "
+                    "classes"
                 )
             return dist.Categorical(logits=out.unsqueeze(-2), validate_args=False)
-        return normal_from(out, dim, f"The encoder of layer {layer}")
+        return normal_from(out, dim, name)
 
     def _down(self, layer: int, z: Tensor) -> dist.Normal:
         """q(z^(l-1) | z^(l)) at ``z``."""
-        out = apply_network(self.decoders[layer - 1], self._as_vector(layer, z))
-        return normal_from(out, self.dims[layer - 2], f"The decoder of layer {layer}")
+        name = _DECODER.format(layer)
+        out = apply_network(self.decoders[layer - 1], self._as_vector(layer, z), name)
+        return normal_from(out, self.dims[layer - 2], name)
 
     def _as_vector(self, layer: int, z: Tensor) -> Tensor:
         """``z`` with its latents as the last axis; classes become one-hot vectors."""
@@ -237,7 +252,7 @@ class StackedCorEx(CorExProgram):
         while layer > 1:
             z = self._down(layer, z).mean
             layer -= 1
-        params = apply_network(self.decoders[0], self._as_vector(layer, z))
+        params = apply_network(self.decoders[0], self._as_vector(layer, z), _DECODER.format(1))
         return self.likelihood(params)
 
     def _checked(self, layer: int, z: Tensor) -> Tensor:

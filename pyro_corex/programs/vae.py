@@ -14,7 +14,13 @@ from torch.distributions import Distribution
 
 from pyro_corex.batches import argument, check_count
 from pyro_corex.programs.anchoring import AnchorMessenger, check_weight
-from pyro_corex.programs.base import CorExProgram, apply_network, normal_from
+from pyro_corex.programs.base import (
+    CorExProgram,
+    apply_network,
+    check_network,
+    normal_from,
+    run_network,
+)
 from pyro_corex.programs.likelihoods import Likelihood
 from pyro_corex.programs.plates import data_plate, latent_plate
 from pyro_corex.programs.priors import Prior, make_prior
@@ -35,7 +41,9 @@ class CorExVAE(CorExProgram):
         :class:`~pyro_corex.programs.likelihoods.Likelihood`.
     :param prior: "standard_normal", "learned_normal", "learned_mixture", "flat", or a distribution
         (or a module or function that returns one) of batch shape ``(latent_dim,)``.
-    :raises ValueError: for a prior that does not factorise, and for an unknown name.
+    :raises ValueError: for a prior that does not factorise, and for an unknown name; when run, for
+        data or latents of another width than a network takes.
+    :raises TypeError: for networks that are no modules.
 
     >>> from pyro_corex.programs import mlp_decoder, mlp_encoder
     >>> vae = CorExVAE(mlp_encoder([784, 400, 20]), mlp_decoder([20, 400, 784]), 20)
@@ -56,8 +64,8 @@ class CorExVAE(CorExProgram):
     ) -> None:
         super().__init__(likelihood)
         self.latent_dim = check_count("latent_dim", latent_dim)
-        self.encoder = encoder
-        self.decoder = decoder
+        self.encoder = check_network("encoder", encoder)
+        self.decoder = check_network("decoder", decoder)
         self.prior = make_prior(prior, latent_dim)
 
     def model(self, x: Tensor) -> Tensor:
@@ -66,7 +74,7 @@ class CorExVAE(CorExProgram):
         self._register((self.decoder, self.prior, self.likelihood))
         with data_plate(len(x)):
             z = self._sample(self.prior())
-            return self._observe(x, apply_network(self.decoder, z))
+            return self._observe(x, apply_network(self.decoder, z, "The decoder"))
 
     def guide(self, x: Tensor) -> Tensor:
         """Draws the latents given ``x``: ``(B, ...)`` to ``(B, latent_dim)``."""
@@ -83,7 +91,8 @@ class CorExVAE(CorExProgram):
 
     def encode(self, x: Tensor) -> dist.Normal:
         """q(z|x) for ``(B, ...)`` data: a normal of batch shape ``(B, latent_dim)``."""
-        return normal_from(self.encoder(argument(x, self)), self.latent_dim, "The encoder")
+        out = run_network(self.encoder, argument(x, self), "The encoder")
+        return normal_from(out, self.latent_dim, "The encoder")
 
     def decode(self, z: Tensor) -> Distribution:
         """q(x|z) for latents of shape ``(n, latent_dim)``: batch shape ``(n, ...)``, as x has.
@@ -95,7 +104,7 @@ class CorExVAE(CorExProgram):
             raise ValueError(
                 f"z must have the shape (n, {self.latent_dim}), but got {tuple(z.shape)}"
             )
-        return self.likelihood(apply_network(self.decoder, z))
+        return self.likelihood(apply_network(self.decoder, z, "The decoder"))
 
 
 class AnchorVAE(CorExVAE):
