@@ -76,6 +76,7 @@ def entropy_estimate(x: Tensor, kind: str = "auto") -> Estimate[Tensor]:
         than two data; ``kind`` is unknown; "binary" data hold other values than 0 and 1;
         "continuous" data have atoms or many ties, where the differential entropy is not finite;
         "auto" finds dimensions of both kinds.
+    :raises TypeError: for what is no dense tensor.
     """
     check_matrix("x", x)
     check_finite("x", x)
@@ -242,6 +243,7 @@ def mean_with_entropies(
         "categorical" or "continuous") and a sign, 1 or -1.
     :returns: a scalar :class:`Estimate` in float64.
     :raises ValueError: where N < 2, data of another length, or as :func:`entropy_estimate`.
+    :raises TypeError: for what is no dense tensor.
     """
     check_tensor("per_datum", per_datum)
     n = len(per_datum) if per_datum.dim() == 1 else 0

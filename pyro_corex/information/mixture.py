@@ -67,6 +67,7 @@ def fit_mixture(
     :param tolerance: stop where the log likelihood gains less, in nats per datum.
     :param ridge: added to the diagonals of the covariances.
     :raises ValueError: for fewer data than components, another shape, and NaN.
+    :raises TypeError: for what is no dense tensor.
     """
     check_tensor("z", z)
     if z.dim() not in (2, 3) or not bool(z.isfinite().all()):
@@ -129,6 +130,7 @@ def merge_states(joint: Tensor, n_states: int) -> tuple[Tensor, float]:
     :returns: the new state of each old one, shape ``(K,)``, and the mutual information left, nats.
     :raises ValueError: where there are fewer states than ``n_states``, and for a table that is not
         square, or has negative entries.
+    :raises TypeError: for what is no dense tensor.
     """
     check_tensor("joint", joint)
     if joint.dim() != 2 or joint.shape[0] != joint.shape[1] or not bool((joint >= 0).all()):

@@ -201,6 +201,7 @@ def sampled_mutual_information(log_density: PairLogDensity, n: int, m: int) -> E
     :returns: an :class:`Estimate` with ``value`` and ``stderr`` of shape ``(m,)``.  Noise may make
         the value negative; it is left as it is, since clamping would bias it.
     :raises ValueError: where n < 2, m < 1, or ``log_density`` returns another shape.
+    :raises TypeError: where ``log_density`` is no function.
     """
     if not callable(log_density):
         raise TypeError(

@@ -21,6 +21,7 @@ def gaussian_total_correlation(cov: Tensor) -> Tensor:
     :param cov: covariance or correlation matrices, of shape ``(..., d, d)``.
     :returns: tensor of shape ``(...,)``, non-negative.
     :raises ValueError: where cov is not square, symmetric, finite and positive definite.
+    :raises TypeError: for what is no dense tensor.
 
     >>> gaussian_total_correlation(torch.tensor([[1.0, 0.8], [0.8, 1.0]]))  # -ln(1 - 0.64) / 2
     tensor(0.5108)
@@ -53,6 +54,7 @@ def discrete_total_correlation(table: Tensor) -> Tensor:
         do.
     :returns: scalar tensor.
     :raises ValueError: where table is empty, not finite, negative or all zero.
+    :raises TypeError: for what is no dense tensor.
     """
     check_finite("table", table)
     if bool((table < 0).any()) or not bool((table > 0).any()):
@@ -82,6 +84,7 @@ def total_correlation(x: Tensor, kind: str = "gaussian") -> Estimate[Tensor]:
         for "gaussian" N <= d, or dimensions are constant or combinations of others; for "discrete"
         more than half of the rows are distinct, or a column of fractions has fewer than ten data
         to the distinct value.
+    :raises TypeError: for what is no dense tensor.
 
     >>> coin = torch.tensor([[0], [1]]).repeat(500, 1)
     >>> total_correlation(coin.expand(1000, 3), kind="discrete").value  # 2 ln 2, and 0.001
@@ -140,6 +143,7 @@ def sample_total_correlation(z: Tensor) -> Tensor:
     :param z: ``(N, m)`` draws.
     :returns: scalar tensor; 0 for a single draw or a single latent.
     :raises ValueError: where z is not ``(N, m)``.
+    :raises TypeError: for what is no dense tensor.
 
     >>> z = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, 0.0], [-1.0, 0.0]]).repeat(500, 1)
     >>> sample_total_correlation(z)  # correlation 1 / sqrt(2), so ln(2) / 2, less 1 / 4000
@@ -214,6 +218,7 @@ def minibatch_total_correlation(
     :param method: ``"stratified"`` or ``"weighted"``.
     :returns: scalar tensor.
     :raises ValueError: where shapes differ, or as :func:`pairwise_total_correlation`.
+    :raises TypeError: for what is no dense tensor.
     """
     for name, given in (("z", z), ("loc", loc), ("scale", scale)):
         check_tensor(name, given)
@@ -254,6 +259,7 @@ def pairwise_total_correlation(
     :returns: scalar tensor, differentiable.
     :raises ValueError: where log_density is not ``(B, B, m)`` with B >= 2, ``n_data`` < B, or
         ``method`` is unknown.
+    :raises TypeError: for what is no dense tensor.
     """
     check_tensor("log_density", log_density)
     if log_density.dim() != 3 or log_density.shape[0] != log_density.shape[1]:
@@ -273,6 +279,7 @@ def batch_log_weight(like: Tensor, n_data: int, method: str = "stratified") -> T
     :param n_data: N, at least B.
     :param method: see :func:`pairwise_total_correlation`.
     :raises ValueError: where B < 2, ``n_data`` < B or ``method`` unknown.
+    :raises TypeError: for what is no dense tensor.
     """
     check_tensor("like", like)
     batch = len(like) if like.dim() else 0

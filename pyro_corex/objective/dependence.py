@@ -16,6 +16,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Collection
+from numbers import Real
 from typing import Any
 
 import torch
@@ -171,7 +172,7 @@ class MinibatchTotalCorrelation:
     def __init__(
         self, weight: Weight, sites: Collection[str] | None = None, num_data: int | None = None
     ) -> None:
-        if num_data is not None and not num_data >= 1:
+        if num_data is not None and (not isinstance(num_data, Real) or num_data < 1):
             raise ValueError(f"num_data must be an integer >= 1, but got {num_data!r}")
         check_weight(self.name, weight)
         self.weight, self.num_data = weight, num_data

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -111,7 +112,7 @@ class CorExELBO(Runner):
     ) -> None:
         if not isinstance(num_particles, int) or num_particles < 1:
             raise ValueError(f"num_particles must be an integer >= 1, but got {num_particles!r}")
-        if not tc_weight >= 0:
+        if not isinstance(tc_weight, (Real, Tensor)) or not tc_weight >= 0:
             raise ValueError(f"tc_weight must be a number >= 0, but got {tc_weight!r}")
         if invariance is not None and not isinstance(invariance, Invariance):
             raise TypeError(f"invariance must be an Invariance, but got {invariance!r}")
@@ -210,6 +211,7 @@ class CorExELBO(Runner):
         self, model: Program, guide: Program, args: Any, kwargs: Any
     ) -> Iterator[Contributions]:
         """The terms of each trace, with their graph until the next one is asked for."""
+        _check_programs(model, guide)
         self._last, self._mean = [], None
         for module in self.regularizer_modules:
             register(module, self._registered)
@@ -345,10 +347,12 @@ class CorExELBO(Runner):
 
     def compute_marginals(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Any:
         """See :meth:`pyro.infer.TraceEnum_ELBO.compute_marginals`."""
+        _check_programs(model, guide)
         return self._traceenum().compute_marginals(model, guide, *args, **kwargs)
 
     def sample_posterior(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Any:
         """See :meth:`pyro.infer.TraceEnum_ELBO.sample_posterior`."""
+        _check_programs(model, guide)
         return self._traceenum().sample_posterior(model, guide, *args, **kwargs)
 
     def _traceenum(self) -> TraceEnum_ELBO:
@@ -357,3 +361,12 @@ class CorExELBO(Runner):
             max_plate_nesting=self.max_plate_nesting,
             strict_enumeration_warning=False,
         )
+
+
+def _check_programs(model: Any, guide: Any) -> None:
+    for name, program in (("model", model), ("guide", guide)):
+        if not callable(program):
+            raise TypeError(
+                f"{name} must be a function, such as vae.{name}, but got {type(program).__name__}: "
+                "the order is model, guide and then the data"
+            )

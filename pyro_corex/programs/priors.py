@@ -25,6 +25,8 @@ class Prior(nn.Module):
 
     It is no ``PyroModule``, which would declare its parameters to Pyro once more, under a name that
     all instances share.
+
+    :raises ValueError: for a ``dim`` below 1.
     """
 
     def __init__(self, dim: int) -> None:

@@ -54,7 +54,7 @@ USES: list[Use] = [
         "twos as binary",
         lambda: info.marginal_entropy(2 * COIN, kind="binary"),
         "binary",
-        "0 and 1",
+        "zeros and ones",
     ),
     refused(MEAN, "a number", lambda: info.mean_with_entropies(1.0, []), "per_datum", "float"),
     refused(MEAN, "a matrix", lambda: info.mean_with_entropies(Z, []), "(N,)", "(40, 3)"),
