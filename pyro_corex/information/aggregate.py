@@ -72,7 +72,8 @@ class AggregatePosterior:
     def from_probs(cls, probs: Tensor) -> AggregatePosterior:
         """For discrete latents with probabilities (N, m, K) that sum to 1 over K.
 
-        Raises ValueError for others.
+        :raises ValueError: for others.
+        :raises TypeError: for what is no dense tensor or array.
         """
         self = cls.__new__(cls)
         probs = as_tensor(probs, "probs")

@@ -112,7 +112,7 @@ class CorExELBO(Runner):
     ) -> None:
         if not isinstance(num_particles, int) or num_particles < 1:
             raise ValueError(f"num_particles must be an integer >= 1, but got {num_particles!r}")
-        if not isinstance(tc_weight, (Real, Tensor)) or not tc_weight >= 0:
+        if not _is_number(tc_weight) or not tc_weight >= 0:
             raise ValueError(f"tc_weight must be a number >= 0, but got {tc_weight!r}")
         if invariance is not None and not isinstance(invariance, Invariance):
             raise TypeError(f"invariance must be an Invariance, but got {invariance!r}")
@@ -361,6 +361,10 @@ class CorExELBO(Runner):
             max_plate_nesting=self.max_plate_nesting,
             strict_enumeration_warning=False,
         )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (Real, Tensor))
 
 
 def _check_programs(model: Any, guide: Any) -> None:
