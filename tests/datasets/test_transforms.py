@@ -169,7 +169,7 @@ def test_options_are_checked(options, message):
 
 
 def test_images_are_checked():
-    with pytest.raises(TypeError, match=r"floating-point numbers, but got torch.uint8.*x.float"):
+    with pytest.raises(TypeError, match=r"floating-point numbers, but got torch.uint8.*float"):
         RandomAffine(2)(torch.zeros(3, 4, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"side=2 must have the shape \(n, 4\), but got \(3, 5\)"):
         RandomAffine(2)(torch.zeros(3, 5))

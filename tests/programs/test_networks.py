@@ -106,5 +106,5 @@ def test_linear_start_refuses_a_map_that_does_not_fit(shape):
 
 
 def test_linear_start_needs_a_last_layer_that_it_can_make_small():
-    with pytest.raises(ValueError, match=r"must be an nn\.Linear, but got ReLU"):
+    with pytest.raises(ValueError, match=r"last layer an nn\.Linear, but got ReLU"):
         LinearStart(nn.Sequential(nn.Linear(5, 6), nn.ReLU()), 5)
