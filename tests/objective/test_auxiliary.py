@@ -116,7 +116,7 @@ def test_weights_that_differ_within_one_kl_are_refused():
     x = reals(N, D)
     guide = autoguide.AutoMultivariateNormal(noisy_regression)
     programs = [anchor(fn, {"w": 0.5}) for fn in (noisy_regression, guide)]
-    with pytest.raises(ValueError, match="same number to each latent .* got none for"):
+    with pytest.raises(ValueError, match=r"same number to each latent .* got none for"):
         CorExELBO().loss(*programs, x, x.sum(-1))
 
 
