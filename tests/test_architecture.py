@@ -16,7 +16,7 @@ NAME = "pyro_corex"
 
 # Lowest first; those of one rank do not import each other.
 RANKS = [
-    {"arrays"},
+    {"arrays", "files"},
     {"batches"},
     {"information"},
     {"programs", "objective"},

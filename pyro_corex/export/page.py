@@ -13,9 +13,9 @@ from pyro_corex.batches import Data, Transform
 from pyro_corex.export import sections
 from pyro_corex.export.content import gather
 from pyro_corex.export.evaluated import collect, evaluate
-from pyro_corex.export.files import as_file, replacing
 from pyro_corex.export.pictures import image_shape as shape_of
 from pyro_corex.export.pictures import svg
+from pyro_corex.files import as_file, replacing
 from pyro_corex.training import History
 
 

@@ -10,9 +10,7 @@ import contextlib
 import glob
 import hashlib
 import io
-import os
 import pickle
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_corex.batches import check_count
+from pyro_corex.files import write_whole
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -135,37 +134,14 @@ def check_folder(path: Path) -> Path:
 def write(path: Path, content: dict[str, Any]) -> None:
     """Writes a dictionary of tensors, numbers, strings and containers of them.
 
-    At any moment the file at ``path`` is the old one or the new one, whole: the new one is written
-    beside it, flushed to the disk and then moved into place.
-
-    :raises OSError: where that is not possible; the old file is then as it was.
+    :raises OSError: as :func:`~pyro_corex.files.write_whole`, by which the file is whole or as it
+        was.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
     payload = buffer.getbuffer()
     digest = hashlib.sha256(payload).hexdigest().encode()
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(scratch, "xb") as file:
-            for part in (_MAGIC, digest, b"\n", payload):
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            scratch.unlink()
-        if not isinstance(error, OSError):
-            raise
-        now = "The file that was there is as it was" if path.exists() else "Nothing is there"
-        text = f"Could not write {path}: {error.strerror or error}. {now}"
-        raise OSError(error.errno, text) from error
-    with contextlib.suppress(OSError):  # the move itself, where the system offers that
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    write_whole(path, (_MAGIC, digest, b"\n", payload), prefix=f"{path.name}.")
 
 
 def remove_leftovers(path: Path) -> None:

@@ -90,13 +90,18 @@ def is_complete(module: nn.Module) -> bool:
 
 
 class _Names(Messenger):
-    """Notes the parameters that programs name."""
+    """Notes the parameters that programs name, but for what ``pyro.module`` finds of another module
+    under its names: the networks that it is given compute with their own.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.found = set[str]()
 
     def _pyro_post_param(self, msg: Any) -> None:
+        given = msg["args"][1] if len(msg["args"]) > 1 else None
+        if "$$$" in msg["name"] and given is not msg["value"]:
+            return
         self.found.add(msg["name"])
 
 
@@ -112,11 +117,11 @@ def first_run(
     """
     model, guide = programs_of(module)
     training, names = module.training, _Names()
-    module.train()
     try:
         batch = next(batches)
     except Exception:  # training meets it again, and says where; or there is none
         return StoreParameters()
+    module.train()
     try:
         batch = prepare(module, transform)(batch)
         with torch.no_grad(), _statistics_kept(module), names, pyro.validation_enabled(False):
@@ -140,12 +145,15 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
         for name, buffer in module.named_buffers()
         if not isinstance(buffer, UninitializedBuffer)
     }
-    yield
-    for part in lazy:
-        part.reset_running_stats()  # type: ignore[operator]
-    for name, buffer in module.named_buffers():
-        if name in kept and kept[name].shape == buffer.shape:
-            buffer.copy_(kept[name])
+    try:
+        yield
+    finally:
+        for part in lazy:
+            if not _has_lazy_statistics(part):
+                part.reset_running_stats()  # type: ignore[operator]
+        for name, buffer in module.named_buffers():
+            if name in kept and kept[name].shape == buffer.shape:
+                buffer.copy_(kept[name])
 
 
 def _has_lazy_statistics(part: nn.Module) -> bool:

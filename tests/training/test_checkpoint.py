@@ -31,7 +31,7 @@ def no_permission(*_):
 )
 def test_a_checkpoint_that_cannot_be_written(path, monkeypatch, call, action, match):
     module = vae()
-    monkeypatch.setattr(checkpoint.os, call, action)
+    monkeypatch.setattr(os, call, action)
     with pytest.raises(OSError, match=match) as error:
         run(path, module, resume=True, every_steps=3)
     assert "Training stopped after step 9" in str(error.value)
@@ -40,10 +40,18 @@ def test_a_checkpoint_that_cannot_be_written(path, monkeypatch, call, action, ma
 
 
 def test_a_full_disk_when_nothing_was_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint.os, "fsync", no_space)
+    monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(OSError, match=r"No space left on device\. Nothing is there"):
         pc.save(vae(), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_keeps_the_mode_that_it_was_given(tmp_path):
+    path = tmp_path / "model"
+    pc.save(vae(), path)
+    path.chmod(0o600)
+    pc.save(vae(), path)
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_write_that_is_cut_off(path, monkeypatch):

@@ -222,6 +222,39 @@ def test_a_checkpoint_of_other_parameters_is_refused(tmp_path):
         pc.fit(Other(), X, epochs=2, checkpoint=pc.Checkpoint(path, resume=True), **OPTIONS)
 
 
+class Registered(nn.Module):
+    """Networks that are registered by ``pyro.module``."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.decoder = nn.Linear(3, 4), nn.Linear(2, 3)
+
+    def model(self, x):
+        pyro.module("decoder", self.decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module("encoder", self.encoder)
+        return Lazy.guide(self, x)
+
+
+def test_what_pyro_module_has_left_of_another_module_is_not_trained(tmp_path):
+    """A second module in one process goes on with the run of the first, whose values stay."""
+    wanted = Registered()
+    pc.fit(wanted, X, epochs=2, **OPTIONS)
+    first = Registered()
+    path = tmp_path / "run.ckpt"
+    pc.fit(first, X, epochs=1, checkpoint=path, **OPTIONS)
+    left = first.decoder.weight.detach().clone()
+    second = Registered()
+    pc.fit(second, X, epochs=2, checkpoint=pc.Checkpoint(path, resume=True), **OPTIONS)
+    assert torch.equal(second.decoder.weight, wanted.decoder.weight)
+    assert torch.equal(first.decoder.weight, left)
+
+
 def test_parameters_that_come_later_are_named():
     class Branching(WithAutoguide):
         later = False

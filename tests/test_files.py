@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import pyro_corex as pc
-from pyro_corex.export import files
-from pyro_corex.export.files import as_file, replacing
+from pyro_corex import files
+from pyro_corex.files import as_file, replacing
 
 
 def vae():
