@@ -10,6 +10,7 @@ import contextlib
 import glob
 import hashlib
 import io
+import os
 import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -65,8 +66,9 @@ class Checkpoint:
         """With a ``Path``, and ``resume`` as ``True`` or ``False``.
 
         :raises OSError: where the folder or the file is missing, or the file is not to be there.
+        :raises TypeError: for what is no path.
         """
-        path = check_folder(Path(self.path))
+        path = check_folder(self.path)
         if self.resume is True and not path.exists():
             raise FileNotFoundError(
                 f'There is no checkpoint {path} to go on from. resume="auto" would start anew'
@@ -87,10 +89,10 @@ def save(module: nn.Module, path: str | Path) -> None:
 
     :param path: the file; its folder has to exist.
     :raises OSError: where it cannot be written; a file that was there is then as it was.
-    :raises TypeError: for what is no ``nn.Module``.
+    :raises TypeError: for what is no ``nn.Module``, or no path.
     """
     _check_module("save(module, path)", module)
-    write(check_folder(Path(path)), {"kind": "module", **contents(module)})
+    write(check_folder(path), {"kind": "module", **contents(module)})
 
 
 def load(path: str | Path, module: Module) -> Module:
@@ -102,12 +104,13 @@ def load(path: str | Path, module: Module) -> Module:
         place.
     :returns: ``module``.
     :raises FileNotFoundError: if there is no file.
+    :raises TypeError: for what is no ``nn.Module``, or no path.
     :raises CheckpointError: (a ``ValueError``) for a file that is foreign, cut short or changed,
         and for a module of another configuration, saying what differs; the module is then as it
         was.
     """
     _check_module("load(path, module)", module)
-    fill(module, read(Path(path)), path)
+    fill(module, read(check_folder(path)), path)
     return module
 
 
@@ -116,8 +119,11 @@ def _check_module(call: str, module: Any) -> None:
         raise TypeError(f"{call} needs a torch.nn.Module, but got {type(module).__name__}")
 
 
-def check_folder(path: Path) -> Path:
-    """``path``, whose folder exists."""
+def check_folder(given: Any) -> Path:
+    """The path that was given, whose folder exists."""
+    if not isinstance(given, (str, os.PathLike)):
+        raise TypeError(f"path must be the name of a file, but got {type(given).__name__}")
+    path = Path(given)
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"The folder {path.parent} of {path.name} does not exist: make it first, "
@@ -177,7 +183,8 @@ def read(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds something other than data, which is not loaded: {error}"
+            f"{path} holds something other than data, which is not loaded, as it could run code. "
+            "Take a file that save or fit wrote."
         ) from error
     return content
 
@@ -216,7 +223,7 @@ def compare(module: nn.Module, content: Mapping[str, Any], path: str | Path) -> 
     if "config" not in content:
         raise CheckpointError(f"{path} holds no module")
     saved, given = content["config"], _describe(module)
-    differences = _differences(saved["tensors"], given["tensors"])
+    differences = _differences(_tensors(content["state"]), given["tensors"])
     if not differences or saved["parts"][""] != given["parts"][""]:
         differences = _differences(saved["parts"], given["parts"]) + differences
     if differences:
@@ -244,11 +251,15 @@ def _describe(module: nn.Module) -> dict[str, Any]:
         name: f"{type(part).__name__}({part.extra_repr() if name else ''})"
         for name, part in module.named_modules()
     }
-    tensors = {
-        name: {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
-        for name, value in module.state_dict().items()
-    }
+    tensors = _tensors(module.state_dict())
     return {"parts": parts, "tensors": tensors, "torch": str(torch.__version__)}
+
+
+def _tensors(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {
+        name: {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+        for name, value in state.items()
+    }
 
 
 def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

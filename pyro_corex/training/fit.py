@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from pyro_corex.batches import (
-    Batch,
     Data,
     Transform,
     check_count,
+    check_seed,
     for_program,
     in_memory,
     programs_of,
@@ -105,6 +105,13 @@ def fit(
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         check_count(name, value)
     check_positive("lr", lr)
+    seed = check_seed(seed)
+    elbo = CorExELBO() if elbo is None else elbo
+    if not isinstance(elbo, CorExELBO):
+        raise TypeError(
+            f"elbo must be a CorExELBO, e.g. CorExELBO(num_particles=2), but got {elbo!r}. Pyro's "
+            "own objectives have no terms to record: train with them by SVI."
+        )
     if patience is not None:
         check_count("patience", patience)
         if validation is None:
@@ -119,13 +126,18 @@ def fit(
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = Checkpoint(checkpoint)
         checkpoint = checkpoint.looked_up()
-    if transform is None and (whole := in_memory(data)) is not None:
-        _check_support(module, whole)
+    if transform is None:
+        _check_support(module, data)
+        if validation is not None:
+            try:
+                _check_support(module, validation)
+            except ValueError as error:
+                raise ValueError(f"validation: {error}") from None
     runner = _runner(device, devices if isinstance(devices, Devices) else Devices(devices))
     loop = Loop(
         module=module,
         data=data,
-        elbo=CorExELBO() if elbo is None else elbo,
+        elbo=elbo,
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
@@ -153,9 +165,13 @@ def _check_functions(transform: Any, callbacks: Sequence[Any]) -> None:
             )
 
 
-def _check_support(module: nn.Module, whole: Batch) -> None:
-    likelihood = getattr(module, "likelihood", None)
-    if isinstance(likelihood, Likelihood) and getattr(module, "takes_x_alone", False):
+def _check_support(module: nn.Module, data: Data) -> None:
+    likelihood, whole = getattr(module, "likelihood", None), in_memory(data)
+    if (
+        whole is not None
+        and isinstance(likelihood, Likelihood)
+        and getattr(module, "takes_x_alone", False)
+    ):
         likelihood.check(for_program(whole, module).args[0])
 
 

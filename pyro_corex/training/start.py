@@ -72,7 +72,7 @@ def start_top(
         NaN or changed in shape by ``transform``, and numbers that are less than 1.
     :raises TypeError: for data that are no tensor.
     """
-    if stack.n_classes is None or stack.n_layers < 2:
+    if not isinstance(stack, StackedCorEx) or stack.n_classes is None or stack.n_layers < 2:
         raise ValueError(
             "start_top needs a stack of at least two layers with a discrete top, but got "
             f"{stack!r}. Give StackedCorEx n_classes."

@@ -54,6 +54,19 @@ def test_a_file_keeps_the_mode_that_it_was_given(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_forged_file_changes_nothing(tmp_path):
+    """Its description fits, but one of its tensors does not."""
+    path, module = tmp_path / "model", vae(seed=1)
+    pc.save(vae(), path)
+    content = checkpoint.read(path)
+    content["state"]["decoder.0.weight"] = torch.zeros(1)
+    checkpoint.write(path, content)
+    before = vector(module)
+    with pytest.raises(pc.CheckpointError, match=r"'decoder.0.weight' is float32 of shape \(1,\)"):
+        pc.load(path, module)
+    assert torch.equal(vector(module), before)
+
+
 def test_a_write_that_is_cut_off(path, monkeypatch):
     """As when the disk is full in the middle: part of the file is written."""
     real = open

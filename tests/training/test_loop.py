@@ -63,7 +63,11 @@ def test_parameters_that_become_nan_are_not_saved(path):
     [
         (torch.zeros(0, 8), r"The validation data are empty: their shape is \(0, 8\)"),
         (Empty(), "The validation data are empty: there is no batch to evaluate on"),
-        (copies(50) * float("nan"), "loss on the validation data is not finite after epoch 2: the"),
+        (copies(50) * float("nan"), "validation: The data hold 400 NaN"),
+        (
+            TensorDataset(copies(50) * float("nan")),
+            "loss on the validation data is not finite after epoch 2: the",
+        ),
     ],
 )
 def test_validation_data(path, validation, match):

@@ -4,6 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from pyro.infer import Trace_ELBO
 
 import pyro_corex as pc
 
@@ -31,6 +32,16 @@ def top(data=X, **options):
 
 USES: list[Use] = [
     refused("fit", "no epochs", lambda: pc.fit(vae(), X, epochs=0), "epochs", ">= 1", "0"),
+    refused("fit", "a seed in words", lambda: fit(X, seed="a"), "seed", "integer", "'a'"),
+    refused("fit", "Pyro's objective", lambda: fit(X, elbo=Trace_ELBO()), "elbo", "CorExELBO"),
+    refused("fit", "an objective's class", lambda: fit(X, elbo=pc.CorExELBO), "elbo", "class"),
+    refused(
+        "fit", "grey values to validate", lambda: fit(X, validation=X / 2), "validation", "0.5"
+    ),
+    refused("fit", "a number of a file", lambda: fit(X, checkpoint=3), "path", "name of a", "int"),
+    refused("save", "no path", lambda: pc.save(vae(), None), "path", "name of a file", "NoneType"),
+    refused("load", "a folder", lambda: pc.load(".", vae()), "is a folder", "file in it"),
+    refused("start_top", "no stack", lambda: pc.start_top(vae(), X), "two layers", "CorExVAE"),
     refused("fit", "no batch", lambda: fit(X, batch_size=0), "batch_size", ">= 1", "0"),
     refused("fit", "a rate by name", lambda: fit(X, lr="a"), "lr", "> 0", "'a'"),
     refused("fit", "NaN as the rate", lambda: fit(X, lr=float("nan")), "lr", "> 0", "nan"),
