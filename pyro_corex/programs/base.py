@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 import pyro
@@ -124,9 +124,11 @@ class CorExProgram(PyroModule):
         store = pyro.get_param_store()
         if not listened and not len(store):
             return
-        stored = dict(store.named_parameters())
-        names = {id(parameter): name for name, parameter in self.named_parameters()}
-        prefix = self._free_prefix(stored)
+        stored, own = store._params, dict(self.named_parameters())
+        prefix = self._free_prefix(stored, own)
+        if not listened and all(stored.get(prefix + n, p) is p for n, p in own.items()):
+            return
+        names = {id(parameter): name for name, parameter in own.items()}
         for parameter in (p for module in modules for p in module.parameters()):
             if not parameter.requires_grad:
                 continue
@@ -142,13 +144,13 @@ class CorExProgram(PyroModule):
                 pyro.param(full, _whole(parameter))
                 _owners.setdefault(parameter, weakref.ref(self))
 
-    def _free_prefix(self, stored: dict[str, Tensor]) -> str:
+    def _free_prefix(self, stored: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
         """What stands before the names: nothing, unless another program that lives has them."""
         kind = type(self).__name__
         for prefix in itertools.chain(
             [_prefixes.get(self, "")], [""], (f"{kind}_{i}." for i in itertools.count(2))
         ):
-            for name, parameter in self.named_parameters():
+            for name, parameter in own.items():
                 entry = stored.get(prefix + name)
                 if entry is None or entry is parameter:
                     continue
