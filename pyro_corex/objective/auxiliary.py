@@ -46,13 +46,13 @@ class Auxiliaries:
 
     def __init__(self, guide: Any) -> None:
         self.guide = guide
-        self._plans: dict[tuple[tuple[str, ...], ...], Plan] = {}
+        self._plans: dict[Any, Plan] = {}
 
     def plan(
         self, model: Mapping[str, Site], guide: Mapping[str, Site], args: Any, kwargs: Any
     ) -> Plan:
         """The plan for the sites of two traces."""
-        key = tuple(model), tuple(guide)
+        key = tuple(model), tuple((n, sites.is_delta(s["fn"])) for n, s in guide.items())
         if key not in self._plans:
             drawn = [n for n, s in guide.items() if n not in model and not s["is_observed"]]
             drawn = [n for n in drawn if not guide[n]["infer"].get("_deterministic")]

@@ -4,7 +4,7 @@ A closed-form KL(q(z | parents) ‖ p(z | parents)) may stand for the log-ratio 
 parent of z in the model is a descendant of z in the guide: the mean-field condition (see the
 docstring of ``pyro.infer.TraceMeanField_ELBO``).  In a stack, z¹ has the parent z² in the model,
 and the guide draws z² from z¹: there the log-ratio has to be sampled.  The condition is decided
-from the programs, once for each set of sites.
+from the programs, once for each set of sites, and anew where the programs have changed.
 """
 
 from __future__ import annotations
@@ -25,69 +25,124 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pyro_corex.objective.sites import Site, analytic_kl, is_delta
+from pyro_corex.objective.structure import Structure
 
 Program = Callable[..., Any]
 
 
 class ClosedForms:
-    """Cache, per program pair, of which KLs may be in closed form."""
+    """Which KLs of a pair of programs may be in closed form, as long as they stay as they are."""
 
     def __init__(self, model: Program, guide: Program) -> None:
         self.model, self.guide = model, guide
-        self._cleared: dict[tuple[tuple[str, ...], tuple[str, ...]], frozenset[str]] = {}
-        self._parents: dict[tuple[str, ...], dict[str, frozenset[str]] | None] = {}
-        self._above: dict[tuple[str, ...], dict[str, set[str]] | None] = {}
+        self._cleared: dict[Any, _Cleared] = {}
+        self._parents: dict[Any, tuple[list[Structure], Any]] = {}
 
     def cleared(
         self, model: dict[str, Site], guide: dict[str, Site], args: Any, kwargs: Any
     ) -> frozenset[str]:
         """The sites whose KL may be taken in closed form, of the sites of the two traces."""
-        key = tuple(model), tuple(guide)
-        if key not in self._cleared:
-            both = {
-                name
-                for name in set(model) & set(guide)
-                if not guide[name]["infer"].get("enumerate")
-                and guide[name]["infer"].get("analytic_kl", True)
-            }
-            doubtful = {
-                name
-                for name in both & suspects(list(model), list(guide))
-                if analytic_kl(guide[name]["fn"], model[name]["fn"]) is not None
-            }
-            wrong: set[str] = set()
-            if doubtful:
-                wrong = violations(doubtful, self.model, self.guide, args, kwargs)
-            if wrong and is_validation_enabled():
-                warnings.warn(
-                    f"The KL of {sorted(wrong)} is estimated from a sample: the model draws "
-                    "it given a site that the guide draws from it, where a closed form would be "
-                    'wrong. Mark the guide site infer={"analytic_kl": False} to say that this '
-                    "is meant.",
-                    stacklevel=2,
-                )
-            self._cleared[key] = frozenset(both - wrong)
-        return self._cleared[key]
+        both = frozenset(n for n, s in guide.items() if n in model and _may_be_analytic(s))
+        key = tuple(model), tuple(guide), both
+        known = self._cleared.get(key)
+        if known is None:
+            known = self._cleared[key] = _Cleared(both, both & suspects(list(model), list(guide)))
+        if known.doubtful and not known.hold(model, guide):
+            pairs = [(name, guide[name]["fn"], model[name]["fn"]) for name in known.doubtful]
+            doubtful = {name for name, q, p in pairs if analytic_kl(q, p) is not None}
+            wrong = violations(doubtful, self.model, self.guide, args, kwargs) if doubtful else ()
+            known.note(wrong, model, guide)
+        return known.names
 
     def guide_parents(
-        self, latents: Collection[str], args: Any, kwargs: Any
+        self, latents: Collection[str], guide: Mapping[str, Site], args: Any, kwargs: Any
     ) -> dict[str, frozenset[str]] | None:
         """Guide site -> the sites that it is drawn from; ``None`` if it cannot be followed."""
-        key = tuple(latents)
-        if key not in self._parents:
-            self._parents[key] = guide_parents(self.guide, args, kwargs)
-        return self._parents[key]
+        now = [Structure(guide, guide)]
+        find = lambda: guide_parents(self.guide, args, kwargs)  # noqa: E731
+        return self._found(("guide", *latents), now, find)
 
     def above_in_model(
-        self, latents: Collection[str], args: Any, kwargs: Any
+        self,
+        latents: Collection[str],
+        model: Mapping[str, Site],
+        guide: Mapping[str, Site],
+        args: Any,
+        kwargs: Any,
     ) -> dict[str, set[str]] | None:
         """Latent -> those of the latents that the model's density of it depends on; ``None`` if
         that cannot be followed.
         """
-        key = tuple(latents)
-        if key not in self._above:
-            self._above[key] = above_in_model(latents, self.model, self.guide, args, kwargs)
-        return self._above[key]
+        now = [Structure(model, latents), Structure(guide, latents)]
+        return self._found(
+            ("model", *latents),
+            now,
+            lambda: above_in_model(latents, self.model, self.guide, args, kwargs),
+        )
+
+    def _found(self, key: Any, now: list[Structure], find: Callable[[], Any]) -> Any:
+        """What was found for programs of this structure; evaluation goes by what training found."""
+        before, found = self._parents.get(key, (None, None))
+        trusted = not torch.is_grad_enabled() and not is_validation_enabled()
+        if before is None or not (
+            trusted or all(a.same_graph(b) for a, b in zip(now, before, strict=True))
+        ):
+            found = find()
+            self._parents[key] = now, found
+        return found
+
+
+class _Cleared:
+    """The KLs of the sites of two traces that may be in closed form; a wrong one is for good.
+
+    :param doubtful: those that the order of the programs does not clear.
+    """
+
+    def __init__(self, both: frozenset[str], doubtful: frozenset[str]) -> None:
+        self.names, self.doubtful = both, doubtful
+        self._seen: dict[Any, tuple[Structure, Structure]] = {}  # of batches of each shape
+
+    def hold(self, model: Mapping[str, Site], guide: Mapping[str, Site]) -> bool:
+        """Whether the doubtful ones that were cleared still are.
+
+        A prior that holds what it held is drawn from nothing, whatever became of the guide.
+        """
+        seen = self._seen.get(self._shapes(model))
+        if seen is None:
+            return False
+        prior = Structure(model, self.doubtful)
+        if not prior.same_values(seen[0]):
+            return False
+        if prior.is_constant and seen[0].is_constant:
+            return prior.graph == seen[0].graph
+        return prior.same_graph(seen[0]) and Structure(guide, guide).same_graph(seen[1])
+
+    def note(
+        self, wrong: Collection[str], model: Mapping[str, Site], guide: Mapping[str, Site]
+    ) -> None:
+        """Remembers what was found."""
+        self.names, self.doubtful = self.names - set(wrong), self.doubtful - set(wrong)
+        while len(self._seen) >= _SHAPES:
+            del self._seen[next(iter(self._seen))]
+        self._seen[self._shapes(model)] = Structure(model, self.doubtful), Structure(guide, guide)
+        if wrong and is_validation_enabled():
+            warnings.warn(
+                f"The KL of {sorted(wrong)} is estimated from a sample: the model draws "
+                "it given a site that the guide draws from it, where a closed form would be "
+                'wrong. Mark the guide site infer={"analytic_kl": False} to say that this '
+                "is meant.",
+                stacklevel=3,
+            )
+
+    def _shapes(self, model: Mapping[str, Site]) -> Any:
+        return tuple(model[name]["fn"].batch_shape for name in sorted(self.doubtful))
+
+
+_SHAPES = 4  # of batches: those of an epoch, its last one, and some of evaluation
+
+
+def _may_be_analytic(site: Site) -> bool:
+    return not site["infer"].get("enumerate") and site["infer"].get("analytic_kl", True)
 
 
 def suspects(model_order: list[str], guide_order: list[str]) -> set[str]:

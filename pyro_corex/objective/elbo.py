@@ -232,6 +232,7 @@ class CorExELBO(Runner):
             if found.guess:
                 pair.tell(found.guess)
             if self.regularizers:
+                known = pair.closed_forms
                 step = Step(
                     found,
                     model,
@@ -239,9 +240,15 @@ class CorExELBO(Runner):
                     args,
                     kwargs,
                     num_data=self.num_data,
-                    parents=partial(pair.closed_forms.guide_parents, args=args, kwargs=kwargs),
+                    parents=partial(known.guide_parents, guide=of_guide, args=args, kwargs=kwargs),
                     rerun=partial(self.rerun_guide, guide),
-                    above=partial(pair.closed_forms.above_in_model, args=args, kwargs=kwargs),
+                    above=partial(
+                        known.above_in_model,
+                        model=of_model,
+                        guide=of_guide,
+                        args=args,
+                        kwargs=kwargs,
+                    ),
                 )
                 regularize(found, self.regularizers, step)
             yield found
