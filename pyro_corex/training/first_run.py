@@ -22,6 +22,7 @@ from torch.nn.parameter import UninitializedBuffer
 from pyro_corex.batches import Batch, Transform, prepare, programs_of
 from pyro_corex.objective.traces import Recorder
 from pyro_corex.programs.priors import UserPrior
+from pyro_corex.training.data import normalised
 
 
 class StoreParameters(nn.ParameterList):
@@ -124,7 +125,8 @@ def first_run(
     module.train()
     try:
         batch = prepare(module, transform)(batch)
-        with torch.no_grad(), _statistics_kept(module), names, pyro.validation_enabled(False):
+        unchecked = pyro.validation_enabled(False)
+        with torch.no_grad(), _statistics_kept(module), names, unchecked, normalised():
             with Recorder() as recorder:
                 batch.call(guide)
             batch.call(poutine.replay(model, trace=recorder.trace))

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from pyro_corex.batches import Batch, programs_of
 from pyro_corex.objective import CorExELBO
 from pyro_corex.training import checkpoint
+from pyro_corex.training.data import normalised
 from pyro_corex.training.first_run import StoreParameters
 from pyro_corex.training.runners import Runner
 
@@ -120,7 +121,8 @@ class Learner:
     def compute(self, batch: Batch) -> Tensor:
         """The loss of a batch, with its graph."""
         self.optimiser.zero_grad(set_to_none=True)
-        loss: Tensor = batch.call(self.loss)
+        with normalised():
+            loss: Tensor = batch.call(self.loss)
         return loss
 
     def update(self, loss: Tensor) -> None:
