@@ -257,7 +257,7 @@ def test_batch_normalisation_and_one_datum_too_many(make, tmp_path):
     assert torch.equal(vector(resumed), vector(whole))
     pc.fit(make(), x, epochs=1, devices=2, **{**options, "batch_size": 16})
     loader = DataLoader(TensorDataset(x), batch_size=32)
-    with pytest.raises(ValueError, match="batch normalisation.*drop_last=True"):
+    with pytest.raises(ValueError, match=r"batch normalisation.*drop_last=True"):
         pc.fit(make(), loader, epochs=1, **options)
 
 
