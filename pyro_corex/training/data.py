@@ -7,6 +7,7 @@ where another stopped sees what that one would have seen.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from torch.utils.data import (
     RandomSampler,
     Sampler,
     SequentialSampler,
+    Subset,
+    TensorDataset,
 )
 
 from pyro_corex.batches import Batch, Data, in_memory, placed
@@ -117,6 +120,29 @@ class Loaded:
         for _ in islice(iterator, start):  # now, not when the first batch is asked for
             pass
         return (placed(Batch.of(batch), self.module) for batch in iterator)
+
+
+def digest(data: Any) -> str | None:
+    """Tells data from others: of some million numbers of them; ``None`` where it takes reading."""
+    if isinstance(data, (InMemory, Loaded)):
+        return digest(data.whole if isinstance(data, InMemory) else data.loader.dataset)
+    if isinstance(data, Batch):
+        held = [*data.args, *(data.kwargs[name] for name in sorted(data.kwargs))]
+    elif type(data) is TensorDataset:
+        held = list(data.tensors)
+    elif type(data) is Subset and (inner := digest(data.dataset)):
+        held = [inner, torch.as_tensor(data.indices)]
+    else:
+        return None
+    found = hashlib.sha256()
+    for value in held:
+        if isinstance(value, Tensor):
+            found.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            rows = value[:: max(1, value.numel() >> 20)] if value.dim() else value[None]
+            found.update(rows.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        else:
+            found.update(repr(value).encode())
+    return found.hexdigest()[:16]
 
 
 @contextmanager

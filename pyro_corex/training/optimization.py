@@ -193,6 +193,7 @@ class Learner:
 
         :raises CheckpointError: where it does not fit.
         """
+        checkpoint.compare(self.parts.regularizers, state["regularizers"], path)
         checkpoint.fill(self.parts.module, state, path)
         checkpoint.fill(self.parts.regularizers, state["regularizers"], path)
         self.parts.from_store.fill(state.get("from_store", {}))
