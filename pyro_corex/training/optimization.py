@@ -117,6 +117,8 @@ class Learner:
             _check_steps("lr_schedule", [self.lr_schedule], "one of torch.optim.lr_scheduler")
         self.loss, self.optimiser = runner.setup(self.parts, self.bare)
         self.schedules = all_schedules(elbo, how)
+        critics = (r for r in self.parts.regularizers if hasattr(r, "own_loss"))
+        self.with_own_loss = {p for critic in critics for p in critic.parameters()}
 
     def compute(self, batch: Batch) -> Tensor:
         """The loss of a batch, with its graph."""
@@ -128,6 +130,9 @@ class Learner:
     def update(self, loss: Tensor) -> None:
         """Takes a step."""
         self.runner.backward(loss)
+        for parameter in self.with_own_loss if self.runner.world > 1 else ():
+            if parameter.grad is not None:  # an own loss is no sum over the data
+                parameter.grad.div_(self.runner.world)
         if self.how.clip_norm is not None:
             self.runner.clip(self.loss, self.optimiser, self.how.clip_norm)
         self.optimiser.step()
