@@ -10,6 +10,7 @@ import contextlib
 import glob
 import hashlib
 import io
+import itertools
 import os
 import pickle
 import sys
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pyro_corex.batches import check_count
 from pyro_corex.files import check_writable, claimed, write_whole
@@ -148,6 +150,12 @@ def load(path: str | Path, module: Module) -> Module:
 def _check_module(call: str, module: Any) -> None:
     if not isinstance(module, nn.Module):
         raise TypeError(f"{call} needs a torch.nn.Module, but got {type(module).__name__}")
+    named = itertools.chain(module.named_parameters(), module.named_buffers())
+    if lazy := next((name for name, value in named if is_lazy(value)), ""):
+        raise ValueError(
+            f"{call} needs parameters that are there, but {lazy!r} of a lazy module has no shape "
+            "yet. Run the module once."
+        )
 
 
 def check_folder(given: Any) -> Path:

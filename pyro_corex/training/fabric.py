@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import pickle
@@ -195,6 +196,10 @@ def _work(fabric: Fabric, runner: FabricRunner, loop: Any, folder: Path, forked:
         os.setpgid(0, 0)  # signals of the terminal go to the parent, which hands them on
     if forked:
         torch.set_num_threads(1)  # OpenMP's threads do not outlive a fork
+    else:  # what was sent to a process is shared with the others
+        for part in (loop.module, loop.elbo.regularizer_modules):
+            for tensor in itertools.chain(part.parameters(), part.buffers()):
+                tensor.data = tensor.data.clone()
     outcome: Any = None
     try:
         outcome = loop.run(runner)

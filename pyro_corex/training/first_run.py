@@ -21,6 +21,7 @@ from torch.nn.parameter import UninitializedBuffer
 
 from pyro_corex.batches import Batch, Transform, prepare, programs_of
 from pyro_corex.objective.traces import Recorder
+from pyro_corex.programs.base import CorExProgram
 from pyro_corex.programs.priors import UserPrior
 from pyro_corex.training.data import normalised
 
@@ -74,6 +75,17 @@ def _as_parameter(store: Any, name: str) -> nn.Parameter:
         store._params[name] = value
         store._param_to_name[value] = name
     return value
+
+
+def take_from_store(module: nn.Module) -> None:
+    """Has ready-made programs take what stands in Pyro's store under the names of their parameters,
+    as ``SVI`` does at its first step.
+
+    :raises ValueError: where it has another shape.
+    """
+    for part in module.modules():
+        if isinstance(part, CorExProgram):
+            part._register([part])
 
 
 def is_complete(module: nn.Module) -> bool:

@@ -22,7 +22,12 @@ from pyro_corex.training import checkpoint as files
 from pyro_corex.training import random_state
 from pyro_corex.training.checkpoint import Checkpoint
 from pyro_corex.training.data import InMemory, Loaded, Order, digest, make_batches
-from pyro_corex.training.first_run import StoreParameters, first_run, is_complete
+from pyro_corex.training.first_run import (
+    StoreParameters,
+    first_run,
+    is_complete,
+    take_from_store,
+)
 from pyro_corex.training.history import History, Record
 from pyro_corex.training.interrupts import Interrupts, Stopped, handled_by
 from pyro_corex.training.optimization import Learner, Optimization
@@ -96,6 +101,7 @@ class Loop:
         runner = self.runner
         if not self.from_store.are_there():  # a process that was spawned has a store of its own
             self.run_once()
+        take_from_store(self.module)  # now, so that a checkpoint has the last word
         self.epoch, self.batch = 1, 0  # batches of this epoch that are done
         self.record, self.history = Record(), History()
         self.best: dict[str, Any] | None = None

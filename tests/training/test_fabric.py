@@ -235,6 +235,29 @@ def test_processes_listen_on_the_loopback_alone(tmp_path):
     assert found == {"0100007F"}
 
 
+SPAWNED = """
+import torch
+
+import pyro_corex as pc
+from tests.training.programs import copies, vae, vector
+
+if __name__ == "__main__":
+    found, options = [], {"epochs": 2, "batch_size": 32, "progress": False, "device": "cpu"}
+    for start in ("spawn", "fork"):
+        module = vae()
+        pc.fit(module, copies(), devices=pc.Devices(2, strategy=f"ddp_{start}"), **options)
+        found.append(vector(module))
+    torch.testing.assert_close(*found, rtol=0, atol=1e-6)
+"""
+
+
+def test_processes_that_are_spawned_do_not_share_their_parameters(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SPAWNED)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, script], env=environment, check=True, capture_output=True)
+
+
 def test_a_stream_cannot_be_shared():
     class Stream(torch.utils.data.IterableDataset):
         def __iter__(self):
