@@ -67,9 +67,7 @@ class Checkpoint:
         for name in ("every", "every_steps"):
             if (value := getattr(self, name)) is not None:
                 check_count(name, value)
-        if not isinstance(self.path, (str, os.PathLike)):
-            got = type(self.path).__name__
-            raise TypeError(f"path must be the name of a file, but got {got}")
+        _as_path(self.path)
         if self.resume not in (True, False, "auto"):
             raise ValueError(f'resume must be True, False or "auto", but got {self.resume!r}')
 
@@ -78,6 +76,8 @@ class Checkpoint:
 
         :raises OSError: where the folder or the file is missing, the file is not to be there, or it
             could not be written.
+        :raises ValueError: for what is no plain file.
+        :raises TypeError: for what is no path.
         """
         path = check_folder(self.path)
         check_writable(path, prefix=f"{path.name}.")
@@ -158,11 +158,15 @@ def _check_module(call: str, module: Any) -> None:
         )
 
 
-def check_folder(given: Any) -> Path:
-    """The path that was given, whose folder exists."""
+def _as_path(given: Any) -> Path:
     if not isinstance(given, (str, os.PathLike)):
         raise TypeError(f"path must be the name of a file, but got {type(given).__name__}")
-    path = Path(given)
+    return Path(given)
+
+
+def check_folder(given: Any) -> Path:
+    """The path that was given, whose folder exists."""
+    path = _as_path(given)
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"The folder {path.parent} of {path.name} does not exist: make it first, "
