@@ -9,6 +9,19 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TextIO
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows, where two runs are not kept apart
+    fcntl = None
+
+_claimed = set[Path]()
+_IN_USE = (
+    "Another run writes {} at this time (the process {}): give each run a checkpoint of its own, "
+    "or wait for the other, or end it"
+)
 
 
 def write_whole(path: Path, parts: Iterable[bytes | memoryview], prefix: str = "") -> None:
@@ -51,11 +64,7 @@ def replacing(path: Path) -> Iterator[io.StringIO]:
     :raises ValueError: for a folder, and where the folder is missing.
     :raises OSError: where the file cannot be written; the old one is then as it was.
     """
-    with _told(path):
-        _check_writable(path)
-        probe = path.with_name(f".{uuid.uuid4().hex}.tmp")
-        probe.touch(exist_ok=False)
-        probe.unlink()  # so that nothing is left of a process that is killed at its work
+    check_writable(path)
     text = io.StringIO()
     yield text
     write_whole(path, [text.getvalue().encode()])
@@ -74,17 +83,67 @@ def as_file(path: object) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _check_writable(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise ValueError(f"The folder {path.parent} does not exist: make it first")
+def check_writable(path: Path, prefix: str = "") -> None:
+    """Raises what :func:`write_whole` would, and ``ValueError`` for a folder or a missing one."""
+    with _told(path):
+        if not path.parent.is_dir():
+            raise ValueError(f"The folder {path.parent} does not exist: make it first")
+        with suppress(FileNotFoundError):
+            path.stat()  # which tells of a name that is too long
+            if not path.is_file():
+                raise ValueError(
+                    f"path must be the name of a file, but {path} is a folder or a device"
+                )
+            if not os.access(path, os.W_OK):
+                raise PermissionError(13, "it is read-only")
+        probe = path.with_name(f".{prefix}{uuid.uuid4().hex}.tmp")
+        probe.touch(exist_ok=False)
+        probe.unlink()  # so that nothing is left of a process that is killed at its work
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Keeps the file at ``path`` for this process, until the block has come to its end.
+
+    The lock is one of the system's, on a file beside it, so that it ends with the process, however
+    that ends; a file that is left of it then means nothing.
+
+    :raises BlockingIOError: where somebody has it already.
+    """
+    beside = path.with_name(f".{path.name}.lock")
+    if beside in _claimed:  # the system would let this process have it twice
+        raise BlockingIOError(_IN_USE.format(path, os.getpid()))
+    file = _locked(beside, path)
+    _claimed.add(beside)
     try:
-        path.stat()  # which tells of a name that is too long
-    except FileNotFoundError:
-        return
-    if not path.is_file():
-        raise ValueError(f"path must be the name of a file, but {path} is a folder or a device")
-    if not os.access(path, os.W_OK):
-        raise PermissionError(13, "it is read-only")
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+    finally:
+        _claimed.discard(beside)
+        with suppress(OSError):
+            beside.unlink()
+        file.close()
+
+
+def _locked(beside: Path, path: Path) -> TextIO:
+    while True:
+        file = open(beside, "a+", encoding="ascii")  # noqa: SIM115 -- it has to stay open
+        try:
+            if fcntl is not None:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            owner = file.read()
+            file.close()
+            raise BlockingIOError(_IN_USE.format(path, owner or "unknown")) from None
+        except OSError:  # a disk without locks
+            return file
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), beside.stat()):
+                return file
+        file.close()  # its owner has just come to its end, and deleted it
 
 
 @contextmanager

@@ -16,7 +16,7 @@ NAME = "pyro_corex"
 
 # Lowest first; those of one rank do not import each other.
 RANKS = [
-    {"arrays", "files"},
+    {"arrays", "files", "threads"},
     {"batches"},
     {"information"},
     {"programs", "objective"},

@@ -16,12 +16,13 @@ from sklearn.utils import check_random_state
 from pyro_corex.estimator.categorical import fit_categorical
 from pyro_corex.estimator.columns import Array, Coding
 from pyro_corex.estimator.cross_fit import cross_fit, n_folds
-from pyro_corex.estimator.fitted import ALONE, FittedTable
+from pyro_corex.estimator.fitted import FittedTable
 from pyro_corex.estimator.gaussian import fit_gaussian
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.parameters import Options, check_parameters
 from pyro_corex.estimator.results import MAX_ROWS, evaluate, row_terms
 from pyro_corex.estimator.table import Words, column_names, describe, read_anchors, read_kinds
+from pyro_corex.threads import alone
 
 _LARGE = 20_000_000  # entries from which float32 data stay float32
 _SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50)  # that "auto" tries
@@ -155,7 +156,7 @@ class CorEx(FittedTable):
 
         :raises ValueError, TypeError: for data or parameters that do not fit.
         """
-        with ALONE, self._all_or_nothing():
+        with alone(), self._all_or_nothing():
             options = check_parameters(self)
             self._words = Words()
             x = self._words.read(self, X, reset=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +20,7 @@ from pyro_corex.estimator.layer import Layer, predict, sample
 from pyro_corex.estimator.results import completed, row_terms
 from pyro_corex.estimator.summary import summarise
 from pyro_corex.estimator.table import Words, column_names
-
-ALONE = threading.RLock()  # Pyro's handlers and torch's seed are global: one thread at a time
+from pyro_corex.threads import alone
 
 
 class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -67,7 +65,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             half-way to their neighbours, by which TC(x) does not change.
         """
         x = self._read(X)
-        with ALONE:
+        with alone():
             return completed(self._layer, self._coding.encode(x), self._seed)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -107,7 +105,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 f"{z.shape}"
             )
         point = [(torch.ones(1, 1, dtype=torch.float64), self._layer.latents(z))]
-        with ALONE:
+        with alone():
             filled = self._coding.fill(predict(self._layer, point), "best", None)
         return self._to_user(filled)
 
@@ -130,7 +128,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         for rows in self._coding.parts(x):
             missing = np.isnan(out[rows])
             if missing.any():
-                with ALONE:
+                with alone():
                     points = self._layer.points(self._coding.encode(x[rows]))
                     filled = self._coding.fill(predict(self._layer, points), how, rng)
                 out[rows] = np.where(missing, filled, out[rows])
@@ -148,7 +146,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         latents = None
         if self.upper_ is not None:
             latents = self.upper_.sample(int(n_samples), rng)
-        with ALONE:
+        with alone():
             code = sample(self._layer, int(n_samples), int(rng.randint(2**31 - 1)), latents)
         return self._to_user(self._coding.decode(code.numpy()))
 
@@ -192,7 +190,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def _by_rows(self, X: Any, function: Callable[[Tensor], Array]) -> Array:
         """A function of coded rows, of all rows of a table."""
         x = self._read(X)
-        with ALONE:
+        with alone():
             return np.concatenate([function(code) for code in self._coding.batches(x)])
 
     def _to_user(self, x: Array) -> Any:

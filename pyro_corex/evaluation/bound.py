@@ -27,6 +27,7 @@ from pyro_corex.information import Estimate
 from pyro_corex.information.entropy import entropy_estimate, mean_with_entropies
 from pyro_corex.objective import CorExELBO, CorExTerms
 from pyro_corex.objective.evidence import Evidence
+from pyro_corex.threads import alone
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,6 +98,7 @@ class TCBound(Estimate[float]):
         return found
 
 
+@alone()
 def tc_bound(
     module: Any,
     data: Data,

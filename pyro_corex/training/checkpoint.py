@@ -10,8 +10,11 @@ import contextlib
 import glob
 import hashlib
 import io
+import itertools
 import os
 import pickle
+import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,14 +22,18 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pyro_corex.batches import check_count
-from pyro_corex.files import write_whole
+from pyro_corex.files import check_writable, claimed, write_whole
 
 Module = TypeVar("Module", bound=nn.Module)
 
 _MAGIC = b"pyro_corex file, format 1\n"
 _HEADER = len(_MAGIC) + 64 + 1  # the digest in hexadecimal, and the end of its line
+
+DIGESTS = ("the digest of the data", "the digest of the validation data")
+"""What is compared where both runs know it."""
 
 
 class CheckpointError(ValueError):
@@ -41,6 +48,7 @@ class Checkpoint:
     The run goes on as though it had not stopped, on the CPU bit for bit.
 
     :raises ValueError: for options out of range.
+    :raises TypeError: for what is no path.
     """
 
     path: str | Path
@@ -59,16 +67,20 @@ class Checkpoint:
         for name in ("every", "every_steps"):
             if (value := getattr(self, name)) is not None:
                 check_count(name, value)
+        _as_path(self.path)
         if self.resume not in (True, False, "auto"):
             raise ValueError(f'resume must be True, False or "auto", but got {self.resume!r}')
 
     def looked_up(self) -> Checkpoint:
         """With a ``Path``, and ``resume`` as ``True`` or ``False``.
 
-        :raises OSError: where the folder or the file is missing, or the file is not to be there.
+        :raises OSError: where the folder or the file is missing, the file is not to be there, or it
+            could not be written.
+        :raises ValueError: for what is no plain file.
         :raises TypeError: for what is no path.
         """
         path = check_folder(self.path)
+        check_writable(path, prefix=f"{path.name}.")
         if self.resume is True and not path.exists():
             raise FileNotFoundError(
                 f'There is no checkpoint {path} to go on from. resume="auto" would start anew'
@@ -80,6 +92,20 @@ class Checkpoint:
             )
         return replace(self, path=path, resume=path.exists())
 
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Has the file for this run alone, as it was when it was looked up.
+
+        :raises OSError: where another run has it or, since then, has written it.
+        """
+        path = Path(self.path)
+        with claimed(path):
+            self.looked_up()
+            for scratch in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}.tmp"):
+                with contextlib.suppress(OSError):
+                    scratch.unlink()  # what a process that was killed as it wrote has left
+            yield
+
 
 def save(module: nn.Module, path: str | Path) -> None:
     """Saves the parameters, buffers and KL-weight schedules of a module.
@@ -89,10 +115,17 @@ def save(module: nn.Module, path: str | Path) -> None:
 
     :param path: the file; its folder has to exist.
     :raises OSError: where it cannot be written; a file that was there is then as it was.
+    :raises ValueError: where a parameter holds NaN, naming it.
     :raises TypeError: for what is no ``nn.Module``, or no path.
     """
     _check_module("save(module, path)", module)
-    write(check_folder(path), {"kind": "module", **contents(module)})
+    content = contents(module)
+    if bad := _with_nan(module, content["state"]):
+        raise ValueError(
+            f"The parameter {bad!r} of the module must be numbers, but holds NaN, which load would "
+            "refuse. Go back to a state from before."
+        )
+    write(check_folder(path), {"kind": "module", **content})
 
 
 def load(path: str | Path, module: Module) -> Module:
@@ -117,13 +150,23 @@ def load(path: str | Path, module: Module) -> Module:
 def _check_module(call: str, module: Any) -> None:
     if not isinstance(module, nn.Module):
         raise TypeError(f"{call} needs a torch.nn.Module, but got {type(module).__name__}")
+    named = itertools.chain(module.named_parameters(), module.named_buffers())
+    if lazy := next((name for name, value in named if is_lazy(value)), ""):
+        raise ValueError(
+            f"{call} needs parameters that are there, but {lazy!r} of a lazy module has no shape "
+            "yet. Run the module once."
+        )
+
+
+def _as_path(given: Any) -> Path:
+    if not isinstance(given, (str, os.PathLike)):
+        raise TypeError(f"path must be the name of a file, but got {type(given).__name__}")
+    return Path(given)
 
 
 def check_folder(given: Any) -> Path:
     """The path that was given, whose folder exists."""
-    if not isinstance(given, (str, os.PathLike)):
-        raise TypeError(f"path must be the name of a file, but got {type(given).__name__}")
-    path = Path(given)
+    path = _as_path(given)
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"The folder {path.parent} of {path.name} does not exist: make it first, "
@@ -148,13 +191,6 @@ def write(path: Path, content: dict[str, Any]) -> None:
     payload = buffer.getbuffer()
     digest = hashlib.sha256(payload).hexdigest().encode()
     write_whole(path, (_MAGIC, digest, b"\n", payload), prefix=f"{path.name}.")
-
-
-def remove_leftovers(path: Path) -> None:
-    """Deletes what a process that was killed while it wrote ``path`` has left beside it."""
-    for scratch in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}.tmp"):
-        with contextlib.suppress(OSError):
-            scratch.unlink()
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -233,17 +269,61 @@ def compare(module: nn.Module, content: Mapping[str, Any], path: str | Path) -> 
             f"{path} is of a module of another configuration: {shown}. Make the module as it was "
             "when the file was written."
         )
+    bad = _with_nan(module, content["state"])
+    stored = content.get("from_store", {})
+    if bad := bad or next((name for name, value in stored.items() if value.isnan().any()), ""):
+        raise CheckpointError(f"{path} holds NaN in the parameter {bad!r}. Take an older copy.")
 
 
-def compare_runs(saved: Mapping[str, Any], given: Mapping[str, Any], path: str | Path) -> None:
-    """Raises ``CheckpointError`` where a run is not the one that a file is of."""
+def _with_nan(module: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """The name of a parameter that holds NaN in ``state``, or nothing."""
+    names = (name for name, _ in module.named_parameters() if name in state)
+    return next((name for name in names if bool(state[name].isnan().any())), "")
+
+
+def compare_runs(
+    state: Mapping[str, Any], told: Mapping[str, Any], epochs: int, path: str | Path
+) -> None:
+    """Raises where a run is not the one that a file is of, and warns where the versions differ.
+
+    :raises CheckpointError: for another run.
+    :raises ValueError: where it has more epochs behind it than there are to be.
+    """
+    if state.get("kind") != "checkpoint":
+        raise CheckpointError(
+            f"{path} holds a module, as save wrote it, but no run to go on with. Load it with "
+            "load(path, module), and start a run with another checkpoint=..."
+        )
+    saved = state["told"]
+    unknown = {name for name in DIGESTS if None in (saved.get(name), told.get(name))}
+    given = {**told, **{name: saved.get(name) for name in unknown}}
     different = [f"{name} was {was!r} and is {new!r}" for name, was, new in _changed(saved, given)]
     if different:
         raise CheckpointError(
             f"{path} is of another run: {'; '.join(different)}. To go on with that run, call fit "
-            "as it was called (epochs may be more); to start another from its parameters, "
-            "load(path, module) and give another checkpoint=..."
+            "as it was called, on the same data (epochs may be more); to start another from its "
+            "parameters, load(path, module) and give another checkpoint=..."
         )
+    place = state["place"]
+    if epochs < (least := place["epoch"] - (not place["batch"])):
+        begun = "the last has begun" if place["batch"] else f"{least} are done"
+        raise ValueError(
+            f"epochs must be at least {least}, as in {path} {begun}, but got {epochs}: it is the "
+            "number of all epochs of the run. load(path, module) takes the parameters alone."
+        )
+    known = state["config"].get("versions", {})
+    if known and (others := _changed(known, _versions())):
+        were = " and ".join(f"{name} {was}, but this is {new}" for name, was, new in others)
+        warnings.warn(
+            f"{path} was written with {were}: the rest of the run may differ from what it would "
+            "have been.",
+            stacklevel=2,
+        )
+
+
+def _versions() -> dict[str, str]:
+    ours = vars(sys.modules[__name__.partition(".")[0]])["__version__"]
+    return {"pyro_corex": str(ours), "torch": str(torch.__version__)}
 
 
 def _describe(module: nn.Module) -> dict[str, Any]:
@@ -252,7 +332,7 @@ def _describe(module: nn.Module) -> dict[str, Any]:
         for name, part in module.named_modules()
     }
     tensors = _tensors(module.state_dict())
-    return {"parts": parts, "tensors": tensors, "torch": str(torch.__version__)}
+    return {"parts": parts, "tensors": tensors, "versions": _versions()}
 
 
 def _tensors(state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ where another stopped sees what that one would have seen.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -23,6 +26,8 @@ from torch.utils.data import (
     RandomSampler,
     Sampler,
     SequentialSampler,
+    Subset,
+    TensorDataset,
 )
 
 from pyro_corex.batches import Batch, Data, in_memory, placed
@@ -44,6 +49,8 @@ class Order(Sampler[list[int]]):
     rank: int = 0
     world: int = 1
     drop_last: bool = False
+    least: int = 1
+    """A last batch of fewer data is joined to the one before."""
     at: tuple[int, int] = (1, 0)
     """The epoch that a loader is to read, and the batches of it that it passes over."""
 
@@ -55,10 +62,15 @@ class Order(Sampler[list[int]]):
             generator = torch.Generator().manual_seed(int(mixed[0]) % 2**63)
             order = torch.randperm(self.num_data, generator=generator)
         together = self.batch_size * self.world
+        sizes = [min(together, self.num_data - at) for at in range(0, self.num_data, together)]
+        if self.drop_last and sizes[-1] < together:
+            sizes.pop()
+        elif len(sizes) > 1 and 0 < sizes[-1] // self.world < self.least <= self.batch_size:
+            last = sizes.pop()
+            sizes[-1] += last
         found = []
-        for rows in order.to(device).split(together):
-            share = len(rows) // self.world
-            if share and not (self.drop_last and len(rows) < together):
+        for rows in order[: sum(sizes)].to(device).split(sizes):
+            if share := len(rows) // self.world:
                 found.append(rows[self.rank * share : (self.rank + 1) * share])
         return found
 
@@ -110,17 +122,57 @@ class Loaded:
         return (placed(Batch.of(batch), self.module) for batch in iterator)
 
 
+def digest(data: Any) -> str | None:
+    """Tells data from others: of some million numbers of them; ``None`` where it takes reading."""
+    if isinstance(data, (InMemory, Loaded)):
+        return digest(data.whole if isinstance(data, InMemory) else data.loader.dataset)
+    if isinstance(data, Batch):
+        held = [*data.args, *(data.kwargs[name] for name in sorted(data.kwargs))]
+    elif type(data) is TensorDataset:
+        held = list(data.tensors)
+    elif type(data) is Subset and (inner := digest(data.dataset)):
+        held = [inner, torch.as_tensor(data.indices)]
+    else:
+        return None
+    found = hashlib.sha256()
+    for value in held:
+        if isinstance(value, Tensor):
+            found.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            rows = value[:: max(1, value.numel() >> 20)] if value.dim() else value[None]
+            found.update(rows.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        else:
+            found.update(repr(value).encode())
+    return found.hexdigest()[:16]
+
+
+@contextmanager
+def normalised() -> Iterator[None]:
+    """Says what to do where batch normalisation refuses a batch of one datum."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            "batch_size must be at least 2 where the program has batch normalisation, but got a "
+            "batch of one datum. If it is the last one of a DataLoader, give that drop_last=True."
+        ) from error
+
+
 def make_batches(
     data: Data, module: nn.Module, order: Order, name: str = "The data"
 ) -> InMemory | Loaded:
     """The batches of ``data`` for one of several processes, as ``module`` takes them.
 
-    :param order: what is asked for; the number of data is filled in.
-
+    :param order: what is asked for; the number of data is filled in, and that batch normalisation
+        takes no batch of one datum.
     :raises ValueError: for data that are empty, and for a loader that several processes can not
         share.
     :raises TypeError: for data of another kind.
     """
+    normalises = any(isinstance(part, _BatchNorm) for part in module.modules())
+    if normalises and order.shuffle:  # evaluation does not shuffle, and normalises otherwise
+        order = replace(order, least=2)
     whole = in_memory(data)
     if whole is not None:
         if not all(value.numel() for value in whole.tensors()):

@@ -21,7 +21,9 @@ from torch.nn.parameter import UninitializedBuffer
 
 from pyro_corex.batches import Batch, Transform, prepare, programs_of
 from pyro_corex.objective.traces import Recorder
+from pyro_corex.programs.base import CorExProgram
 from pyro_corex.programs.priors import UserPrior
+from pyro_corex.training.data import normalised
 
 
 class StoreParameters(nn.ParameterList):
@@ -75,6 +77,17 @@ def _as_parameter(store: Any, name: str) -> nn.Parameter:
     return value
 
 
+def take_from_store(module: nn.Module) -> None:
+    """Has ready-made programs take what stands in Pyro's store under the names of their parameters,
+    as ``SVI`` does at its first step.
+
+    :raises ValueError: where it has another shape.
+    """
+    for part in module.modules():
+        if isinstance(part, CorExProgram):
+            part._register([part])
+
+
 def is_complete(module: nn.Module) -> bool:
     """Whether all parameters are known to be there already: all parts are torch's or ours, and made
     theirs when they were made.
@@ -124,7 +137,8 @@ def first_run(
     module.train()
     try:
         batch = prepare(module, transform)(batch)
-        with torch.no_grad(), _statistics_kept(module), names, pyro.validation_enabled(False):
+        unchecked = pyro.validation_enabled(False)
+        with torch.no_grad(), _statistics_kept(module), names, unchecked, normalised():
             with Recorder() as recorder:
                 batch.call(guide)
             batch.call(poutine.replay(model, trace=recorder.trace))

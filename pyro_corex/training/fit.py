@@ -21,6 +21,7 @@ from pyro_corex.batches import (
 )
 from pyro_corex.objective import CorExELBO
 from pyro_corex.programs import Likelihood
+from pyro_corex.threads import alone
 from pyro_corex.training.checkpoint import Checkpoint
 from pyro_corex.training.history import History
 from pyro_corex.training.loop import Loop
@@ -28,6 +29,7 @@ from pyro_corex.training.optimization import MakeOptimiser, Optimization, check_
 from pyro_corex.training.runners import Devices, Runner
 
 
+@alone()
 def fit(
     module: nn.Module,
     data: Data,

@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,9 +20,14 @@ from pyro_corex.batches import Batch, Data, Transform, prepare
 from pyro_corex.objective import CorExELBO, CorExTerms
 from pyro_corex.training import checkpoint as files
 from pyro_corex.training import random_state
-from pyro_corex.training.checkpoint import Checkpoint, CheckpointError
-from pyro_corex.training.data import InMemory, Loaded, Order, make_batches
-from pyro_corex.training.first_run import StoreParameters, first_run, is_complete
+from pyro_corex.training.checkpoint import Checkpoint
+from pyro_corex.training.data import InMemory, Loaded, Order, digest, make_batches
+from pyro_corex.training.first_run import (
+    StoreParameters,
+    first_run,
+    is_complete,
+    take_from_store,
+)
 from pyro_corex.training.history import History, Record
 from pyro_corex.training.interrupts import Interrupts, Stopped, handled_by
 from pyro_corex.training.optimization import Learner, Optimization
@@ -64,9 +70,10 @@ class Loop:
         The module is left in evaluation mode.
         """
         self.runner, self.interrupts = runner, Interrupts()
-        num_data = self.elbo.num_data
+        num_data, file = self.elbo.num_data, None if runner.rank else self.checkpoint
         with (
             random_state.seeded(self.seed, runner.device, runner.rank),
+            nullcontext() if file is None else file.claimed(),
             runner.computing(self.module),
             handled_by(self.interrupts.note),
         ):
@@ -94,6 +101,7 @@ class Loop:
         runner = self.runner
         if not self.from_store.are_there():  # a process that was spawned has a store of its own
             self.run_once()
+        take_from_store(self.module)  # now, so that a checkpoint has the last word
         self.epoch, self.batch = 1, 0  # batches of this epoch that are done
         self.record, self.history = Record(), History()
         self.best: dict[str, Any] | None = None
@@ -113,16 +121,15 @@ class Loop:
             self.held_out = make_batches(self.validation, self.module, order, name)
         if self.elbo.num_data is None:
             self.elbo.num_data = self.batches.num_data
-        self.told = {  # what makes this run this one, as data
-            "the format": _FORMAT,
-            "seed": self.seed,
-            "the number of data": self.batches.num_data,
-            "batch_size": None if isinstance(self.data, DataLoader) else self.batch_size,
-            **self.learner.described(),
-        }
         if self.checkpoint is not None:
-            if runner.rank == 0:
-                files.remove_leftovers(self._path)
+            self.told = {  # what makes this run this one, as data
+                "the format": _FORMAT,
+                "seed": self.seed,
+                "the number of data": self.batches.num_data,
+                "batch_size": None if isinstance(self.data, DataLoader) else self.batch_size,
+                **dict(zip(files.DIGESTS, map(digest, (self.batches, self.held_out)), strict=True)),
+                **self.learner.described(),
+            }
             if self.checkpoint.resume:
                 self.load_state_dict(files.read(self._path))
 
@@ -369,14 +376,10 @@ class Loop:
         """Puts the run where a checkpoint says that it stood.
 
         :raises CheckpointError: where it is none, or of another run.
+        :raises ValueError: where the run has more epochs behind it than there are to be.
         """
-        if state.get("kind") != "checkpoint":
-            raise CheckpointError(
-                f"{self._path} holds a module, as save wrote it, but no run to go on with. Load it "
-                "with load(path, module), and start a run with another checkpoint=..."
-            )
         files.compare(self.module, state, self._path)
-        files.compare_runs(state["told"], self.told, self._path)
+        files.compare_runs(state, self.told, self.epochs, self._path)
         self.learner.load_state_dict(state, self._path)
         own = state["processes"][self.runner.rank]
         self.resume_random, self.epoch_random = own["random"], own["epoch_random"]

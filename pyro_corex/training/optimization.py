@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from pyro_corex.batches import Batch, programs_of
 from pyro_corex.objective import CorExELBO
 from pyro_corex.training import checkpoint
+from pyro_corex.training.data import normalised
 from pyro_corex.training.first_run import StoreParameters
 from pyro_corex.training.runners import Runner
 
@@ -116,16 +117,22 @@ class Learner:
             _check_steps("lr_schedule", [self.lr_schedule], "one of torch.optim.lr_scheduler")
         self.loss, self.optimiser = runner.setup(self.parts, self.bare)
         self.schedules = all_schedules(elbo, how)
+        critics = (r for r in self.parts.regularizers if hasattr(r, "own_loss"))
+        self.with_own_loss = {p for critic in critics for p in critic.parameters()}
 
     def compute(self, batch: Batch) -> Tensor:
         """The loss of a batch, with its graph."""
         self.optimiser.zero_grad(set_to_none=True)
-        loss: Tensor = batch.call(self.loss)
+        with normalised():
+            loss: Tensor = batch.call(self.loss)
         return loss
 
     def update(self, loss: Tensor) -> None:
         """Takes a step."""
         self.runner.backward(loss)
+        for parameter in self.with_own_loss if self.runner.world > 1 else ():
+            if parameter.grad is not None:  # an own loss is no sum over the data
+                parameter.grad.div_(self.runner.world)
         if self.how.clip_norm is not None:
             self.runner.clip(self.loss, self.optimiser, self.how.clip_norm)
         self.optimiser.step()
@@ -191,6 +198,7 @@ class Learner:
 
         :raises CheckpointError: where it does not fit.
         """
+        checkpoint.compare(self.parts.regularizers, state["regularizers"], path)
         checkpoint.fill(self.parts.module, state, path)
         checkpoint.fill(self.parts.regularizers, state["regularizers"], path)
         self.parts.from_store.fill(state.get("from_store", {}))

@@ -45,8 +45,21 @@ class Devices:
 
     def __post_init__(self) -> None:
         check_count("devices", self.number)
+        if self.strategy != "auto":
+            _check_strategy(self.strategy)
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {PRECISIONS}, but got {self.precision!r}")
+
+
+def _check_strategy(strategy: Any) -> None:
+    from lightning_fabric.strategies import STRATEGY_REGISTRY
+    from lightning_fabric.strategies.strategy import Strategy
+
+    if not isinstance(strategy, Strategy) and strategy not in STRATEGY_REGISTRY:
+        raise ValueError(
+            'strategy must be "auto", "ddp", "ddp_fork", "ddp_spawn" or another of Lightning '
+            f"Fabric's, but got {strategy!r}"
+        )
 
 
 class Runner:

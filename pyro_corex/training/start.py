@@ -14,6 +14,7 @@ from pyro_corex.batches import check_count
 from pyro_corex.information.checks import check_finite
 from pyro_corex.information.mixture import fit_mixture, merge_states
 from pyro_corex.programs import StackedCorEx
+from pyro_corex.threads import alone
 from pyro_corex.training.random_state import seeded
 
 
@@ -32,6 +33,7 @@ class Start:
     """Shape ``(N, n_classes)``."""
 
 
+@alone()
 def start_top(
     stack: StackedCorEx,
     x: Tensor,

@@ -2,15 +2,21 @@
 
 import errno
 import io
+import multiprocessing
 import os
 import pickle
+import signal
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import pyro_corex as pc
+from pyro_corex.batches import Batch
+from pyro_corex.files import claimed
 from pyro_corex.training import checkpoint
-from tests.training.programs import copies, run, vae, vector
+from pyro_corex.training.data import digest
+from tests.training.programs import At, Empty, copies, nan, run, vae, vector
 
 
 def no_space(*_):
@@ -224,3 +230,131 @@ def test_a_changed_architecture(path, change):
         with pytest.raises(pc.CheckpointError, match=match):
             attempt()
     assert torch.equal(vector(module), before)
+
+
+# ---------------------------------------------------------------------- two at once
+
+
+def test_another_process_has_the_checkpoint(tmp_path):
+    """It is refused while that one lives; what it leaves when it is killed is no hindrance."""
+    path, context = tmp_path / "run", multiprocessing.get_context("fork")
+    has, never = context.Event(), context.Event()
+
+    def hold():
+        with claimed(path):
+            has.set()
+            never.wait(60)
+
+    child = context.Process(target=hold)
+    child.start()
+    assert has.wait(20)
+    with pytest.raises(BlockingIOError, match=rf"Another run writes .*run .* {child.pid}\)"):
+        run(path)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert (tmp_path / ".run.lock").exists()
+    run(path, epochs=1)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_within_a_run_on_the_same_file(tmp_path):
+    path = tmp_path / "run"
+
+    def again(*_):
+        with pytest.raises(BlockingIOError, match=f"the process {os.getpid()}"):
+            run(path, resume="auto")
+
+    history = run(path, callback=again)
+    assert len(history.epochs) == 2
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_another_run_has_written_in_the_meantime(tmp_path):
+    path = tmp_path / "run"
+    how = pc.Checkpoint(path).looked_up()
+    run(path, epochs=1)
+    with pytest.raises(FileExistsError, match="is there already"), how.claimed():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [("a" * 300, "File name too long"), ("a" * 230, "File name too long")],
+    ids=["the name", "what is written beside"],
+)
+def test_a_name_that_is_too_long_is_found_at_once(name, match, tmp_path):
+    module, taken = vae(), At(1, lambda x: x)
+    with pytest.raises(OSError, match=match):
+        run(tmp_path / name, module, transform=taken)
+    assert taken.taken == 0
+
+
+# ---------------------------------------------------------------------- going on
+
+
+def test_other_data_of_the_same_size(path):
+    other = copies().flip(0)
+    loader = DataLoader(TensorDataset(other), batch_size=64)
+    for data in (other, loader, Subset(TensorDataset(copies()), range(511, -1, -1))):
+        with pytest.raises(pc.CheckpointError, match=r"the digest of the data was .* and is"):
+            run(path, data=data, resume=True, batch_size=64)
+
+
+def test_the_digest_of_data():
+    x, y = copies(), torch.arange(512)
+    base = digest(Batch((x, y)))
+    assert base == digest(TensorDataset(x.clone(), y.clone()))
+    others = [(x, y + 1), (y, x), (x.double(), y), (x, y.int()), (x.reshape(512, 2, 4), y), (x,)]
+    assert base not in {digest(Batch(other)) for other in others}
+    named = [digest(Batch((), batch)) for batch in ({"x": x, "y": y}, {"y": y, "x": x})]
+    assert named == [base] * 2
+    large = torch.zeros(1000, 5000)
+    changed = large.index_fill(0, torch.tensor([996]), 1.0)  # of each fourth row
+    assert digest(Batch((large,))) != digest(Batch((changed,)))
+    assert digest(Empty()) is None
+
+
+def test_other_validation_data(tmp_path):
+    path = tmp_path / "run"
+    run(path, epochs=1, validation=copies(100))
+    with pytest.raises(pc.CheckpointError, match="the digest of the validation data was"):
+        run(path, resume=True, validation=copies(100).flip(0))
+    run(path, resume=True)
+
+
+def test_fewer_epochs_than_were_done(tmp_path):
+    path = tmp_path / "run"
+    run(path, epochs=2)
+    with pytest.raises(ValueError, match=r"epochs must be at least 2, .* 2 are done, but got 1"):
+        run(path, epochs=1, resume=True)
+    half = tmp_path / "half"
+    with pytest.raises(ValueError, match="not finite"):
+        run(half, every_steps=1, every=None, transform=At(12, nan))
+    with pytest.raises(ValueError, match=r"epochs must be at least 2, .* the last has begun"):
+        run(half, epochs=1, resume=True)
+
+
+def test_other_versions_are_named(path, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "1.0")
+    with pytest.warns(UserWarning, match=r"written with torch 2\..*, but this is 1.0: the rest of"):
+        run(path, epochs=1, resume=True)
+    monkeypatch.setattr(pc, "__version__", "9.0")
+    with pytest.warns(UserWarning, match=r"pyro_corex .*, but this is 9.0 and torch 2"):
+        run(path, epochs=1, resume=True)
+
+
+def test_a_parameter_that_is_nan(tmp_path):
+    path, module = tmp_path / "run", vae()
+    run(path, epochs=1)
+    content = checkpoint.read(path)
+    content["state"]["decoder.0.weight"][0, 0] = float("nan")
+    checkpoint.write(path, content)
+    before = vector(module)
+    for attempt in (lambda: pc.load(path, module), lambda: run(path, module, resume=True)):
+        with pytest.raises(pc.CheckpointError, match=r"holds NaN in .* 'decoder.0.weight'"):
+            attempt()
+    assert torch.equal(vector(module), before)
+    module.load_state_dict(content["state"])
+    with pytest.raises(ValueError, match=r"'decoder.0.weight' of the module .* holds NaN"):
+        pc.save(module, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,7 +1,10 @@
 """The order of the data, and data that cannot be trained on."""
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import pyro_corex as pc
@@ -181,3 +184,83 @@ def test_several_processes_share_each_step():
         assert torch.equal(shared, rows[: len(shared)])
         assert len(rows) - len(shared) < 2
     assert [len(rows) for rows in Order(11, 2, world=2, drop_last=True).batches(1)] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({"num_data": 9, "batch_size": 4}, [4, 5]),
+        ({"num_data": 10, "batch_size": 4}, [4, 4, 2]),
+        ({"num_data": 9, "batch_size": 4, "drop_last": True}, [4, 4]),
+        ({"num_data": 3, "batch_size": 4, "drop_last": True}, []),
+        ({"num_data": 3, "batch_size": 1}, [1, 1, 1]),
+        ({"num_data": 1, "batch_size": 4}, [1]),
+        ({"num_data": 10, "batch_size": 4, "world": 2}, [5]),
+        ({"num_data": 11, "batch_size": 4, "world": 2}, [5]),
+        ({"num_data": 12, "batch_size": 4, "world": 2}, [4, 2]),
+        ({"num_data": 9, "batch_size": 4, "world": 2}, [4]),
+    ],
+)
+def test_a_last_batch_of_one_datum_is_joined_to_the_one_before(options, sizes):
+    order = Order(**options, least=2)
+    assert [len(rows) for rows in order.batches(1)] == sizes
+    order.at = (1, 1)
+    assert [len(rows) for rows in order] == sizes[1:]
+    if order.world == 1 and not order.drop_last:
+        found = torch.cat(order.batches(1))
+        assert sorted(found.tolist()) == list(range(order.num_data))
+
+
+class Normalised(nn.Module):
+    """A program of one's own, with batch normalisation."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4))
+        self.decoder = nn.Linear(2, 8)
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            loc, log_scale = self.encoder(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
+
+
+def normalised_vae():
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4))
+    return pc.CorExVAE(encoder, nn.Linear(2, 8), 2)
+
+
+@pytest.mark.parametrize("make", [Normalised, normalised_vae])
+def test_batch_normalisation_and_one_datum_too_many(make, tmp_path):
+    """Trained on in memory and from a data set, and resumed; a loader is told the cure."""
+    x, options = copies(65), {"batch_size": 32, "lr": 1e-2, "progress": False}
+    whole = make()
+    history = pc.fit(whole, x, epochs=3, **options)
+    assert history.steps == 6
+    assert torch.equal(history.terms.kl["z"].isfinite(), torch.ones(2, dtype=torch.bool))
+    assert pc.fit(make(), TensorDataset(x), epochs=1, **options).steps == 2
+    path = tmp_path / "run"
+    with pytest.raises(RuntimeError, match="stopped"):
+        pc.fit(
+            make(), x, epochs=3, callback=stop, checkpoint=pc.Checkpoint(path, every_steps=3),
+            **options,
+        )  # fmt: skip
+    resumed = make()
+    pc.fit(resumed, x, epochs=3, checkpoint=pc.Checkpoint(path, resume=True), **options)
+    assert torch.equal(vector(resumed), vector(whole))
+    pc.fit(make(), x, epochs=1, devices=2, **{**options, "batch_size": 16})
+    loader = DataLoader(TensorDataset(x), batch_size=32)
+    with pytest.raises(ValueError, match=r"batch normalisation.*drop_last=True"):
+        pc.fit(make(), loader, epochs=1, **options)
+
+
+def stop(number, *_):
+    if number == 2:
+        raise RuntimeError("stopped")

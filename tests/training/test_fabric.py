@@ -144,6 +144,120 @@ def test_nan_in_one_process_stops_both():
         fit(vae(), loader, epochs=1, devices=2, progress=False)
 
 
+class ShareError(Exception):
+    """It can not be made of its text alone."""
+
+    def __init__(self, number, name):
+        super().__init__(number, name)
+        self.number = number
+
+
+class Fails(TensorDataset):
+    """Cannot be read in the second process, at the second batch."""
+
+    def __init__(self, error):
+        super().__init__(copies(256))
+        self.error, self.read = error, 0
+
+    def __getitem__(self, i):
+        self.read += 1
+        if self.read > 80 and torch.distributed.get_rank() == 1:
+            raise self.error
+        return super().__getitem__(i)
+
+
+def told(error, **options):
+    """What is said of an error in a callback of the second process."""
+
+    def callback(*_):
+        if torch.distributed.get_rank() == 1:
+            raise error
+
+    module = vae()
+    with pytest.raises(Exception, match="the share is gone") as caught:
+        fit(module, copies(), callback=callback, devices=2, epochs=2, progress=False, **options)
+    assert not module.training
+    assert "in callback" in str(caught.value.__cause__)  # the traceback of that process
+    return caught.value
+
+
+def test_an_error_in_one_process_arrives_as_it_was():
+    assert type(told(OSError(5, "the share is gone"))) is OSError
+    error = told(ShareError(3, "the share is gone"))
+    assert (type(error), error.number) == (ShareError, 3)
+
+    class LocalError(LookupError):
+        """No other process can import it."""
+
+    error = told(LocalError("the share is gone"))
+    assert (type(error), str(error)) == (RuntimeError, "LocalError: the share is gone")
+    assert type(told(ValueError("the share is gone"))) is ValueError
+
+
+def test_data_that_one_process_cannot_read():
+    module = vae()
+    with pytest.raises(RuntimeError, match="could not be read after batch 1 of epoch 1: KeyError"):
+        fit(module, Fails(KeyError("gone")), devices=2, epochs=1, batch_size=64, progress=False)
+    assert not module.training
+
+
+def test_a_process_that_is_killed():
+    def callback(*_):
+        if torch.distributed.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    module = vae()
+    with pytest.raises(RuntimeError, match="A process that fit has started came to its end"):
+        fit(module, copies(), callback=callback, devices=2, epochs=2, progress=False)
+    assert not module.training
+
+
+def listening():
+    """The addresses at which this process listens, as the kernel writes them."""
+    own = {os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in own:
+                found.add(fields[1].partition(":")[0])
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_processes_listen_on_the_loopback_alone(tmp_path):
+    def callback(*_):
+        (tmp_path / str(os.getpid())).write_text(" ".join(listening()))
+
+    fit(vae(), copies(), callback=callback, devices=2, epochs=1, progress=False)
+    found = {word for path in tmp_path.iterdir() for word in path.read_text().split()}
+    assert len(list(tmp_path.iterdir())) == 2
+    assert found == {"0100007F"}
+
+
+SPAWNED = """
+import torch
+
+import pyro_corex as pc
+from tests.training.programs import copies, vae, vector
+
+if __name__ == "__main__":
+    found, options = [], {"epochs": 2, "batch_size": 32, "progress": False, "device": "cpu"}
+    for start in ("spawn", "fork"):
+        module = vae()
+        pc.fit(module, copies(), devices=pc.Devices(2, strategy=f"ddp_{start}"), **options)
+        found.append(vector(module))
+    torch.testing.assert_close(*found, rtol=0, atol=1e-6)
+"""
+
+
+def test_processes_that_are_spawned_do_not_share_their_parameters(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SPAWNED)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, script], env=environment, check=True, capture_output=True)
+
+
 def test_a_stream_cannot_be_shared():
     class Stream(torch.utils.data.IterableDataset):
         def __iter__(self):

@@ -290,3 +290,34 @@ def test_ready_made_programs_are_not_run_before():
     vae = pc.CorExVAE(nn.Linear(3, 4), nn.Linear(2, 3), 2, likelihood="normal")
     pc.fit(vae, X, epochs=1, transform=transform, **OPTIONS)
     assert transform.taken == 2
+
+
+@pytest.mark.parametrize("name", ["encoder.weight", "decoder.bias"])
+def test_what_is_in_the_store_under_a_program_s_name(name, tmp_path):
+    """It is taken as ``SVI`` takes it, but a checkpoint has the last word."""
+
+    def made():
+        torch.manual_seed(0)
+        return pc.CorExVAE(nn.Linear(3, 4), nn.Linear(2, 3), 2, likelihood="normal")
+
+    options, path = {**OPTIONS, "batch_size": 20, "lr": 1e-3}, tmp_path / "run"
+    pyro.clear_param_store()
+    wanted = made()
+    pc.fit(wanted, X, epochs=2, **options)
+    pc.fit(made(), X, epochs=1, checkpoint=path, **options)
+    shape = wanted.get_parameter(name).shape
+    pyro.clear_param_store()
+    pyro.param(name, torch.full(shape, 9.0))
+    resumed = made()
+    pc.fit(resumed, X, epochs=2, checkpoint=pc.Checkpoint(path, resume=True), **options)
+    assert torch.equal(resumed.get_parameter(name), wanted.get_parameter(name))
+    pyro.clear_param_store()
+    pyro.param(name, torch.full(shape, 9.0))
+    taken = made()
+    pc.fit(taken, X, epochs=1, **options)
+    assert_close(taken.get_parameter(name), torch.full(shape, 9.0), atol=2e-3, rtol=0)
+    pyro.clear_param_store()
+    pyro.param(name, torch.zeros(7))
+    with pytest.raises(ValueError, match=rf"'{name}' with the program's shape .* but got \(7,\)"):
+        pc.fit(made(), X, epochs=1, **options)
+    pyro.clear_param_store()

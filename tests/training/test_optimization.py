@@ -1,5 +1,6 @@
 """Optimisers, schedules, clipping, regularizers."""
 
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -159,6 +160,39 @@ def test_the_parameters_of_a_regularizer_are_trained(devices):
     frozen = pc.CorExELBO(regularizers=[still])
     pc.fit(vae(), copies(), elbo=frozen, **{**options, "lr": 1e-9})
     assert torch.allclose(vector(still), before, atol=1e-6)
+
+
+class Still(dist.Normal):
+    """A normal whose draws are its location, in any process."""
+
+    def rsample(self, sample_shape=()):
+        return self.loc.expand(self._extended_shape(sample_shape))
+
+
+class StillVAE(pc.CorExVAE):
+    def encode(self, x):
+        q = super().encode(x)
+        return Still(q.loc, q.scale, validate_args=False)
+
+
+def test_own_losses_of_several_processes_are_averaged():
+    """A step of two processes is that of one with the doubled batch, for programs and critic."""
+    steps = []
+    for devices in (1, 2):
+        torch.manual_seed(1)
+        module, critic = vae(), Critic()
+        module.__class__ = StillVAE
+        critic.net.weight.data.fill_(0.3)
+        elbo = pc.CorExELBO(regularizers=[critic])
+        before = vector(module), vector(critic)
+        fit(
+            module, copies(256), epochs=1, batch_size=256 // devices, devices=devices, elbo=elbo,
+            optimizer=lambda p: torch.optim.SGD(p, lr=1e-3), progress=False,
+        )  # fmt: skip
+        steps.append((vector(module) - before[0], vector(critic) - before[1]))
+    for one, two in zip(*steps, strict=True):
+        assert one.norm() > 1e-5
+        torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-8)
 
 
 def test_regularizers_go_on(tmp_path):

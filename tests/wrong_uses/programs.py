@@ -123,8 +123,8 @@ USES: list[Use] = [
     refused("fit", "another width", lambda: fit(X[:, :3]), "The encoder was given", "(40, 3)"),
     refused(
         "fit",
-        "a last batch of one datum",
-        lambda: pc.fit(make(NORM), X[:33], epochs=1, batch_size=32, progress=False),
+        "batches of one datum",
+        lambda: pc.fit(make(NORM), X[:33], epochs=1, batch_size=1, progress=False),
         "batch normalisation",
         "(1, 4)",
         "batch_size",

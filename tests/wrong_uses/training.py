@@ -1,12 +1,17 @@
 """fit and what belongs to it."""
 
+import copy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pyro
 import torch
 from pyro.infer import Trace_ELBO
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_corex as pc
+from pyro_corex.training import checkpoint
 
 from . import Use, answered, refused
 from .data import STACK, VAE, X, fit, vae
@@ -20,6 +25,47 @@ torch.save(VAE.state_dict(), FOREIGN)
 NONE = FOLDER / "none"
 HISTORY = pc.History([{"elbo": -2.0}, {"elbo": -1.0}])
 C, OPT, S = "Checkpoint", "Optimization", "start_top"
+RUN, POISONED = FOLDER / "run", FOLDER / "poisoned"
+fit(X, checkpoint=RUN)
+pc.fit(vae(), X, epochs=2, checkpoint=FOLDER / "longer", progress=False)
+LONGER = pc.Checkpoint(FOLDER / "longer", resume=True)
+content = checkpoint.read(SAVED)
+content["state"]["encoder.1.bias"][0] = float("nan")
+checkpoint.write(POISONED, content)
+with torch.random.fork_rng():
+    NORMAL = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    NAN = vae()
+NAN.encoder[1].bias.data[0] = float("nan")
+LAZY = nn.LazyLinear(3)
+
+
+def resume(data=X, **options):
+    return fit(data, checkpoint=pc.Checkpoint(RUN, resume=True), **options)
+
+
+def twice():
+    def again(*_):
+        fit(X, checkpoint=pc.Checkpoint(NONE, resume="auto"))
+
+    try:
+        fit(X, checkpoint=NONE, callback=again)
+    finally:
+        assert not NONE.exists()
+
+
+def normalised(data, **options):
+    module = pc.CorExVAE(copy.deepcopy(NORMAL), nn.Linear(2, 4), 2)
+    return pc.fit(module, data, epochs=1, progress=False, **options)
+
+
+def stored(shape):
+    pyro.param("encoder.1.weight", torch.full(shape, 0.5))
+    try:
+        module = vae()
+        pc.fit(module, X, epochs=1, lr=1e-9, progress=False)
+        return module.encoder[1].weight
+    finally:
+        pyro.clear_param_store()
 
 
 def optimise(**options):
@@ -120,4 +166,67 @@ USES: list[Use] = [
     refused(S, "no steps", lambda: top(steps=0), "steps", ">= 1", "0"),
     refused(S, "no components", lambda: top(n_components=[]), "n_components", "[]"),
     refused(S, "fewer rows", lambda: top(transform=lambda x: x[:3]), "(40, 4)", "gives (3, 4)"),
+    refused(C, "nothing", lambda: pc.Checkpoint(None), "path", "name of a file", "NoneType"),
+    refused(C, "a number", lambda: pc.Checkpoint(123), "path", "name of a file", "int"),
+    refused(C, "two at once", twice, "Another run writes", "a checkpoint of its own"),
+    refused(
+        C,
+        "a name that is too long",
+        lambda: fit(X, checkpoint=FOLDER / ("a" * 230)),
+        "Could not write",
+        "File name too long",
+        "Nothing is there",
+    ),
+    refused(C, "other data", lambda: resume(1 - X), "of another run", "the digest of the data was"),
+    refused(C, "another rate", lambda: resume(lr=0.1), "of another run", "its options was"),
+    refused(
+        C,
+        "fewer epochs",
+        lambda: pc.fit(vae(), X, epochs=1, progress=False, checkpoint=LONGER),
+        "epochs must be at least 2",
+        "2 are done",
+        "got 1",
+    ),
+    answered(C, "as many epochs", resume, lambda history: history.steps == 1),
+    refused(
+        C,
+        "what save wrote",
+        lambda: fit(X, checkpoint=pc.Checkpoint(SAVED, resume=True)),
+        "holds a module",
+        "no run",
+    ),
+    refused("load", "NaN", lambda: pc.load(POISONED, vae()), "NaN", "'encoder.1.bias'", "older"),
+    refused("save", "NaN", lambda: pc.save(NAN, NONE), "NaN", "'encoder.1.bias'", "from before"),
+    refused("save", "a lazy module", lambda: pc.save(LAZY, NONE), "'weight'", "Run the module"),
+    refused("load", "a lazy module", lambda: pc.load(SAVED, LAZY), "'weight'", "Run the module"),
+    refused("Devices", "a word", lambda: pc.Devices(strategy="x"), "strategy", "'x'", '"ddp"'),
+    refused("Devices", "a strategy's number", lambda: pc.Devices(strategy=2), "strategy", "got 2"),
+    answered(
+        "fit",
+        "batch normalisation and one datum too many",
+        lambda: normalised(X, batch_size=13),
+        lambda history: history.steps == 3,
+    ),
+    refused(
+        "fit",
+        "batch normalisation and a loader's last datum",
+        lambda: normalised(DataLoader(TensorDataset(X), batch_size=13)),
+        "batch normalisation",
+        "drop_last=True",
+    ),
+    refused(
+        "fit",
+        "the store has another program's",
+        lambda: stored((3,)),
+        "'encoder.1.weight'",
+        "(4, 4)",
+        "(3,)",
+        "clear_param_store",
+    ),
+    answered(
+        "fit",
+        "the store has the program's own",
+        lambda: stored((4, 4)),
+        lambda weight: bool((weight - 0.5).abs().max() < 1e-6),
+    ),
 ]
