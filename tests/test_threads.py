@@ -15,7 +15,6 @@ def test_fits_and_bounds_in_threads_are_those_of_one_after_another():
     still = vae(seed=9)
 
     def train(seed):
-        torch.manual_seed(seed)
         return fit(modules[seed], copies(), seed=seed, **OPTIONS)["elbo"]
 
     def bound(_):
