@@ -50,8 +50,16 @@ class ClosedForms:
         if known.doubtful and not known.hold(model, guide):
             pairs = [(name, guide[name]["fn"], model[name]["fn"]) for name in known.doubtful]
             doubtful = {name for name, q, p in pairs if analytic_kl(q, p) is not None}
-            wrong = violations(doubtful, self.model, self.guide, args, kwargs) if doubtful else ()
-            known.note(wrong, model, guide)
+            wrong = violations(doubtful, self.model, self.guide, args, kwargs)
+            known.note(doubtful if wrong is None else wrong, model, guide)
+            if wrong and is_validation_enabled():
+                warnings.warn(
+                    f"The KL of {sorted(wrong)} is estimated from a sample: the model draws "
+                    "it given a site that the guide draws from it, where a closed form would be "
+                    'wrong. Mark the guide site infer={"analytic_kl": False} to say that this '
+                    "is meant.",
+                    stacklevel=2,
+                )
         return known.names
 
     def guide_parents(
@@ -125,14 +133,6 @@ class _Cleared:
         while len(self._seen) >= _SHAPES:
             del self._seen[next(iter(self._seen))]
         self._seen[self._shapes(model)] = Structure(model, self.doubtful), Structure(guide, guide)
-        if wrong and is_validation_enabled():
-            warnings.warn(
-                f"The KL of {sorted(wrong)} is estimated from a sample: the model draws "
-                "it given a site that the guide draws from it, where a closed form would be "
-                'wrong. Mark the guide site infer={"analytic_kl": False} to say that this '
-                "is meant.",
-                stacklevel=3,
-            )
 
     def _shapes(self, model: Mapping[str, Site]) -> Any:
         return tuple(model[name]["fn"].batch_shape for name in sorted(self.doubtful))
@@ -165,15 +165,16 @@ def violations(
     guide: Program,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-) -> set[str]:
-    """Those of ``names`` whose analytic KL would be wrong.
+) -> set[str] | None:
+    """Those of ``names`` whose analytic KL would be wrong; ``None`` if that cannot be followed.
 
     A dependency is found in two ways: from values that remember which sites they came from, and by
     changing a site in the guide and seeing whether the model's density at that site changes with
     what the guide drew after it.  The second also sees what the first loses, such as a write into
-    another tensor.  The random state is left as it was.  A program that cannot be followed is not
-    trusted: all of ``names`` are returned.
+    another tensor.  The random state is left as it was.
     """
+    if not names:
+        return set()
     try:
         with unseen():
             runs = Runs(model, guide, args, kwargs)
@@ -181,8 +182,8 @@ def violations(
                 above_in_guide = _parents(runs.guide(_Track()).nodes)
                 above_in_model = _parents(runs.model(runs.guide(), _Track()).nodes)
             found = {name for name in names if runs.changes(name)}
-    except Exception:  # any operation may lack support for tracked tensors; be conservative
-        return set(names)
+    except Exception:  # any operation may lack support for tracked tensors; say so
+        return None
     return found | {
         name
         for name in names

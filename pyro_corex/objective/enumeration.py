@@ -175,8 +175,8 @@ class Expectation:
         shape = term.value.shape[:rank]
         where = ordinal(site, self.plate_to_symbol)
         if self.exact:
-            if rank <= self.max_plate_nesting:
-                return  # it depends on no enumerated value
+            if rank <= self.max_plate_nesting or not self.factors:
+                return  # it depends on no value that the guide enumerates
             depends = any(size > 1 for size in shape[: rank - int(self.max_plate_nesting)])
             only = self.only_weight(where, symbols, depends)
             if only is not None:

@@ -168,7 +168,7 @@ def test_finds_a_dependency_through(link):
 @pytest.mark.parametrize("link", UNTRACKABLE.values(), ids=UNTRACKABLE)
 def test_does_not_trust_what_cannot_be_followed(link):
     """A closed form that is wrong is worse than a log-ratio that is noisy."""
-    assert found(down(link), up, {"z1"}) == {"z1"}
+    assert found(down(link), up, {"z1"}) in (None, {"z1"})
 
 
 @pytest.mark.parametrize("parameter", ["loc", "scale"])
@@ -255,7 +255,7 @@ def test_a_program_that_raises_is_not_trusted():
             raise TypeError("no implementation found")
         up()
 
-    assert found(program(order="ba"), raises_under_tracking, {"a", "b"}) == {"a", "b"}
+    assert found(program(order="ba"), raises_under_tracking, {"a", "b"}) is None
 
 
 # ---------------------------------------------------------------------- what CorExELBO makes of it
@@ -326,3 +326,25 @@ def test_a_violation_is_unbiased():
     kl2 = -log(s2) - 0.5 + 0.5 * (s2**2 + s1**2 + x**2)
     assert float(terms.kl["z1"]) == pytest.approx(kl1, abs=4 * 1.0 / n**0.5)
     assert float(terms.kl["z2"]) == pytest.approx(kl2, abs=4 * 1.5 / n**0.5)
+
+
+def test_plates_that_draw_their_data_are_not_warned_of():
+    """The two programs of Pyro's own test: loops over subsamples, the one inside the other."""
+
+    def run(outwards, p):
+        plates = [pyro.plate("i", 3, subsample_size=2), pyro.plate("j", 3, subsample_size=2)]
+        outer, inner = plates if outwards else reversed(plates)
+        for a in outer:
+            for b in inner:
+                i, j = (a, b) if outwards else (b, a)
+                pyro.sample(f"x_{i}_{j}", dist.Bernoulli(p))
+
+    def model():
+        run(True, torch.tensor(0.5))
+
+    def guide():
+        run(False, torch.tensor(0.25))
+
+    elbo = CorExELBO(strict_enumeration_warning=False, max_plate_nesting=0)
+    for _ in range(5):  # each with other data; a warning would be an error
+        assert len(elbo.terms(model, guide).kl) == 4

@@ -459,3 +459,16 @@ def test_a_weight_for_each_latent_has_no_place_in_a_sum_over_classes():
     programs = [anchor(fn, {"z": torch.ones(M)}) for fn in (model, guide)]
     with pytest.raises(ValueError, match="so that its KL is no sum over latents"):
         CorExELBO(max_plate_nesting=1).loss(*programs, bits(N, D))
+
+
+def test_a_model_that_sums_its_latents_out_and_observes_nothing():
+    """Its probabilities sum to one, so that the bound is 0 and nothing is left to weigh."""
+
+    @pyro.infer.config_enumerate
+    def model():
+        x = 0
+        for t in pyro.markov(range(5)):
+            x = pyro.sample(f"x{t}", dist.Categorical(torch.tensor([[0.2, 0.8], [0.1, 0.9]])[x]))
+
+    terms = CorExELBO(max_plate_nesting=0).terms(model, lambda: None)
+    assert float(terms.elbo) == pytest.approx(0.0, abs=1e-6)
