@@ -163,7 +163,7 @@ class LearnedNormalLikelihood(Likelihood):
         """See :meth:`Likelihood.forward`."""
         scale = self.log_scale.exp()
         if scale.dim() > 1 and params.shape[-scale.dim() :] != scale.shape:
-            scale = scale.flatten()  # the ready-made programs flatten the input dimensions
+            scale = scale.flatten()  # for input dimensions that are flattened
         if scale.dim() and params.shape[-scale.dim() :] != scale.shape:
             raise ValueError(
                 "LearnedNormalLikelihood has scales for inputs of shape "
@@ -183,6 +183,50 @@ def _check_scale(name: str, value: Any) -> None:
             f"{name} must be a number > 0, but got {value!r}. For a scale of each input dimension "
             "take LearnedNormalLikelihood(dim)."
         )
+
+
+class _Flattened(dist.TorchDistribution):
+    """A distribution with its last batch axes as one."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, base: Any, axes: int) -> None:
+        self.base_dist, self.axes = base, axes
+        shape = base.batch_shape
+        self.inner = shape[-axes:]
+        super().__init__((*shape[:-axes], self.inner.numel()), validate_args=False)
+
+    @property
+    def has_rsample(self) -> bool:
+        return bool(self.base_dist.has_rsample)
+
+    @property
+    def support(self) -> Any:
+        return self.base_dist.support
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _Flattened:
+        return _Flattened(self.base_dist.expand((*batch_shape[:-1], *self.inner)), self.axes)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.base_dist.log_prob(value.unflatten(-1, self.inner)).flatten(-self.axes)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        return self.base_dist.rsample(sample_shape).flatten(-self.axes)
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        return self.base_dist.sample(sample_shape).flatten(-self.axes)
+
+
+def flattened(fn: Any, axes: int) -> Any:
+    """A distribution whose last ``axes`` batch axes are one, as a plate of input dimensions."""
+    if axes == 1:
+        return fn
+    if type(fn) is dist.Normal:  # the objective knows faster ways for these two
+        loc, scale = fn.loc.flatten(-axes), fn.scale.flatten(-axes)
+        return dist.Normal(loc, scale, validate_args=False)
+    if type(fn) is dist.Bernoulli:
+        return dist.Bernoulli(logits=fn.logits.flatten(-axes), validate_args=False)
+    return _Flattened(fn, axes)
 
 
 _LIKELIHOODS: dict[str, type[Likelihood]] = {

@@ -175,7 +175,7 @@ class UserPrior(Prior):
     def __init__(self, source: Distribution | Callable[[], Any], dim: int) -> None:
         super().__init__(dim)
         self.source = source
-        _check_support(self())  # refuses at once what does not fit
+        self()  # refuses at once what does not fit
 
     def forward(self) -> Distribution:
         """See :meth:`Prior.forward`."""
@@ -193,7 +193,7 @@ _PRIORS: dict[str, Callable[[int], Prior]] = {
 }
 
 
-def _check_support(prior: Distribution) -> None:
+def check_support(prior: Distribution) -> None:
     """Refuses a prior that has no density where a Gaussian encoder draws."""
     far = torch.tensor([-1e3, 1e3]).repeat(prior.batch_shape[-1] if prior.batch_shape else 1, 1).T
     support: Any = prior.support
@@ -205,7 +205,7 @@ def _check_support(prior: Distribution) -> None:
         raise ValueError(
             f"The prior {type(prior).__name__} has the support {prior.support}, but the encoder "
             "draws from normals: the KL would be infinite. Use a prior on all real numbers, e.g. "
-            "the prior of the logarithm, or a transformed normal."
+            "the prior of the logarithm, or an encoder that gives a distribution of that support."
         )
 
 

@@ -64,6 +64,22 @@ class TableSpec:
         return [i for i, own in enumerate(self.kinds) if own == kind]
 
     def check(self, x: Tensor) -> None:
+        """Raises unless ``x`` is a table of these columns, ``(B, d)``, whose entries can occur."""
+        self.check_shape(x)
+        for i, (kind, n) in enumerate(zip(self.kinds, self.n_levels, strict=True)):
+            seen = x[:, i][~x[:, i].isnan()]
+            valid = seen.isfinite()
+            if kind != "continuous":
+                valid &= (seen >= 0) & (seen == seen.floor()) & (seen < (n or math.inf))
+            if not bool(valid.all()):
+                wanted = "finite numbers" if kind == "continuous" else "0, 1, 2, ..."
+                wanted = f"codes from 0 to {n - 1}" if n else wanted
+                raise ValueError(
+                    f"Column {i} is {kind} and must hold {wanted}, or NaN where a value is "
+                    f"missing, but holds {float(seen[~valid][0]):g}"
+                )
+
+    def check_shape(self, x: Tensor) -> None:
         """Raises unless ``x`` is a batch of these columns, ``(B, d)``."""
         if not isinstance(x, Tensor):
             raise TypeError(f"x must be a tensor of shape (B, d), but got {type(x).__name__}")
@@ -74,14 +90,26 @@ class TableSpec:
             )
 
 
-def observe(site: str, fn: Distribution, value: Tensor, complete: bool) -> None:
-    """Observes columns ``(B, k)`` in a plate of their own, but for what is missing."""
-    with latent_plate(f"{site}_columns", value.shape[1]):
-        if complete:
-            pyro.sample(site, fn, obs=value)
-        else:
-            with poutine.mask(mask=~value.isnan()):
-                pyro.sample(site, fn, obs=value.nan_to_num())
+def observe(site: str, fn: Distribution, value: Tensor | None, complete: bool) -> Tensor:
+    """Observes columns ``(B, k)`` in a plate of their own, but for what is missing, or draws them.
+
+    :returns: what was observed, with its gaps, or drawn.
+    """
+    found: Tensor
+    with latent_plate(f"{site}_columns", fn.batch_shape[-1]):
+        if complete or value is None:
+            found = pyro.sample(site, fn, obs=value)
+            return found
+        filled = value.nan_to_num()
+        with poutine.mask(mask=~value.isnan()):
+            found = pyro.sample(site, fn, obs=filled)
+        return value if found is filled else found
+
+
+def as_table(parts: Sequence[tuple[list[int], Tensor]], dtype: torch.dtype) -> Tensor:
+    """Columns and their values ``(..., B, k)``, put in order: ``(..., B, d)``."""
+    order = torch.tensor([i for columns, _ in parts for i in columns]).argsort()
+    return torch.cat([values.to(dtype) for _, values in parts], -1)[..., order]
 
 
 class OrderedLogit(dist.TorchDistribution):
@@ -265,41 +293,46 @@ class TableVAE(CorExProgram):
                 fn = dist.Categorical(logits=logits, validate_args=False)
             yield kind, columns, fn
 
-    def model(self, x: Tensor) -> Tensor:
-        """Draws the latents from N(0, 1) and observes the table, of shape ``(B, d)``."""
-        self._check_table(x)
-        self._register((self,))
-        complete = not bool(x.isnan().any())
-        with data_plate(len(x)):
-            self._point(x)
+    def model(self, x: Tensor | None = None, *, n: int = 1) -> Tensor:
+        """Draws the latents from N(0, 1) and observes the table, of shape ``(B, d)``, or draws it.
+
+        :param n: without ``x``, the number of rows to draw.
+        :returns: the table.
+        """
+        n = self._start(x, n)
+        complete = x is None or not bool(x.isnan().any())
+        parts: list[tuple[list[int], Tensor]] = []
+        with data_plate(n):
+            self._point(n)
             with latent_plate("latents", self.latent_dim):
-                zero = x.new_zeros(self.latent_dim)
+                zero = self.weight.new_zeros(self.latent_dim)
                 z = pyro.sample("z", dist.Normal(zero, zero + 1.0, validate_args=False))
             for kind, columns, fn in self.column_distributions(z):
                 weight = self.column_weight[columns]
                 weighted = self.training and bool((weight != 1).any())
                 with poutine.scale(scale=weight if weighted else 1.0):
-                    observe(kind, fn, x[:, columns], complete)
-        return z
+                    own = None if x is None else x[:, columns]
+                    parts.append((columns, observe(kind, fn, own, complete)))
+        return as_table(parts, self.weight.dtype)
 
     # ------------------------------------------------------------------ the encoder
 
     def guide(self, x: Tensor) -> Tensor:
         """Draws the latents given the observed entries: shape ``(B, latent_dim)``."""
-        self._check_table(x)
-        self._register((self,))
+        self._check_batch(x)
+        self._register()
         with data_plate(len(x)):
-            point, q = self._point(x), self.encode(x)
+            point, q = self._point(len(x)), self.encode(x)
             if point is not None:
                 q = _NormalAtPoints(q, self._points.to(self.weight)[point[..., 0]])
             with latent_plate("latents", self.latent_dim):
                 return pyro.sample("z", q)
 
-    def _point(self, x: Tensor) -> Tensor | None:
+    def _point(self, n: int) -> Tensor | None:
         """Which of the points is taken; ``None`` where they are not summed over."""
         if self.training:
             return None
-        logits = x.new_zeros(len(x), 1, self.n_points)
+        logits = self.weight.new_zeros(n, 1, self.n_points)
         uniform = dist.Categorical(logits=logits, validate_args=False)
         point: Tensor = pyro.sample("point", uniform, infer={"enumerate": "parallel"})
         enumerated = point.dim() > 2 and point.shape[-2] == 1  # in a dimension left of the data's
@@ -378,8 +411,12 @@ class TableVAE(CorExProgram):
         """Observed site -> its columns."""
         return {kind: columns for kind, columns in self._by_kind.items() if columns}
 
-    def _check_table(self, x: Tensor) -> None:
+    def check_data(self, x: Tensor) -> None:
+        """Raises unless ``x`` is a table of these columns; NaN is what is missing."""
         self.spec.check(x)
+
+    def _check_batch(self, x: Tensor) -> None:
+        self.spec.check_shape(x)
         if x.dtype != self.weight.dtype:
             raise TypeError(
                 f"x has the dtype {x.dtype}, but the program has {self.weight.dtype}: convert one "
