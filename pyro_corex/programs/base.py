@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 import weakref
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import pyro
@@ -19,7 +20,12 @@ from torch.distributions import Distribution, Independent, constraints
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pyro_corex.batches import check_count, place_of
-from pyro_corex.programs.likelihoods import Likelihood, flattened, make_likelihood
+from pyro_corex.programs.likelihoods import (
+    LearnedNormalLikelihood,
+    Likelihood,
+    flattened,
+    make_likelihood,
+)
 from pyro_corex.programs.plates import latent_plate
 from pyro_corex.programs.priors import Prior, check_support, factorised, make_prior
 
@@ -73,6 +79,12 @@ class CorExProgram(PyroModule):
         """
         if not self._replaces("decode", "decode_layer"):
             self.likelihood.check(x)
+
+    def check_units(self, x: Tensor) -> None:
+        """Warns of data whose unit is far from that in which a learned scale starts."""
+        if isinstance(self.likelihood, LearnedNormalLikelihood):
+            flat = x.reshape(len(x), -1)
+            warn_of_units(flat, range(flat.shape[1]))
 
     # ------------------------------------------------------------------ for our own programs
 
@@ -322,6 +334,22 @@ def as_latents(q: Any, shape: tuple[int, ...]) -> Any:
             "mlp_encoder does: nn.Sequential(nn.Flatten(), encoder)."
         )
     return q
+
+
+def warn_of_units(x: Tensor, columns: Sequence[int]) -> None:
+    """Warns of columns of ``x``, of shape ``(N, d)``, whose spread is far from 1."""
+    own = x[:, list(columns)].double()
+    spread = (own - own.nanmean(0)).square().nanmean(0).sqrt()
+    far = ((spread > 0) & ((spread < 1e-3) | (spread > 1e3))).nonzero().flatten().tolist()
+    if far:
+        warnings.warn(
+            f"{len(far)} of the columns of the data have a standard deviation far from 1, e.g. "
+            f"{float(spread[far[0]]):.3g} in column {columns[far[0]]}, but networks and learned "
+            "scales start near 1, so that the fit depends on the unit. Standardise the data, "
+            "(x - x.mean(0)) / x.std(0): the bound on TC(x) is the same in every unit, and ln p(x) "
+            "becomes larger by the sum of ln x.std(0).",
+            stacklevel=5,
+        )
 
 
 def _looked_at(value: Tensor) -> bool:

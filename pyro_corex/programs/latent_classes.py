@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_corex.batches import argument
-from pyro_corex.programs.base import CorExProgram
+from pyro_corex.programs.base import CorExProgram, warn_of_units
 from pyro_corex.programs.plates import data_plate
 from pyro_corex.programs.tables import TableSpec, as_table, observe
 
@@ -108,6 +108,10 @@ class LatentClasses(CorExProgram):
     def check_data(self, x: Tensor) -> None:
         """Raises unless ``x`` is a table of these columns; NaN is what is missing."""
         self.spec.check(x)
+
+    def check_units(self, x: Tensor) -> None:
+        """Warns of continuous columns that are far from standardised."""
+        warn_of_units(x, self.spec.columns("continuous"))
 
     def _check_batch(self, x: Tensor) -> None:
         self.spec.check_shape(x)

@@ -165,6 +165,9 @@ class StackedCorEx(CorExProgram):
         :param x: shape ``(B, ...)``, or ``None``.
         :param n: without ``x``, the number of data to draw, B.
         :returns: x, of shape ``(B, ...)``.
+        :raises ValueError: for data that are no batch or cannot occur, for ``n`` together with
+            ``x``, and for networks that do not fit.
+        :raises TypeError: for data that are no tensor of the program's dtype.
         """
         with data_plate(self._start(x, n)), AnchorMessenger(self.anchors):
             prior = self._prior(1 if self.n_classes is not None else self.dims[-1])

@@ -20,27 +20,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.distributions import constraints
 from scipy.stats import qmc
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torch.nn import functional
 
 from pyro_corex.batches import argument, check_count
-from pyro_corex.programs.base import CorExProgram
+from pyro_corex.programs.base import CorExProgram, warn_of_units
 from pyro_corex.programs.networks import mlp
+from pyro_corex.programs.ordered_logit import FAR, OrderedLogit
 from pyro_corex.programs.plates import data_plate, latent_plate
 
 KINDS = ("continuous", "ordinal", "nominal", "counts")
 _SCALAR = ("continuous", "ordinal", "counts")  # kinds with one predictor
-_FAR = 40.0  # a logit as good as infinite
 _N_POINTS = 32  # at which what is no quadratic form is averaged
 
 
@@ -110,49 +108,6 @@ def as_table(parts: Sequence[tuple[list[int], Tensor]], dtype: torch.dtype) -> T
     """Columns and their values ``(..., B, k)``, put in order: ``(..., B, d)``."""
     order = torch.tensor([i for columns, _ in parts for i in columns]).argsort()
     return torch.cat([values.to(dtype) for _, values in parts], -1)[..., order]
-
-
-class OrderedLogit(dist.TorchDistribution):
-    r"""Levels 0 to K - 1 with :math:`P(x \le k) = \sigma(c_k - \eta)`.
-
-    :param predictor: :math:`\eta`.
-    :param thresholds: :math:`c_0 < c_1 < \ldots`, last axis; ends that a column with fewer levels
-        does not need are far away.
-    """
-
-    arg_constraints: ClassVar[dict[str, Any]] = {}
-    support = constraints.nonnegative_integer
-
-    def __init__(self, predictor: Tensor, thresholds: Tensor) -> None:
-        self.predictor = predictor
-        low = functional.pad(thresholds, (1, 0), value=-_FAR)
-        self.edges = functional.pad(low, (0, 1), value=_FAR)  # (d, K + 1)
-        super().__init__(predictor.shape, torch.Size(), validate_args=False)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> OrderedLogit:
-        """See :class:`torch.distributions.Distribution`."""
-        return OrderedLogit(self.predictor.expand(batch_shape), self.edges[..., 1:-1])
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Nats, in the batch shape."""
-        level = value.long().clamp(0, self.edges.shape[-1] - 2)
-        column = torch.arange(self.edges.shape[0], device=level.device)
-        low, high = self.edges[column, level], self.edges[column, level + 1]
-        up = functional.logsigmoid(high - self.predictor)
-        down = functional.logsigmoid(self.predictor - low)
-        return up + down + torch.log(-torch.expm1(low - high))
-
-    @property
-    def probs(self) -> Tensor:
-        """Of each level: the batch shape and one axis of levels, summing to 1."""
-        below = torch.sigmoid(self.edges[..., 1:-1] - self.predictor.unsqueeze(-1))
-        first = functional.pad(below, (1, 0))
-        return functional.pad(first, (0, 1), value=1.0).diff(dim=-1)
-
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
-        """Levels, as floats."""
-        levels = dist.Categorical(self.probs.clamp(min=0), validate_args=False)
-        return levels.sample(sample_shape).to(self.predictor.dtype)
 
 
 def normal_points(m: int, n: int) -> Tensor:
@@ -236,7 +191,7 @@ class TableVAE(CorExProgram):
         in_use = torch.arange(k - 2) < torch.tensor(levels, dtype=torch.long)[:, None] - 2
         self.register_buffer("_gap_in_use", in_use)
         no_state = torch.arange(c) >= torch.tensor(states, dtype=torch.long)[:, None]
-        self.register_buffer("_no_state", torch.where(no_state, -_FAR, 0.0))
+        self.register_buffer("_no_state", torch.where(no_state, -FAR, 0.0))
         self.register_buffer("allowed", torch.ones(len(spec.kinds), m))
         self.register_buffer("column_weight", torch.ones(len(spec.kinds)))
         self.register_buffer("prior_precision", torch.eye(m))
@@ -265,7 +220,7 @@ class TableVAE(CorExProgram):
     def thresholds(self) -> Tensor:
         """The thresholds of the ordinal columns; those not in use are far up."""
         first = self.first_threshold[:, None]
-        gaps = torch.where(self._gap_in_use, self.log_gap.exp(), 2 * _FAR)
+        gaps = torch.where(self._gap_in_use, self.log_gap.exp(), 2 * FAR)
         return torch.cat([first, first + gaps.cumsum(-1)], -1)
 
     def predictor(self, z: Tensor) -> Tensor:
@@ -285,7 +240,7 @@ class TableVAE(CorExProgram):
             elif kind == "ordinal":
                 fn = OrderedLogit(eta[kind], self.thresholds())
             elif kind == "counts":
-                logits = (eta[kind] + bias[kind]).clamp(max=_FAR / 2) - self.log_size
+                logits = (eta[kind] + bias[kind]).clamp(max=FAR / 2) - self.log_size
                 fn = dist.NegativeBinomial(self.log_size.exp(), logits=logits, validate_args=False)
             else:
                 logits = torch.einsum("...m,dkm->...dk", z, self.state_loadings())
@@ -414,6 +369,10 @@ class TableVAE(CorExProgram):
     def check_data(self, x: Tensor) -> None:
         """Raises unless ``x`` is a table of these columns; NaN is what is missing."""
         self.spec.check(x)
+
+    def check_units(self, x: Tensor) -> None:
+        """Warns of continuous columns that are far from standardised."""
+        warn_of_units(x, self.site_columns.get("continuous", []))
 
     def _check_batch(self, x: Tensor) -> None:
         self.spec.check_shape(x)

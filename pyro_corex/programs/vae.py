@@ -76,6 +76,9 @@ class CorExVAE(CorExProgram):
         :param x: shape ``(B, ...)``, or ``None``.
         :param n: without ``x``, the number of data to draw, B.
         :returns: x, of shape ``(B, ...)``.
+        :raises ValueError: for data that are no batch or cannot occur, for ``n`` together with
+            ``x``, and for networks that do not fit.
+        :raises TypeError: for data that are no tensor of the program's dtype.
         """
         with data_plate(self._start(x, n)):
             prior = self._prior(self.latent_dim)

@@ -168,7 +168,9 @@ def _check_functions(transform: Any, callbacks: Sequence[Any]) -> None:
 def _check_support(module: nn.Module, data: Data) -> None:
     whole = in_memory(data)
     if whole is not None and isinstance(module, CorExProgram) and module.takes_x_alone:
-        module.check_data(for_program(whole, module).args[0])
+        x = for_program(whole, module).args[0]
+        module.check_data(x)
+        module.check_units(x)
 
 
 def _runner(device: str | torch.device, how: Devices) -> Runner:

@@ -137,7 +137,7 @@ def by_hand(vae: Any, x: Tensor, z: Tensor) -> float:
     q = vae.encode(x)
     q = q.base_dist if q.event_shape else q
     kl = torch.distributions.kl_divergence(q, vae.prior()).sum(-1)
-    return float((vae.decode(z).log_prob(x).sum(-1) - kl).mean())
+    return (vae.decode(z).log_prob(x).sum(-1) - kl).mean().item()
 
 
 @pytest.mark.usefixtures("_float64")
@@ -214,3 +214,23 @@ def test_what_cannot_be_in_a_table_is_refused_before_training(name):
     with pytest.raises(ValueError, match=r"Column 1 is ordinal .* 0 to 2, or NaN .* holds 3"):
         fit(PROGRAMS[name](), x, epochs=1, progress=False)
     fit(PROGRAMS[name](), x[:1].repeat(8, 1), epochs=1, progress=False)
+
+
+# ---------------------------------------------------------------------- units
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+@pytest.mark.parametrize("kind", ["vae", "table", "classes"])
+def test_a_unit_that_a_learned_scale_does_not_reach_is_told(kind, unit):
+    x = torch.randn(40, 2) * torch.tensor([1.0, unit])
+    spec = TableSpec(("continuous",) * 2, (0, 0))
+    program = {
+        "vae": lambda: CorExVAE(
+            mlp_encoder([2, 1]), mlp_decoder([1, 2]), 1, likelihood="learned_normal"
+        ),
+        "table": lambda: TableVAE(spec, 1),
+        "classes": lambda: LatentClasses(spec, [0, 0], [2]),
+    }[kind]()
+    with pytest.warns(UserWarning, match=r"1 of the columns .* in column 1, .* Standardise"):
+        fit(program, x, epochs=1, progress=False)
+    fit(program, (x - x.mean(0)) / x.std(0), epochs=1, progress=False)  # without a warning
