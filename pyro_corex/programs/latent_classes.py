@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_corex.batches import argument
-from pyro_corex.programs.base import CorExProgram, warn_of_units
+from pyro_corex.programs.base import CorExProgram
+from pyro_corex.programs.checks import warn_of_units
 from pyro_corex.programs.plates import data_plate
 from pyro_corex.programs.tables import TableSpec, as_table, observe
 

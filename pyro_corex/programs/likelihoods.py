@@ -45,7 +45,7 @@ class Likelihood(nn.Module):
         """
         if type(x) is not Tensor or x.device.type != "cpu" or self._all_valid(x):
             return
-        bad = x[~self._valid(x)]
+        bad = x[~self.valid(x)]
         if bool(bad.isnan().any()):
             raise ValueError(
                 f"The data hold {int(x.isnan().sum())} NaN. Drop or impute missing values, or mask "
@@ -56,11 +56,20 @@ class Likelihood(nn.Module):
             f"{float(bad[0]):g} ({len(bad)} of {x.numel()} values are outside). {self.mend}"
         )
 
-    def _valid(self, x: Tensor) -> Tensor:
+    def valid(self, x: Tensor) -> Tensor:
+        """Which values can occur, in the shape ``(B, ...)`` of ``x``; a subclass says its own."""
         return x.isfinite()
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "_valid" in vars(cls):
+            raise TypeError(
+                f"{cls.__name__} must say which values can occur in a method valid(x), but has "
+                "_valid(x), as it was called before: rename it"
+            )
+
     def _all_valid(self, x: Tensor) -> bool:
-        return bool(self._valid(x).all())
+        return bool(self.valid(x).all())
 
 
 class BernoulliLikelihood(Likelihood):
@@ -77,7 +86,8 @@ class BernoulliLikelihood(Likelihood):
         """See :meth:`Likelihood.forward`."""
         return dist.Bernoulli(logits=params, validate_args=False)
 
-    def _valid(self, x: Tensor) -> Tensor:
+    def valid(self, x: Tensor) -> Tensor:
+        """See :meth:`Likelihood.valid`."""
         return (x == 0) | (x == 1)
 
     def _all_valid(self, x: Tensor) -> bool:
@@ -94,7 +104,8 @@ class ContinuousBernoulliLikelihood(Likelihood):
         """See :meth:`Likelihood.forward`."""
         return dist.ContinuousBernoulli(logits=params, validate_args=False)
 
-    def _valid(self, x: Tensor) -> Tensor:
+    def valid(self, x: Tensor) -> Tensor:
+        """See :meth:`Likelihood.valid`."""
         return (x >= 0) & (x <= 1)
 
 
@@ -114,7 +125,8 @@ class CategoricalLikelihood(Likelihood):
         """See :meth:`Likelihood.forward`."""
         return dist.Categorical(logits=params, validate_args=False)
 
-    def _valid(self, x: Tensor) -> Tensor:
+    def valid(self, x: Tensor) -> Tensor:
+        """See :meth:`Likelihood.valid`."""
         return (x >= 0) & (x < self.n_params) & (x == x.floor() if x.is_floating_point() else True)
 
     def extra_repr(self) -> str:

@@ -18,12 +18,11 @@ from pyro_corex.programs.anchoring import AnchorMessenger, Weight, check_weights
 from pyro_corex.programs.base import (
     CorExProgram,
     apply_network,
-    as_latents,
     check_network,
-    check_prior,
     latents_from,
     run_network,
 )
+from pyro_corex.programs.checks import as_latents, check_prior
 from pyro_corex.programs.likelihoods import Likelihood
 from pyro_corex.programs.networks import mlp, mlp_decoder, mlp_encoder
 from pyro_corex.programs.plates import data_plate, latent_plate
@@ -192,6 +191,7 @@ class StackedCorEx(CorExProgram):
         :param layer: 1 for the first, whose ``below`` is x.
         :param below: shape ``(B, m_(l-1))``, or of x.
         :returns: batch shape ``(B, m_l)``; of a discrete top ``(B, 1)``.
+        :raises ValueError: for what is below of another width than the encoder takes.
         """
         network, dim = self.encoders[layer - 1], self.dims[layer - 1]
         name = f"The encoder of layer {layer}"
@@ -211,6 +211,7 @@ class StackedCorEx(CorExProgram):
         :param layer: that of ``z``; what is below the first is x.
         :param z: shape ``(B, m_l)``; classes of a discrete top have the shape ``(B, 1)``.
         :returns: batch shape ``(B, m_(l-1))``, or ``(B, ...)`` as x has.
+        :raises ValueError: for latents of another width than the decoder takes.
         """
         name = f"The decoder of layer {layer}"
         out = apply_network(self.decoders[layer - 1], self._as_vector(layer, z), name)

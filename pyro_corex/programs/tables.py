@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_corex.batches import argument, check_count
-from pyro_corex.programs.base import CorExProgram, warn_of_units
+from pyro_corex.programs.base import CorExProgram
+from pyro_corex.programs.checks import warn_of_units
 from pyro_corex.programs.networks import mlp
 from pyro_corex.programs.ordered_logit import FAR, OrderedLogit
 from pyro_corex.programs.plates import data_plate, latent_plate

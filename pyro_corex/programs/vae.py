@@ -16,12 +16,11 @@ from pyro_corex.programs.anchoring import AnchorMessenger, check_weight
 from pyro_corex.programs.base import (
     CorExProgram,
     apply_network,
-    as_latents,
     check_network,
-    check_prior,
     latents_from,
     run_network,
 )
+from pyro_corex.programs.checks import as_latents, check_prior
 from pyro_corex.programs.likelihoods import Likelihood
 from pyro_corex.programs.plates import data_plate, latent_plate
 from pyro_corex.programs.priors import Prior
