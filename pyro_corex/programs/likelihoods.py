@@ -43,6 +43,8 @@ class Likelihood(nn.Module):
         Values on an accelerator are not looked at, since that would synchronise with it; the
         training loop checks the data once, before it is moved there.
         """
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a tensor of shape (B, ...), but got {type(x).__name__}")
         if type(x) is not Tensor or x.device.type != "cpu" or self._all_valid(x):
             return
         bad = x[~self.valid(x)]
@@ -168,7 +170,9 @@ class LearnedNormalLikelihood(Likelihood):
     def __init__(self, dim: int | tuple[int, ...] | None = None, init_scale: float = 1.0) -> None:
         super().__init__()
         _check_scale("init_scale", init_scale)
-        shape = () if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+        shape: Any = () if dim is None else dim if isinstance(dim, (tuple, list)) else (dim,)
+        for size in shape:
+            check_count("Each size of dim", size)
         self.log_scale = nn.Parameter(torch.full(shape, math.log(init_scale)))
 
     def forward(self, params: Tensor) -> Distribution:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from numbers import Real
 from typing import Any
 
 import pyro.distributions as dist
@@ -121,10 +122,14 @@ class Flat(Prior):
     ) -> None:
         super().__init__(dim)
         check_count("n_components", n_components)
-        if n_components < 2 or not 0 < width < math.inf:
+        if n_components < 2 or not isinstance(width, Real) or not 0 < width < math.inf:
             raise ValueError(
                 "a plateau needs width > 0 and n_components >= 2, but got "
                 f"width={width!r} and n_components={n_components!r}"
+            )
+        if isinstance(latents, int):
+            raise TypeError(
+                f"latents must be a list of latents, e.g. [{latents}], but got a number"
             )
         self.latents = sorted(range(dim) if latents is None else latents)
         if any(j not in range(dim) for j in self.latents):

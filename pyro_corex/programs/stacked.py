@@ -193,6 +193,7 @@ class StackedCorEx(CorExProgram):
         :returns: batch shape ``(B, m_l)``; of a discrete top ``(B, 1)``.
         :raises ValueError: for what is below of another width than the encoder takes.
         """
+        self._check_layer(layer)
         network, dim = self.encoders[layer - 1], self.dims[layer - 1]
         name = f"The encoder of layer {layer}"
         out = (run_network if layer == 1 else apply_network)(network, below, name)
@@ -213,6 +214,7 @@ class StackedCorEx(CorExProgram):
         :returns: batch shape ``(B, m_(l-1))``, or ``(B, ...)`` as x has.
         :raises ValueError: for latents of another width than the decoder takes.
         """
+        self._check_layer(layer)
         name = f"The decoder of layer {layer}"
         out = apply_network(self.decoders[layer - 1], self._as_vector(layer, z), name)
         if layer == 1:
@@ -267,16 +269,19 @@ class StackedCorEx(CorExProgram):
         :raises ValueError: for a layer, a number of latents or a class that is not there.
         """
         layer = self.n_layers if layer is None else layer
-        if not 1 <= layer <= self.n_layers:
-            raise ValueError(f"layer must be 1 to {self.n_layers}, but got {layer}")
         z = self._checked(layer, z)
         while layer > 1:
             z = self.decode_layer(layer, z).mean
             layer -= 1
         return self.decode_layer(1, z)
 
+    def _check_layer(self, layer: int) -> None:
+        if layer not in range(1, self.n_layers + 1):
+            raise ValueError(f"layer must be 1 to {self.n_layers}, but got {layer!r}")
+
     def _checked(self, layer: int, z: Tensor) -> Tensor:
         """The latents of a layer, classes with an axis of size 1, if they can be that."""
+        self._check_layer(layer)
         discrete, dim = self._is_discrete(layer), self.dims[layer - 1]
         z = argument(z, self, "z", least=1)
         z = z.unsqueeze(-1) if discrete and z.dim() == 1 else z

@@ -51,6 +51,11 @@ class TableSpec:
     n_levels: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if len(self.kinds) != len(self.n_levels):
+            raise ValueError(
+                f"n_levels must be a number for each of the {len(self.kinds)} kinds, 0 where there "
+                f"are no levels, but got {len(self.n_levels)}"
+            )
         unknown = sorted(set(self.kinds) - set(KINDS))
         if unknown or not self.kinds:
             raise ValueError(f"kinds must be some of {KINDS}, but got {unknown or 'none'}")
