@@ -38,7 +38,8 @@ class Likelihood(nn.Module):
         raise NotImplementedError
 
     def check(self, x: Tensor) -> None:
-        """Raises ``ValueError`` where ``x``, of shape ``(B, ...)``, is outside of the support.
+        """Raises ``ValueError`` where ``x``, of shape ``(B, ...)``, is outside of the support, and
+        ``TypeError`` where it is no tensor.
 
         Values on an accelerator are not looked at, since that would synchronise with it; the
         training loop checks the data once, before it is moved there.

@@ -128,10 +128,8 @@ class Flat(Prior):
                 f"width={width!r} and n_components={n_components!r}"
             )
         if isinstance(latents, int):
-            raise TypeError(
-                f"latents must be a list of latents, e.g. [{latents}], but got a number"
-            )
-        self.latents = sorted(range(dim) if latents is None else latents)
+            raise ValueError(f"latents must be a list, e.g. [{latents}], but got {latents}")
+        self.latents: list[int] = sorted(range(dim) if latents is None else latents)
         if any(j not in range(dim) for j in self.latents):
             raise ValueError(f"latents is {self.latents}, but there are latents 0 to {dim - 1}")
         loc, scale = torch.zeros(dim, n_components), torch.ones(dim, n_components)

@@ -295,7 +295,7 @@ USES: list[Use] = [
     # shapes of images, sizes, swapped arguments
     refused(C, "the latents first", lambda: programs.conv_encoder(2, (1, 8, 8)), "shape", "got 2"),
     refused(C, "no shape", lambda: programs.conv_encoder(None, 2), "shape must be", "None"),
-    refused(C, "no latents", lambda: programs.conv_encoder((1, 8, 8), 0), "latent_dim", ">= 1"),
+    refused(C, "latents: none", lambda: programs.conv_encoder((1, 8, 8), 0), "latent_dim", ">= 1"),
     refused(C, "no height", lambda: programs.conv_encoder((1, 0, 0), 2), "shape", "(1, 0, 0)"),
     refused(
         C, "channels below zero", lambda: programs.conv_encoder((1, 8, 8), 2, [-4]), "channels"
@@ -345,14 +345,16 @@ USES: list[Use] = [
         "list",
     ),
     refused("programs.Flat", "one latent", lambda: programs.Flat(3, 1), "latents", "[1]"),
-    refused("programs.Flat", "a word", lambda: programs.Flat(3, width="a"), "width='a'"),
+    refused(
+        "programs.Flat", "a word for the width", lambda: programs.Flat(3, width="a"), "width='a'"
+    ),
     refused(f"{V}.model", "less than none", lambda: VAE.model(n=-1), "n must be", ">= 1", "-1"),
     refused(f"{V}.model", "x and n", lambda: VAE.model(X, n=3), "n must be left out", "3"),
     refused(f"{V}.model", "a number", lambda: VAE.model(5), "x must be a tensor", "int"),
     refused(f"{V}.decode", "nothing", lambda: VAE.decode(None), "z must be", "NoneType"),
     refused(f"{V}.encode", "nothing", lambda: VAE.encode(None), "x must be", "NoneType"),
     refused(f"{S}.decode", "a site", lambda: STACK.decode(X, layer="z1"), "layer", "'z1'"),
-    refused(f"{S}.encode_layer", "no such", lambda: STACK.encode_layer(9, X), "1 to 2", "9"),
+    refused(f"{S}.encode_layer", "no such layer", lambda: STACK.encode_layer(9, X), "1 to 2", "9"),
     refused(
         f"{S}.encode_layer",
         "another width",
