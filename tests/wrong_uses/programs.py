@@ -352,7 +352,6 @@ USES: list[Use] = [
     refused(f"{V}.model", "x and n", lambda: VAE.model(X, n=3), "n must be left out", "3"),
     refused(f"{V}.model", "a number", lambda: VAE.model(5), "x must be a tensor", "int"),
     refused(f"{V}.decode", "nothing", lambda: VAE.decode(None), "z must be", "NoneType"),
-    refused(f"{V}.encode", "nothing", lambda: VAE.encode(None), "x must be", "NoneType"),
     refused(f"{S}.decode", "a site", lambda: STACK.decode(X, layer="z1"), "layer", "'z1'"),
     refused(f"{S}.encode_layer", "no such layer", lambda: STACK.encode_layer(9, X), "1 to 2", "9"),
     refused(
