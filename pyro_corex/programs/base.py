@@ -1,10 +1,10 @@
-"""What the ready-made programs share."""
+"""What the ready-made programs share: hooks, the observed site, names in the param store."""
 
 from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import pyro
@@ -15,13 +15,21 @@ from pyro.nn import PyroModule
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent
 from torch.utils.weak import WeakIdKeyDictionary
 
-from pyro_corex.batches import place_of
-from pyro_corex.programs.likelihoods import Likelihood, make_likelihood
+from pyro_corex.batches import check_count, place_of
+from pyro_corex.programs.checks import check_pyros, check_values, looked_at, warn_of_units
+from pyro_corex.programs.likelihoods import (
+    LearnedNormalLikelihood,
+    Likelihood,
+    flattened,
+    make_likelihood,
+)
 from pyro_corex.programs.plates import latent_plate
+from pyro_corex.programs.priors import Prior, check_support, factorised, make_prior
 
+_KNOWN = ("torch.nn.", "pyro_corex.")
 # whose a tensor in the param store is; one that was loaded is nobody's
 _owners: MutableMapping[Tensor, weakref.ref[CorExProgram]] = WeakIdKeyDictionary()
 _prefixes: MutableMapping[CorExProgram, str] = weakref.WeakKeyDictionary()
@@ -32,17 +40,24 @@ class CorExProgram(PyroModule):
 
     Input dimensions and latents are plates of their own, which is how Eq. 10's factorised decoder
     and encoder are written in Pyro, and what gives each of them a term.
+
+    Model and guide are made of ``prior()``, ``encode(x)`` and ``decode(z)``, which a subclass may
+    replace.  The parameters that it adds are trained with the others.
     """
 
     likelihood: Likelihood
+    prior: Any
     takes_x_alone = True  # of a batch of several things; a subclass that takes more sets it False
 
     def __init__(self, likelihood: str | Likelihood) -> None:
         super().__init__()
         self.likelihood = make_likelihood(likelihood)
 
-    def model(self, x: Tensor) -> Any:
-        """The generative program; ``x`` of shape ``(B, ...)`` is observed."""
+    def model(self, x: Tensor | None = None, *, n: int = 1) -> Any:
+        """The generative program; ``x`` of shape ``(B, ...)`` is observed.
+
+        :param n: without ``x``, the number of data to draw.
+        """
         raise NotImplementedError
 
     def guide(self, x: Tensor) -> Any:
@@ -57,31 +72,89 @@ class CorExProgram(PyroModule):
         """The distribution of the latents given ``x``."""
         raise NotImplementedError
 
-    # ------------------------------------------------------------------ for subclasses
+    def check_data(self, x: Tensor) -> None:
+        """Raises ``ValueError`` where ``x``, of shape ``(B, ...)``, cannot be data of this program.
 
-    def _observe(self, x: Tensor, params: Tensor) -> Tensor:
-        """The observed site, in the plates of the data and of the input dimensions."""
+        :func:`~pyro_corex.fit` asks this once, before the data go to a device.
+        """
+        if not self._replaces("decode", "decode_layer"):
+            self.likelihood.check(x)
+
+    def check_units(self, x: Tensor) -> None:
+        """Warns of ``x``, of shape ``(N, ...)``, whose unit a learned scale does not reach."""
+        if isinstance(self.likelihood, LearnedNormalLikelihood):
+            flat = x.reshape(len(x), -1)
+            warn_of_units(flat, range(flat.shape[1]))
+
+    # ------------------------------------------------------------------ for our own programs
+
+    def _replaces(self, *hooks: str) -> bool:
+        """Whether a subclass from elsewhere has a method of its own."""
+        own = (getattr(type(self), hook, self.check_data).__module__ for hook in hooks)
+        return not all(module.startswith("pyro_corex.") for module in own)
+
+    def _make_prior(self, prior: Any, dim: int, encoder: nn.Module) -> Prior:
+        found = make_prior(prior, dim)
+        known = (type(part).__module__.startswith(_KNOWN) for part in encoder.modules())
+        if not self._replaces("encode", "encode_layer") and all(known):  # so it is Gaussian
+            check_support(found())
+        return found
+
+    def _start(self, x: Tensor | None, n: int = 1) -> int:
+        """Checks the batch, if there is one; returns the number of data, to observe or to draw."""
+        if x is None:
+            check_count("n", n)
+        elif n != 1:
+            raise ValueError(
+                f"n must be left out where x is observed, since x has a number of data already, "
+                f"but got {n!r}. To draw others, pass n alone."
+            )
+        else:
+            self._check_batch(x)
+        self._register()
+        return n if x is None else len(x)
+
+    def _prior(self, dim: int) -> Distribution:
+        """The prior of ``dim`` latents, of batch shape ``(dim,)``."""
+        found = self.prior()
+        return found if isinstance(self.prior, Prior) else factorised(found, dim)
+
+    def _parameters_of_x(self, params: Any) -> Tensor:
+        """What a decoder gave, if it can be the likelihood's parameters."""
+        name, n_params = type(self.likelihood).__name__, self.likelihood.n_params
         if not isinstance(params, Tensor):
             raise TypeError(
-                "The decoder must give one tensor with the parameters of "
-                f"{type(self.likelihood).__name__}, but gave {type(params).__name__}. Parameters "
-                "for each input dimension are its last axis."
+                f"The decoder must give one tensor with the parameters of {name}, but gave "
+                f"{type(params).__name__}. Parameters for each input dimension are its last axis; "
+                "for a distribution of your own, override decode(z) in a subclass."
             )
-        n_params = self.likelihood.n_params
-        tail = () if n_params == 1 else (n_params,)
-        expected = (*x.shape[1:], *tail)
-        lead = params.dim() - len(expected)
-        if params.shape[lead:] != torch.Size(expected):
-            got = tuple(params.shape[max(lead, 1) :])
+        if n_params > 1 and params.shape[-1] != n_params:
             raise ValueError(
-                f"The decoder gives the shape {got} for each datum, but x "
-                f"has the shape {tuple(x.shape[1:])} and {type(self.likelihood).__name__} needs "
-                f"{expected}: {n_params} parameter(s) for each input dimension"
+                f"The decoder gives the shape {tuple(params.shape[1:])} for each datum, but {name} "
+                f"needs {(*params.shape[1:], n_params)}: {n_params} parameter(s) for each input "
+                "dimension, as the last axis"
             )
-        flat = x.reshape(len(x), -1)
-        fn = self.likelihood(params.reshape(*params.shape[:lead], -1, *tail))
-        with latent_plate("inputs", flat.shape[1]):
-            return pyro.sample("x", fn, obs=flat)
+        return params
+
+    def _observe(self, x: Tensor | None, fn: Any, z: Tensor) -> Tensor:
+        """The observed site, in the plates of the data and of the input dimensions."""
+        check_pyros("decode(z)", fn)
+        while isinstance(fn, Independent):
+            fn = fn.base_dist
+        shape = fn.batch_shape[z.dim() - 1 :]
+        if fn.event_shape or not shape or (x is not None and x.shape[1:] != shape):
+            wanted = "one for each input dimension" if x is None else tuple(x.shape[1:])
+            events = f" and events of shape {tuple(fn.event_shape)}" if fn.event_shape else ""
+            raise ValueError(
+                f"The decoder gives the shape {tuple(shape)} for each datum{events}, but x has the "
+                f"shape {wanted}: {type(fn).__name__} must have a batch shape of (B, ...) as x has"
+            )
+        if x is not None and self._replaces("decode", "decode_layer") and looked_at(x):
+            check_values(fn, x)
+        with latent_plate("inputs", shape.numel()):
+            obs = None if x is None else x.reshape(len(x), -1)
+            drawn: Tensor = pyro.sample("x", flattened(fn, len(shape)), obs=obs)
+        return drawn.unflatten(-1, shape) if len(shape) > 1 else drawn
 
     def _check_batch(self, x: Tensor) -> None:
         if not isinstance(x, Tensor):
@@ -93,7 +166,7 @@ class CorExProgram(PyroModule):
             )
         if is_validation_enabled():
             self._check_dtype(x)
-            self.likelihood.check(x)
+            self.check_data(x)
 
     def _check_dtype(self, x: Tensor) -> None:
         dtype = place_of(self)[1] or x.dtype
@@ -109,15 +182,7 @@ class CorExProgram(PyroModule):
                 f"{other}"
             )
 
-    def _check_encoded(self, q: Distribution, x: Tensor) -> None:
-        if q.batch_shape[:-1] != (len(x),):
-            raise ValueError(
-                f"The encoder gives latents of batch shape {tuple(q.batch_shape)}, but a batch of "
-                f"{len(x)} data needs {(len(x), *q.batch_shape[-1:])}. Flatten inputs with several "
-                "axes first, as mlp_encoder does: nn.Sequential(nn.Flatten(), encoder)."
-            )
-
-    def _register(self, modules: Iterable[nn.Module]) -> None:
+    def _register(self) -> None:
         """Lets ``SVI`` see the parameters, under the names that ``state_dict`` gives them."""
         tracers = (handler for handler in _PYRO_STACK if isinstance(handler, TraceMessenger))
         listened = any(getattr(tracer, "records_params", True) for tracer in tracers)
@@ -128,11 +193,10 @@ class CorExProgram(PyroModule):
         prefix = self._free_prefix(stored, own)
         if not listened and all(stored.get(prefix + n, p) is p for n, p in own.items()):
             return
-        names = {id(parameter): name for name, parameter in own.items()}
-        for parameter in (p for module in modules for p in module.parameters()):
+        for name, parameter in own.items():
             if not parameter.requires_grad:
                 continue
-            full = prefix + names[id(parameter)]
+            full = prefix + name
             entry = stored.get(full)
             if entry is not None and entry is not parameter:
                 if entry not in _owners:
@@ -232,17 +296,21 @@ def apply_network(network: nn.Module, z: Tensor, name: str) -> Any:
     if z.dim() <= 2:
         return run_network(network, z, name)
     out = run_network(network, z.reshape(-1, z.shape[-1]), name)
+    if isinstance(out, Distribution):  # it can not be reshaped, but often its network needs none
+        return run_network(network, z, name)
     if isinstance(out, (tuple, list)):
         return tuple(o.reshape(z.shape[:-1] + o.shape[1:]) for o in out)
     return out.reshape(z.shape[:-1] + out.shape[1:])
 
 
-def normal_from(output: Any, dim: int, name: str) -> dist.Normal:
-    """The normal that a network's output describes.
+def latents_from(output: Any, dim: int, name: str) -> Any:
+    """The distribution that a network's output is, or the normal that it describes.
 
     :param output: a tensor whose last axis holds ``dim`` locations and ``dim`` log-scales, or a
         pair of locations and scales.  Log-scales are held between -12 and 8.
     """
+    if isinstance(output, Distribution):
+        return output
     if isinstance(output, Tensor):
         if output.shape[-1] != 2 * dim:
             raise ValueError(
@@ -255,8 +323,8 @@ def normal_from(output: Any, dim: int, name: str) -> dist.Normal:
         scale = log_scale.clamp(-12.0, 8.0).exp()
     elif not isinstance(output, (tuple, list)):
         raise TypeError(
-            f"{name} must give a tensor of locations and log-scales, or the pair (loc, scale), but "
-            f"gave {type(output).__name__}"
+            f"{name} must give a tensor of locations and log-scales, the pair (loc, scale), or a "
+            f"distribution, but gave {type(output).__name__}"
         )
     elif len(output) != 2:
         raise ValueError(f"{name} must give (loc, scale), but gave {len(output)} tensors")

@@ -12,8 +12,9 @@ from torch.distributions import Distribution
 
 from pyro_corex.batches import argument
 from pyro_corex.programs.base import CorExProgram
+from pyro_corex.programs.checks import warn_of_units
 from pyro_corex.programs.plates import data_plate
-from pyro_corex.programs.tables import TableSpec, observe
+from pyro_corex.programs.tables import TableSpec, as_table, observe
 
 _NEVER = -60.0  # ln of a probability as good as 0
 
@@ -105,25 +106,43 @@ class LatentClasses(CorExProgram):
         size = self.log_size[index]
         return dist.NegativeBinomial(size.exp(), logits=loc - size, validate_args=False)
 
-    def model(self, x: Tensor) -> None:
-        """Draws a state for each latent and observes the table, ``(B, d)``, NaN where missing."""
+    def check_data(self, x: Tensor) -> None:
+        """Raises unless ``x`` is a table of these columns; NaN is what is missing."""
         self.spec.check(x)
-        self._register((self,))
-        complete = not bool(x.isnan().any())
+
+    def check_units(self, x: Tensor) -> None:
+        """Warns of continuous columns that are far from standardised."""
+        warn_of_units(x, self.spec.columns("continuous"))
+
+    def _check_batch(self, x: Tensor) -> None:
+        self.spec.check_shape(x)
+
+    def model(self, x: Tensor | None = None, *, n: int = 1) -> Tensor:
+        """Draws a state for each latent and observes the table, ``(B, d)``, or draws it.
+
+        :param x: NaN where a value is missing.
+        :param n: without ``x``, the number of rows to draw.
+        :returns: the table.
+        """
+        n = self._start(x, n)
+        complete = x is None or not bool(x.isnan().any())
         prior = self.prior()
-        with data_plate(len(x)):
+        parts: list[tuple[list[int], Tensor]] = []
+        with data_plate(n):
             # latents do not see each other, so that one dimension enumerates each of them
             for j in pyro.markov(range(len(self.n_states)), history=0):
                 fn = dist.Categorical(logits=prior[j, : self.n_states[j]], validate_args=False)
-                state = pyro.sample(f"z_{j}", fn.expand([len(x), 1]))
+                state = pyro.sample(f"z_{j}", fn.expand([n, 1]))
                 for kind, columns in self.members(j):
-                    own = self.column_distribution(kind, columns, state)
-                    observe(f"{kind}_{j}", own, x[:, columns], complete)
+                    fn = self.column_distribution(kind, columns, state)
+                    own = None if x is None else x[:, columns]
+                    parts.append((columns, observe(f"{kind}_{j}", fn, own, complete)))
+        return as_table(parts, self.loc.dtype)
 
     def guide(self, x: Tensor) -> None:
         """The exact posterior of each latent, marked for enumeration."""
-        self.spec.check(x)
-        self._register((self,))
+        self._check_batch(x)
+        self._register()
         posterior = self.log_posterior(x)
         with data_plate(len(x)):
             for j in pyro.markov(range(len(self.n_states)), history=0):

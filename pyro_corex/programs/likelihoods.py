@@ -38,14 +38,17 @@ class Likelihood(nn.Module):
         raise NotImplementedError
 
     def check(self, x: Tensor) -> None:
-        """Raises ``ValueError`` where ``x``, of shape ``(B, ...)``, is outside of the support.
+        """Raises ``ValueError`` where ``x``, of shape ``(B, ...)``, is outside of the support, and
+        ``TypeError`` where it is no tensor.
 
         Values on an accelerator are not looked at, since that would synchronise with it; the
         training loop checks the data once, before it is moved there.
         """
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a tensor of shape (B, ...), but got {type(x).__name__}")
         if type(x) is not Tensor or x.device.type != "cpu" or self._all_valid(x):
             return
-        bad = x[~self._valid(x)]
+        bad = x[~self.valid(x)]
         if bool(bad.isnan().any()):
             raise ValueError(
                 f"The data hold {int(x.isnan().sum())} NaN. Drop or impute missing values, or mask "
@@ -56,11 +59,20 @@ class Likelihood(nn.Module):
             f"{float(bad[0]):g} ({len(bad)} of {x.numel()} values are outside). {self.mend}"
         )
 
-    def _valid(self, x: Tensor) -> Tensor:
+    def valid(self, x: Tensor) -> Tensor:
+        """Which values can occur, in the shape ``(B, ...)`` of ``x``; a subclass says its own."""
         return x.isfinite()
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "_valid" in vars(cls):
+            raise TypeError(
+                f"{cls.__name__} must say which values can occur in a method valid(x), but has "
+                "_valid(x), as it was called before: rename it"
+            )
+
     def _all_valid(self, x: Tensor) -> bool:
-        return bool(self._valid(x).all())
+        return bool(self.valid(x).all())
 
 
 class BernoulliLikelihood(Likelihood):
@@ -77,7 +89,8 @@ class BernoulliLikelihood(Likelihood):
         """See :meth:`Likelihood.forward`."""
         return dist.Bernoulli(logits=params, validate_args=False)
 
-    def _valid(self, x: Tensor) -> Tensor:
+    def valid(self, x: Tensor) -> Tensor:
+        """See :meth:`Likelihood.valid`."""
         return (x == 0) | (x == 1)
 
     def _all_valid(self, x: Tensor) -> bool:
@@ -94,7 +107,8 @@ class ContinuousBernoulliLikelihood(Likelihood):
         """See :meth:`Likelihood.forward`."""
         return dist.ContinuousBernoulli(logits=params, validate_args=False)
 
-    def _valid(self, x: Tensor) -> Tensor:
+    def valid(self, x: Tensor) -> Tensor:
+        """See :meth:`Likelihood.valid`."""
         return (x >= 0) & (x <= 1)
 
 
@@ -114,7 +128,8 @@ class CategoricalLikelihood(Likelihood):
         """See :meth:`Likelihood.forward`."""
         return dist.Categorical(logits=params, validate_args=False)
 
-    def _valid(self, x: Tensor) -> Tensor:
+    def valid(self, x: Tensor) -> Tensor:
+        """See :meth:`Likelihood.valid`."""
         return (x >= 0) & (x < self.n_params) & (x == x.floor() if x.is_floating_point() else True)
 
     def extra_repr(self) -> str:
@@ -156,14 +171,16 @@ class LearnedNormalLikelihood(Likelihood):
     def __init__(self, dim: int | tuple[int, ...] | None = None, init_scale: float = 1.0) -> None:
         super().__init__()
         _check_scale("init_scale", init_scale)
-        shape = () if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+        shape: Any = () if dim is None else dim if isinstance(dim, (tuple, list)) else (dim,)
+        for size in shape:
+            check_count("Each size of dim", size)
         self.log_scale = nn.Parameter(torch.full(shape, math.log(init_scale)))
 
     def forward(self, params: Tensor) -> Distribution:
         """See :meth:`Likelihood.forward`."""
         scale = self.log_scale.exp()
         if scale.dim() > 1 and params.shape[-scale.dim() :] != scale.shape:
-            scale = scale.flatten()  # the ready-made programs flatten the input dimensions
+            scale = scale.flatten()  # for input dimensions that are flattened
         if scale.dim() and params.shape[-scale.dim() :] != scale.shape:
             raise ValueError(
                 "LearnedNormalLikelihood has scales for inputs of shape "
@@ -183,6 +200,50 @@ def _check_scale(name: str, value: Any) -> None:
             f"{name} must be a number > 0, but got {value!r}. For a scale of each input dimension "
             "take LearnedNormalLikelihood(dim)."
         )
+
+
+class _Flattened(dist.TorchDistribution):
+    """A distribution with its last batch axes as one."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, base: Any, axes: int) -> None:
+        self.base_dist, self.axes = base, axes
+        shape = base.batch_shape
+        self.inner = shape[-axes:]
+        super().__init__((*shape[:-axes], self.inner.numel()), validate_args=False)
+
+    @property
+    def has_rsample(self) -> bool:
+        return bool(self.base_dist.has_rsample)
+
+    @property
+    def support(self) -> Any:
+        return self.base_dist.support
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _Flattened:
+        return _Flattened(self.base_dist.expand((*batch_shape[:-1], *self.inner)), self.axes)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.base_dist.log_prob(value.unflatten(-1, self.inner)).flatten(-self.axes)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        return self.base_dist.rsample(sample_shape).flatten(-self.axes)
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        return self.base_dist.sample(sample_shape).flatten(-self.axes)
+
+
+def flattened(fn: Any, axes: int) -> Any:
+    """A distribution whose last ``axes`` batch axes are one, as a plate of input dimensions."""
+    if axes == 1:
+        return fn
+    if type(fn) is dist.Normal:  # the objective knows faster ways for these two
+        loc, scale = fn.loc.flatten(-axes), fn.scale.flatten(-axes)
+        return dist.Normal(loc, scale, validate_args=False)
+    if type(fn) is dist.Bernoulli:
+        return dist.Bernoulli(logits=fn.logits.flatten(-axes), validate_args=False)
+    return _Flattened(fn, axes)
 
 
 _LIKELIHOODS: dict[str, type[Likelihood]] = {

@@ -9,6 +9,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from pyro_corex.arrays import as_tensor
 from pyro_corex.batches import check_count
 
 
@@ -71,7 +72,9 @@ def mlp_decoder(
     """
     _check_sizes(sizes)
     check_count("n_params", n_params)
-    shape = tuple(shape or (sizes[-1],))
+    shape = (sizes[-1],) if shape is None else shape
+    _check_sizes(shape, "shape", 1)
+    shape = tuple(shape)
     if prod(shape) != sizes[-1]:
         raise ValueError(
             f"The shape {shape} has {prod(shape)} dimensions, but the last of sizes is {sizes[-1]}"
@@ -102,8 +105,11 @@ class LinearStart(nn.Module):
                 "network must be an nn.Sequential, and its last layer an nn.Linear, but got "
                 f"{type(last).__name__}"
             )
-        start = torch.zeros(last.out_features, dim)
+        start = torch.zeros(last.out_features, check_count("dim", dim))
         if weight is not None:
+            weight = as_tensor(weight, "weight")
+            if not bool(weight.isfinite().all()):
+                raise ValueError("weight must hold finite numbers, but holds NaN or infinity")
             if weight.dim() != 2 or weight.shape[1] != dim or 2 * len(weight) > len(start):
                 raise ValueError(
                     f"weight must have the shape (k, {dim}) with k at most {len(start) // 2}, the "
@@ -164,7 +170,7 @@ def conv_encoder(
     :returns: a network from ``(B, *shape)`` to ``(B, 2 * latent_dim)``: locations, log-scales.
     :raises ValueError: for another shape, and without channels.
     """
-    height, width = _reduced(shape, channels)
+    height, width = _reduced(shape, channels, latent_dim)
     layers: list[nn.Module] = []
     for n_in, n_out in zip([shape[0], *channels[:-1]], channels, strict=True):
         layers += [nn.Conv2d(n_in, n_out, kernel_size=4, stride=2, padding=1), nn.ReLU()]
@@ -179,7 +185,7 @@ def conv_decoder(
 
     :raises ValueError: as there.
     """
-    height, width = _reduced(shape, channels)
+    height, width = _reduced(shape, channels, latent_dim)
     layers: list[nn.Module] = [
         nn.Linear(latent_dim, channels[-1] * height * width),
         nn.ReLU(),
@@ -191,9 +197,14 @@ def conv_decoder(
     return nn.Sequential(*layers[:-1])
 
 
-def _reduced(shape: tuple[int, int, int], channels: Sequence[int]) -> tuple[int, int]:
-    if not channels:
+def _reduced(
+    shape: tuple[int, int, int], channels: Sequence[int], latent_dim: int
+) -> tuple[int, int]:
+    if isinstance(channels, Sequence) and not channels:
         raise ValueError("channels must hold at least one number of channels, but is empty")
+    _check_sizes(shape, "shape", 2)
+    _check_sizes(channels, "channels", 1)
+    check_count("latent_dim", latent_dim)
     factor = 2 ** len(channels)
     if len(shape) != 3 or shape[1] % factor or shape[2] % factor:
         raise ValueError(
@@ -203,7 +214,8 @@ def _reduced(shape: tuple[int, int, int], channels: Sequence[int]) -> tuple[int,
     return shape[1] // factor, shape[2] // factor
 
 
-def _check_sizes(sizes: Sequence[int]) -> None:
-    several = isinstance(sizes, Sequence) and len(sizes) >= 2
+def _check_sizes(sizes: Sequence[int], name: str = "sizes", least: int = 2) -> None:
+    several = isinstance(sizes, Sequence) and len(sizes) >= least
     if not several or any(not isinstance(s, int) or s < 1 for s in sizes):
-        raise ValueError(f"sizes must be at least two positive integers, but got {sizes!r}")
+        wanted = "at least two positive integers" if least == 2 else "a list of positive integers"
+        raise ValueError(f"{name} must be {wanted}, but got {sizes!r}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from numbers import Real
 from typing import Any
 
 import pyro.distributions as dist
@@ -121,12 +122,14 @@ class Flat(Prior):
     ) -> None:
         super().__init__(dim)
         check_count("n_components", n_components)
-        if n_components < 2 or not 0 < width < math.inf:
+        if n_components < 2 or not isinstance(width, Real) or not 0 < width < math.inf:
             raise ValueError(
                 "a plateau needs width > 0 and n_components >= 2, but got "
                 f"width={width!r} and n_components={n_components!r}"
             )
-        self.latents = sorted(range(dim) if latents is None else latents)
+        if isinstance(latents, int):
+            raise ValueError(f"latents must be a list, e.g. [{latents}], but got {latents}")
+        self.latents: list[int] = sorted(range(dim) if latents is None else latents)
         if any(j not in range(dim) for j in self.latents):
             raise ValueError(f"latents is {self.latents}, but there are latents 0 to {dim - 1}")
         loc, scale = torch.zeros(dim, n_components), torch.ones(dim, n_components)
@@ -175,7 +178,7 @@ class UserPrior(Prior):
     def __init__(self, source: Distribution | Callable[[], Any], dim: int) -> None:
         super().__init__(dim)
         self.source = source
-        _check_support(self())  # refuses at once what does not fit
+        self()  # refuses at once what does not fit
 
     def forward(self) -> Distribution:
         """See :meth:`Prior.forward`."""
@@ -193,7 +196,7 @@ _PRIORS: dict[str, Callable[[int], Prior]] = {
 }
 
 
-def _check_support(prior: Distribution) -> None:
+def check_support(prior: Distribution) -> None:
     """Refuses a prior that has no density where a Gaussian encoder draws."""
     far = torch.tensor([-1e3, 1e3]).repeat(prior.batch_shape[-1] if prior.batch_shape else 1, 1).T
     support: Any = prior.support
@@ -205,7 +208,7 @@ def _check_support(prior: Distribution) -> None:
         raise ValueError(
             f"The prior {type(prior).__name__} has the support {prior.support}, but the encoder "
             "draws from normals: the KL would be infinite. Use a prior on all real numbers, e.g. "
-            "the prior of the logarithm, or a transformed normal."
+            "the prior of the logarithm, or an encoder that gives a distribution of that support."
         )
 
 

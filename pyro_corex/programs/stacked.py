@@ -19,15 +19,14 @@ from pyro_corex.programs.base import (
     CorExProgram,
     apply_network,
     check_network,
-    normal_from,
+    latents_from,
     run_network,
 )
+from pyro_corex.programs.checks import as_latents, check_prior
 from pyro_corex.programs.likelihoods import Likelihood
 from pyro_corex.programs.networks import mlp, mlp_decoder, mlp_encoder
 from pyro_corex.programs.plates import data_plate, latent_plate
-from pyro_corex.programs.priors import LearnedCategorical, Prior, make_prior
-
-_DECODER = "The decoder of layer {}"
+from pyro_corex.programs.priors import LearnedCategorical, Prior
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,9 @@ class StackedCorEx(CorExProgram):
             if name not in [f"z{i}" for i in range(1, len(built) + 1)]:
                 raise ValueError(f"anchors names {name!r}, but the layers are z1 to z{len(built)}")
         self.prior: Prior = (
-            make_prior(prior, self.dims[-1]) if n_classes is None else LearnedCategorical(n_classes)
+            self._make_prior(prior, self.dims[-1], built[-1].encoder)
+            if n_classes is None
+            else LearnedCategorical(n_classes)
         )
 
     def _build(self, index: int, layer: Layer | Sequence[int]) -> Layer:
@@ -148,26 +149,32 @@ class StackedCorEx(CorExProgram):
         ``(B, ...)`` to ``(B, m_L)``; a discrete top is one column of classes.
         """
         self._check_batch(x)
-        self._register((self.encoders,))
+        self._register()
         with data_plate(len(x)), AnchorMessenger(self.anchors):
             below = x
-            for layer in range(1, self.n_layers + 1):
-                q = self._up(layer, below)
-                if layer == 1:
-                    self._check_encoded(q, x)
-                below = self._sample(layer, q)
+            for layer, dim in enumerate(self.dims, 1):
+                lead = x.shape[:1] if layer == 1 else below.shape[:-1]
+                shape = (*lead, 1 if self._is_discrete(layer) else dim)
+                below = self._sample(layer, as_latents(self.encode_layer(layer, below), shape))
         return below
 
-    def model(self, x: Tensor) -> Tensor:
-        """Draws the layers from the top down and observes ``x``: ``(B, ...)`` to ``(B, d)``."""
-        self._check_batch(x)
-        self._register((self.decoders, self.prior, self.likelihood))
-        with data_plate(len(x)), AnchorMessenger(self.anchors):
-            z = self._sample(self.n_layers, self.prior())
+    def model(self, x: Tensor | None = None, *, n: int = 1) -> Tensor:
+        """Draws the layers from the top down and observes ``x``, or draws it as well.
+
+        :param x: shape ``(B, ...)``, or ``None``.
+        :param n: without ``x``, the number of data to draw, B.
+        :returns: x, of shape ``(B, ...)``.
+        :raises ValueError: for data that are no batch or cannot occur, for ``n`` together with
+            ``x``, and for networks that do not fit.
+        :raises TypeError: for data that are no tensor of the program's dtype.
+        """
+        with data_plate(self._start(x, n)), AnchorMessenger(self.anchors):
+            prior = self._prior(1 if self.n_classes is not None else self.dims[-1])
+            z = self._sample(self.n_layers, prior)
+            check_prior(prior, z)
             for layer in range(self.n_layers, 1, -1):
-                z = self._sample(layer - 1, self._down(layer, z))
-            params = apply_network(self.decoders[0], self._as_vector(1, z), _DECODER.format(1))
-            return self._observe(x, params)
+                z = self._sample(layer - 1, self.decode_layer(layer, z))
+            return self._observe(x, self.decode_layer(1, z), z)
 
     def _sample(self, layer: int, fn: Distribution) -> Tensor:
         name = f"z{layer}"
@@ -178,8 +185,15 @@ class StackedCorEx(CorExProgram):
         with latent_plate(f"latents_{layer}", self.dims[layer - 1]):
             return pyro.sample(name, fn, infer=infer)
 
-    def _up(self, layer: int, below: Tensor) -> Distribution:
-        """q(z^(l) | z^(l-1)); a discrete one has the batch shape (B, 1)."""
+    def encode_layer(self, layer: int, below: Tensor) -> Distribution:
+        """q(z^(l)|z^(l-1)), of which the guide is made; a subclass may replace it.
+
+        :param layer: 1 for the first, whose ``below`` is x.
+        :param below: shape ``(B, m_(l-1))``, or of x.
+        :returns: batch shape ``(B, m_l)``; of a discrete top ``(B, 1)``.
+        :raises ValueError: for what is below of another width than the encoder takes.
+        """
+        self._check_layer(layer)
         network, dim = self.encoders[layer - 1], self.dims[layer - 1]
         name = f"The encoder of layer {layer}"
         out = (run_network if layer == 1 else apply_network)(network, below, name)
@@ -190,13 +204,22 @@ class StackedCorEx(CorExProgram):
                     "classes"
                 )
             return dist.Categorical(logits=out.unsqueeze(-2), validate_args=False)
-        return normal_from(out, dim, name)
+        return latents_from(out, dim, name)
 
-    def _down(self, layer: int, z: Tensor) -> dist.Normal:
-        """q(z^(l-1) | z^(l)) at ``z``."""
-        name = _DECODER.format(layer)
+    def decode_layer(self, layer: int, z: Tensor) -> Distribution:
+        """q(z^(l-1)|z^(l)), of which the model is made; a subclass may replace it.
+
+        :param layer: that of ``z``; what is below the first is x.
+        :param z: shape ``(B, m_l)``; classes of a discrete top have the shape ``(B, 1)``.
+        :returns: batch shape ``(B, m_(l-1))``, or ``(B, ...)`` as x has.
+        :raises ValueError: for latents of another width than the decoder takes.
+        """
+        self._check_layer(layer)
+        name = f"The decoder of layer {layer}"
         out = apply_network(self.decoders[layer - 1], self._as_vector(layer, z), name)
-        return normal_from(out, self.dims[layer - 2], name)
+        if layer == 1:
+            return self.likelihood(self._parameters_of_x(out))
+        return latents_from(out, self.dims[layer - 2], name)
 
     def _as_vector(self, layer: int, z: Tensor) -> Tensor:
         """``z`` with its latents as the last axis; classes become one-hot vectors."""
@@ -221,9 +244,9 @@ class StackedCorEx(CorExProgram):
         found: list[Distribution] = []
         below = argument(x, self)
         for layer in range(1, self.n_layers + 1):
-            q = self._up(layer, below)
-            if isinstance(q, dist.Categorical):
-                q = dist.Categorical(logits=q.logits.squeeze(-2), validate_args=False)
+            q = self.encode_layer(layer, below)
+            if self._is_discrete(layer):
+                q = dist.Categorical(logits=q.logits.squeeze(-2), validate_args=False)  # type: ignore[attr-defined]
             else:
                 below = q.rsample() if sample else q.mean
             found.append(q)
@@ -246,17 +269,19 @@ class StackedCorEx(CorExProgram):
         :raises ValueError: for a layer, a number of latents or a class that is not there.
         """
         layer = self.n_layers if layer is None else layer
-        if not 1 <= layer <= self.n_layers:
-            raise ValueError(f"layer must be 1 to {self.n_layers}, but got {layer}")
         z = self._checked(layer, z)
         while layer > 1:
-            z = self._down(layer, z).mean
+            z = self.decode_layer(layer, z).mean
             layer -= 1
-        params = apply_network(self.decoders[0], self._as_vector(layer, z), _DECODER.format(1))
-        return self.likelihood(params)
+        return self.decode_layer(1, z)
+
+    def _check_layer(self, layer: int) -> None:
+        if layer not in range(1, self.n_layers + 1):
+            raise ValueError(f"layer must be 1 to {self.n_layers}, but got {layer!r}")
 
     def _checked(self, layer: int, z: Tensor) -> Tensor:
         """The latents of a layer, classes with an axis of size 1, if they can be that."""
+        self._check_layer(layer)
         discrete, dim = self._is_discrete(layer), self.dims[layer - 1]
         z = argument(z, self, "z", least=1)
         z = z.unsqueeze(-1) if discrete and z.dim() == 1 else z
@@ -281,7 +306,7 @@ class StackedCorEx(CorExProgram):
         """
         if self.n_layers < 2:
             raise ValueError("given_top needs at least two layers; see decode")
-        return self._down(self.n_layers, self._checked(self.n_layers, z))
+        return self.decode_layer(self.n_layers, self._checked(self.n_layers, z))
 
     def extra_repr(self) -> str:
         """What ``print`` shows of this module."""

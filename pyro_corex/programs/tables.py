@@ -20,27 +20,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.distributions import constraints
 from scipy.stats import qmc
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torch.nn import functional
 
 from pyro_corex.batches import argument, check_count
 from pyro_corex.programs.base import CorExProgram
+from pyro_corex.programs.checks import warn_of_units
 from pyro_corex.programs.networks import mlp
+from pyro_corex.programs.ordered_logit import FAR, OrderedLogit
 from pyro_corex.programs.plates import data_plate, latent_plate
 
 KINDS = ("continuous", "ordinal", "nominal", "counts")
 _SCALAR = ("continuous", "ordinal", "counts")  # kinds with one predictor
-_FAR = 40.0  # a logit as good as infinite
 _N_POINTS = 32  # at which what is no quadratic form is averaged
 
 
@@ -52,6 +51,11 @@ class TableSpec:
     n_levels: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if len(self.kinds) != len(self.n_levels):
+            raise ValueError(
+                f"n_levels must be a number for each of the {len(self.kinds)} kinds, 0 where there "
+                f"are no levels, but got {len(self.n_levels)}"
+            )
         unknown = sorted(set(self.kinds) - set(KINDS))
         if unknown or not self.kinds:
             raise ValueError(f"kinds must be some of {KINDS}, but got {unknown or 'none'}")
@@ -64,6 +68,22 @@ class TableSpec:
         return [i for i, own in enumerate(self.kinds) if own == kind]
 
     def check(self, x: Tensor) -> None:
+        """Raises unless ``x`` is a table of these columns, ``(B, d)``, whose entries can occur."""
+        self.check_shape(x)
+        for i, (kind, n) in enumerate(zip(self.kinds, self.n_levels, strict=True)):
+            seen = x[:, i][~x[:, i].isnan()]
+            valid = seen.isfinite()
+            if kind != "continuous":
+                valid &= (seen >= 0) & (seen == seen.floor()) & (seen < (n or math.inf))
+            if not bool(valid.all()):
+                wanted = "finite numbers" if kind == "continuous" else "0, 1, 2, ..."
+                wanted = f"codes from 0 to {n - 1}" if n else wanted
+                raise ValueError(
+                    f"Column {i} is {kind} and must hold {wanted}, or NaN where a value is "
+                    f"missing, but holds {float(seen[~valid][0]):g}"
+                )
+
+    def check_shape(self, x: Tensor) -> None:
         """Raises unless ``x`` is a batch of these columns, ``(B, d)``."""
         if not isinstance(x, Tensor):
             raise TypeError(f"x must be a tensor of shape (B, d), but got {type(x).__name__}")
@@ -74,57 +94,26 @@ class TableSpec:
             )
 
 
-def observe(site: str, fn: Distribution, value: Tensor, complete: bool) -> None:
-    """Observes columns ``(B, k)`` in a plate of their own, but for what is missing."""
-    with latent_plate(f"{site}_columns", value.shape[1]):
-        if complete:
-            pyro.sample(site, fn, obs=value)
-        else:
-            with poutine.mask(mask=~value.isnan()):
-                pyro.sample(site, fn, obs=value.nan_to_num())
+def observe(site: str, fn: Distribution, value: Tensor | None, complete: bool) -> Tensor:
+    """Observes columns ``(B, k)`` in a plate of their own, but for what is missing, or draws them.
 
-
-class OrderedLogit(dist.TorchDistribution):
-    r"""Levels 0 to K - 1 with :math:`P(x \le k) = \sigma(c_k - \eta)`.
-
-    :param predictor: :math:`\eta`.
-    :param thresholds: :math:`c_0 < c_1 < \ldots`, last axis; ends that a column with fewer levels
-        does not need are far away.
+    :returns: what was observed, with its gaps, or drawn.
     """
+    found: Tensor
+    with latent_plate(f"{site}_columns", fn.batch_shape[-1]):
+        if complete or value is None:
+            found = pyro.sample(site, fn, obs=value)
+            return found
+        filled = value.nan_to_num()
+        with poutine.mask(mask=~value.isnan()):
+            found = pyro.sample(site, fn, obs=filled)
+        return value if found is filled else found
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
-    support = constraints.nonnegative_integer
 
-    def __init__(self, predictor: Tensor, thresholds: Tensor) -> None:
-        self.predictor = predictor
-        low = functional.pad(thresholds, (1, 0), value=-_FAR)
-        self.edges = functional.pad(low, (0, 1), value=_FAR)  # (d, K + 1)
-        super().__init__(predictor.shape, torch.Size(), validate_args=False)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> OrderedLogit:
-        """See :class:`torch.distributions.Distribution`."""
-        return OrderedLogit(self.predictor.expand(batch_shape), self.edges[..., 1:-1])
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Nats, in the batch shape."""
-        level = value.long().clamp(0, self.edges.shape[-1] - 2)
-        column = torch.arange(self.edges.shape[0], device=level.device)
-        low, high = self.edges[column, level], self.edges[column, level + 1]
-        up = functional.logsigmoid(high - self.predictor)
-        down = functional.logsigmoid(self.predictor - low)
-        return up + down + torch.log(-torch.expm1(low - high))
-
-    @property
-    def probs(self) -> Tensor:
-        """Of each level: the batch shape and one axis of levels, summing to 1."""
-        below = torch.sigmoid(self.edges[..., 1:-1] - self.predictor.unsqueeze(-1))
-        first = functional.pad(below, (1, 0))
-        return functional.pad(first, (0, 1), value=1.0).diff(dim=-1)
-
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
-        """Levels, as floats."""
-        levels = dist.Categorical(self.probs.clamp(min=0), validate_args=False)
-        return levels.sample(sample_shape).to(self.predictor.dtype)
+def as_table(parts: Sequence[tuple[list[int], Tensor]], dtype: torch.dtype) -> Tensor:
+    """Columns and their values ``(..., B, k)``, put in order: ``(..., B, d)``."""
+    order = torch.tensor([i for columns, _ in parts for i in columns]).argsort()
+    return torch.cat([values.to(dtype) for _, values in parts], -1)[..., order]
 
 
 def normal_points(m: int, n: int) -> Tensor:
@@ -208,7 +197,7 @@ class TableVAE(CorExProgram):
         in_use = torch.arange(k - 2) < torch.tensor(levels, dtype=torch.long)[:, None] - 2
         self.register_buffer("_gap_in_use", in_use)
         no_state = torch.arange(c) >= torch.tensor(states, dtype=torch.long)[:, None]
-        self.register_buffer("_no_state", torch.where(no_state, -_FAR, 0.0))
+        self.register_buffer("_no_state", torch.where(no_state, -FAR, 0.0))
         self.register_buffer("allowed", torch.ones(len(spec.kinds), m))
         self.register_buffer("column_weight", torch.ones(len(spec.kinds)))
         self.register_buffer("prior_precision", torch.eye(m))
@@ -237,7 +226,7 @@ class TableVAE(CorExProgram):
     def thresholds(self) -> Tensor:
         """The thresholds of the ordinal columns; those not in use are far up."""
         first = self.first_threshold[:, None]
-        gaps = torch.where(self._gap_in_use, self.log_gap.exp(), 2 * _FAR)
+        gaps = torch.where(self._gap_in_use, self.log_gap.exp(), 2 * FAR)
         return torch.cat([first, first + gaps.cumsum(-1)], -1)
 
     def predictor(self, z: Tensor) -> Tensor:
@@ -257,7 +246,7 @@ class TableVAE(CorExProgram):
             elif kind == "ordinal":
                 fn = OrderedLogit(eta[kind], self.thresholds())
             elif kind == "counts":
-                logits = (eta[kind] + bias[kind]).clamp(max=_FAR / 2) - self.log_size
+                logits = (eta[kind] + bias[kind]).clamp(max=FAR / 2) - self.log_size
                 fn = dist.NegativeBinomial(self.log_size.exp(), logits=logits, validate_args=False)
             else:
                 logits = torch.einsum("...m,dkm->...dk", z, self.state_loadings())
@@ -265,41 +254,46 @@ class TableVAE(CorExProgram):
                 fn = dist.Categorical(logits=logits, validate_args=False)
             yield kind, columns, fn
 
-    def model(self, x: Tensor) -> Tensor:
-        """Draws the latents from N(0, 1) and observes the table, of shape ``(B, d)``."""
-        self._check_table(x)
-        self._register((self,))
-        complete = not bool(x.isnan().any())
-        with data_plate(len(x)):
-            self._point(x)
+    def model(self, x: Tensor | None = None, *, n: int = 1) -> Tensor:
+        """Draws the latents from N(0, 1) and observes the table, of shape ``(B, d)``, or draws it.
+
+        :param n: without ``x``, the number of rows to draw.
+        :returns: the table.
+        """
+        n = self._start(x, n)
+        complete = x is None or not bool(x.isnan().any())
+        parts: list[tuple[list[int], Tensor]] = []
+        with data_plate(n):
+            self._point(n)
             with latent_plate("latents", self.latent_dim):
-                zero = x.new_zeros(self.latent_dim)
+                zero = self.weight.new_zeros(self.latent_dim)
                 z = pyro.sample("z", dist.Normal(zero, zero + 1.0, validate_args=False))
             for kind, columns, fn in self.column_distributions(z):
                 weight = self.column_weight[columns]
                 weighted = self.training and bool((weight != 1).any())
                 with poutine.scale(scale=weight if weighted else 1.0):
-                    observe(kind, fn, x[:, columns], complete)
-        return z
+                    own = None if x is None else x[:, columns]
+                    parts.append((columns, observe(kind, fn, own, complete)))
+        return as_table(parts, self.weight.dtype)
 
     # ------------------------------------------------------------------ the encoder
 
     def guide(self, x: Tensor) -> Tensor:
         """Draws the latents given the observed entries: shape ``(B, latent_dim)``."""
-        self._check_table(x)
-        self._register((self,))
+        self._check_batch(x)
+        self._register()
         with data_plate(len(x)):
-            point, q = self._point(x), self.encode(x)
+            point, q = self._point(len(x)), self.encode(x)
             if point is not None:
                 q = _NormalAtPoints(q, self._points.to(self.weight)[point[..., 0]])
             with latent_plate("latents", self.latent_dim):
                 return pyro.sample("z", q)
 
-    def _point(self, x: Tensor) -> Tensor | None:
+    def _point(self, n: int) -> Tensor | None:
         """Which of the points is taken; ``None`` where they are not summed over."""
         if self.training:
             return None
-        logits = x.new_zeros(len(x), 1, self.n_points)
+        logits = self.weight.new_zeros(n, 1, self.n_points)
         uniform = dist.Categorical(logits=logits, validate_args=False)
         point: Tensor = pyro.sample("point", uniform, infer={"enumerate": "parallel"})
         enumerated = point.dim() > 2 and point.shape[-2] == 1  # in a dimension left of the data's
@@ -378,8 +372,16 @@ class TableVAE(CorExProgram):
         """Observed site -> its columns."""
         return {kind: columns for kind, columns in self._by_kind.items() if columns}
 
-    def _check_table(self, x: Tensor) -> None:
+    def check_data(self, x: Tensor) -> None:
+        """Raises unless ``x`` is a table of these columns; NaN is what is missing."""
         self.spec.check(x)
+
+    def check_units(self, x: Tensor) -> None:
+        """Warns of continuous columns that are far from standardised."""
+        warn_of_units(x, self.site_columns.get("continuous", []))
+
+    def _check_batch(self, x: Tensor) -> None:
+        self.spec.check_shape(x)
         if x.dtype != self.weight.dtype:
             raise TypeError(
                 f"x has the dtype {x.dtype}, but the program has {self.weight.dtype}: convert one "

@@ -7,7 +7,6 @@ from numbers import Integral, Real
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -18,12 +17,13 @@ from pyro_corex.programs.base import (
     CorExProgram,
     apply_network,
     check_network,
-    normal_from,
+    latents_from,
     run_network,
 )
+from pyro_corex.programs.checks import as_latents, check_prior
 from pyro_corex.programs.likelihoods import Likelihood
 from pyro_corex.programs.plates import data_plate, latent_plate
-from pyro_corex.programs.priors import Prior, make_prior
+from pyro_corex.programs.priors import Prior
 
 
 class CorExVAE(CorExProgram):
@@ -33,7 +33,8 @@ class CorExVAE(CorExProgram):
     that its latents explain.  Sites: the latents ``"z"`` in the plate ``"latents"``, and ``"x"``.
 
     :param encoder: maps a batch of x to ``2 * latent_dim`` numbers for each datum (locations and
-        log-scales), or to a pair (loc, scale).
+        log-scales), to a pair (loc, scale), or to a distribution of batch shape
+        ``(B, latent_dim)``, e.g. ``dist.Laplace``.
     :param decoder: maps latents of shape ``(B, latent_dim)`` to the likelihood's parameters, of
         shape ``x.shape``, or ``x.shape + (n_params,)`` if the likelihood has several.
     :param latent_dim: the number of latents, m.
@@ -66,33 +67,41 @@ class CorExVAE(CorExProgram):
         self.latent_dim = check_count("latent_dim", latent_dim)
         self.encoder = check_network("encoder", encoder)
         self.decoder = check_network("decoder", decoder)
-        self.prior = make_prior(prior, latent_dim)
+        self.prior = self._make_prior(prior, latent_dim, self.encoder)
 
-    def model(self, x: Tensor) -> Tensor:
-        """Draws the latents from the prior and observes ``x``: ``(B, ...)`` to ``(B, d)``."""
-        self._check_batch(x)
-        self._register((self.decoder, self.prior, self.likelihood))
-        with data_plate(len(x)):
-            z = self._sample(self.prior())
-            return self._observe(x, apply_network(self.decoder, z, "The decoder"))
+    def model(self, x: Tensor | None = None, *, n: int = 1) -> Tensor:
+        """Draws the latents from the prior and observes ``x``, or draws it as well.
+
+        :param x: shape ``(B, ...)``, or ``None``.
+        :param n: without ``x``, the number of data to draw, B.
+        :returns: x, of shape ``(B, ...)``.
+        :raises ValueError: for data that are no batch or cannot occur, for ``n`` together with
+            ``x``, and for networks that do not fit.
+        :raises TypeError: for data that are no tensor of the program's dtype.
+        """
+        with data_plate(self._start(x, n)):
+            prior = self._prior(self.latent_dim)
+            z = self._sample(prior)
+            check_prior(prior, z)
+            return self._observe(x, self.decode(z), z)
 
     def guide(self, x: Tensor) -> Tensor:
         """Draws the latents given ``x``: ``(B, ...)`` to ``(B, latent_dim)``."""
         self._check_batch(x)
-        self._register((self.encoder,))
+        self._register()
         with data_plate(len(x)):
-            q = self.encode(x)
-            self._check_encoded(q, x)
-            return self._sample(q)
+            return self._sample(as_latents(self.encode(x), (len(x), self.latent_dim)))
 
     def _sample(self, fn: Distribution) -> Tensor:
         with latent_plate("latents", self.latent_dim):
             return pyro.sample("z", fn)
 
-    def encode(self, x: Tensor) -> dist.Normal:
-        """q(z|x) for ``(B, ...)`` data: a normal of batch shape ``(B, latent_dim)``."""
+    def encode(self, x: Tensor) -> Distribution:
+        """q(z|x) for ``(B, ...)`` data: a normal, or what else the encoder gives, of batch shape
+        ``(B, latent_dim)``.
+        """
         out = run_network(self.encoder, argument(x, self), "The encoder")
-        return normal_from(out, self.latent_dim, "The encoder")
+        return latents_from(out, self.latent_dim, "The encoder")
 
     def decode(self, z: Tensor) -> Distribution:
         """q(x|z) for latents of shape ``(n, latent_dim)``: batch shape ``(n, ...)``, as x has.
@@ -104,7 +113,8 @@ class CorExVAE(CorExProgram):
             raise ValueError(
                 f"z must have the shape (n, {self.latent_dim}), but got {tuple(z.shape)}"
             )
-        return self.likelihood(apply_network(self.decoder, z, "The decoder"))
+        params = apply_network(self.decoder, z, "The decoder")
+        return self.likelihood(self._parameters_of_x(params))
 
 
 class AnchorVAE(CorExVAE):

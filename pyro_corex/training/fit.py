@@ -20,7 +20,7 @@ from pyro_corex.batches import (
     programs_of,
 )
 from pyro_corex.objective import CorExELBO
-from pyro_corex.programs import Likelihood
+from pyro_corex.programs.base import CorExProgram
 from pyro_corex.threads import alone
 from pyro_corex.training.checkpoint import Checkpoint
 from pyro_corex.training.history import History
@@ -168,13 +168,11 @@ def _check_functions(transform: Any, callbacks: Sequence[Any]) -> None:
 
 
 def _check_support(module: nn.Module, data: Data) -> None:
-    likelihood, whole = getattr(module, "likelihood", None), in_memory(data)
-    if (
-        whole is not None
-        and isinstance(likelihood, Likelihood)
-        and getattr(module, "takes_x_alone", False)
-    ):
-        likelihood.check(for_program(whole, module).args[0])
+    whole = in_memory(data)
+    if whole is not None and isinstance(module, CorExProgram) and module.takes_x_alone:
+        x = for_program(whole, module).args[0]
+        module.check_data(x)
+        module.check_units(x)
 
 
 def _runner(device: str | torch.device, how: Devices) -> Runner:

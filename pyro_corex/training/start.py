@@ -164,7 +164,7 @@ def _copy_into_top(
     for _ in range(steps):
         rows = torch.randint(len(loc), (size,), device=loc.device)
         z, r = torch.normal(loc[rows], scale[rows]), resp[rows]
-        up: Any = stack._up(stack.n_layers, z)
+        up: Any = stack.encode_layer(stack.n_layers, z)
         prior: Any = stack.prior()
         down = stack.given_top(classes).log_prob(z.unsqueeze(1)).sum(-1)
         gain = r * (up.logits.squeeze(-2) + down + prior.logits)

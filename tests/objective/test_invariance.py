@@ -120,7 +120,7 @@ def test_in_a_stack_the_draw_below_belongs_to_the_copy():
     elbo = CorExELBO(invariance=Invariance(flip, {"z2": 1.0}), max_plate_nesting=2)
     terms = elbo.terms(program.model, program.guide, x)
     below = [program.encode(batch)[0].mean for batch in (x, flip(x))]
-    q = torch.stack([program._up(2, mean).probs.squeeze(-2) for mean in below]).detach()
+    q = torch.stack([program.encode_layer(2, mean).probs.squeeze(-2) for mean in below]).detach()
     want = (entr(q.mean(0)).sum(-1) - entr(q).sum(-1).mean(0)).mean()
     assert_close(terms.regularizers["invariance"].squeeze(), want, rtol=1e-3, atol=1e-6)
 

@@ -292,4 +292,86 @@ USES: list[Use] = [
     ),
     refused(D, "no layers", lambda: programs.conv_decoder(2, (1, 8, 8), []), "channels", "empty"),
     refused(D, "odd images", lambda: programs.conv_decoder(2, (1, 7, 7)), "(1, 7, 7)", "of 8"),
+    # shapes of images, sizes, swapped arguments
+    refused(C, "the latents first", lambda: programs.conv_encoder(2, (1, 8, 8)), "shape", "got 2"),
+    refused(C, "no shape", lambda: programs.conv_encoder(None, 2), "shape must be", "None"),
+    refused(C, "latents: none", lambda: programs.conv_encoder((1, 8, 8), 0), "latent_dim", ">= 1"),
+    refused(C, "no height", lambda: programs.conv_encoder((1, 0, 0), 2), "shape", "(1, 0, 0)"),
+    refused(
+        C, "channels below zero", lambda: programs.conv_encoder((1, 8, 8), 2, [-4]), "channels"
+    ),
+    refused(C, "one number", lambda: programs.conv_encoder((1, 8, 8), 2, 4), "channels", "got 4"),
+    refused(D, "the shape first", lambda: programs.conv_decoder((1, 8, 8), 2), "shape", "got 2"),
+    refused(D, "less than none", lambda: programs.conv_decoder(-2, (1, 8, 8)), "latent_dim", "-2"),
+    refused(P, "no width", lambda: programs.LinearStart(mlp([4, 4]), None), "dim", "None"),
+    refused(
+        P,
+        "NaN",
+        lambda: programs.LinearStart(mlp([4, 4]), 4, X[:1] * np.nan),
+        "weight must hold finite numbers",
+    ),
+    refused("programs.mlp", "nothing", lambda: mlp(None), "sizes", "None"),
+    refused("programs.mlp", "below zero", lambda: mlp([4, -2]), "sizes", "[4, -2]"),
+    refused(
+        "programs.mlp_decoder",
+        "a shape below zero",
+        lambda: mlp_decoder([2, 4], shape=(-2, -2)),
+        "shape must be",
+        "(-2, -2)",
+    ),
+    refused(
+        "programs.mlp_decoder", "a number", lambda: mlp_decoder([2, 4], shape=4), "shape", "got 4"
+    ),
+    refused(
+        "programs.LearnedNormalLikelihood",
+        "no dimension",
+        lambda: programs.LearnedNormalLikelihood(0),
+        "dim must be",
+        ">= 1",
+        "0",
+    ),
+    refused(
+        "programs.LearnedNormalLikelihood",
+        "a scale for dim",
+        lambda: programs.LearnedNormalLikelihood(0.5),
+        "dim must be",
+        "0.5",
+    ),
+    refused(
+        "programs.BernoulliLikelihood",
+        "a list",
+        lambda: programs.BernoulliLikelihood().check([[0.0, 1.0]]),
+        "x must be a tensor",
+        "list",
+    ),
+    refused("programs.Flat", "one latent", lambda: programs.Flat(3, 1), "latents", "[1]"),
+    refused(
+        "programs.Flat", "a word for the width", lambda: programs.Flat(3, width="a"), "width='a'"
+    ),
+    refused(f"{V}.model", "less than none", lambda: VAE.model(n=-1), "n must be", ">= 1", "-1"),
+    refused(f"{V}.model", "x and n", lambda: VAE.model(X, n=3), "n must be left out", "3"),
+    refused(f"{V}.model", "a number", lambda: VAE.model(5), "x must be a tensor", "int"),
+    refused(f"{V}.decode", "nothing", lambda: VAE.decode(None), "z must be", "NoneType"),
+    refused(f"{S}.decode", "a site", lambda: STACK.decode(X, layer="z1"), "layer", "'z1'"),
+    refused(f"{S}.encode_layer", "no such layer", lambda: STACK.encode_layer(9, X), "1 to 2", "9"),
+    refused(
+        f"{S}.encode_layer",
+        "another width",
+        lambda: STACK.encode_layer(1, X[:, :3]),
+        "The encoder of layer 1 was given the shape (40, 3)",
+    ),
+    refused(f"{S}.decode_layer", "none", lambda: STACK.decode_layer(0, X), "1 to 2", "0"),
+    refused(
+        f"{S}.decode_layer",
+        "another width",
+        lambda: STACK.decode_layer(1, X),
+        "The decoder of layer 1 was given the shape (40, 4)",
+    ),
+    refused(
+        "fit",
+        "gaps of a program that takes none",
+        lambda: fit(torch.where(X > 0, X, np.nan)),
+        "NaN",
+        "impute",
+    ),
 ]
