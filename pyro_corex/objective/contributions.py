@@ -168,8 +168,9 @@ class Contributions:
             expectation = Expectation(model_trace, guide_trace, log_q, self.max_plate_nesting)
         labels: dict[str, str] = {}
         if summed_out and expectation is not None:
-            found = marginalise(model_trace, guide_trace, self.model, self.guide, expectation)
-            absorbed = {name for marginal in found for name in marginal.sites}
+            found, absorbed = marginalise(
+                model_trace, guide_trace, self.model, self.guide, expectation
+            )
             labels = self._marginals(found)
 
         def add(kind: Kind, name: str, role: str, found: Factored, sign: float = 1.0) -> None:

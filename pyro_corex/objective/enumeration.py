@@ -293,14 +293,14 @@ def marginalise(
     model: Mapping[str, Site],
     guide: Mapping[str, Site],
     expectation: Expectation,
-) -> list[Marginal]:
+) -> tuple[list[Marginal], set[str]]:
     r"""Sums out the sites that are enumerated in the model.
 
     With c summed out, :math:`\ln \sum_c p(c) p(z|c) p(x|z,c)` is split into
     :math:`\ln p(z) = \ln \sum_c p(c) p(z|c)`, which belongs to the KL of z, and
     :math:`\ln p(x|z)`, the rest, which is the reconstruction of x.
 
-    :returns: the logarithms of sums, of the sites that depend on what is summed out.
+    :returns: the logarithms of sums, and the sites that depend on what is summed out.
     """
     for name, site in model.items():
         log_p = sites.total(sites.log_prob_at(name, site))
@@ -348,7 +348,7 @@ def marginalise(
                     value = prior.value.masked_fill(prior.value == -math.inf, 0.0)
                     rest = prior._replace(kind="reconstruction", label="+".join(seen), value=value)
                     found.append(rest)
-    return found
+    return found, set(names)
 
 
 def _connected(
