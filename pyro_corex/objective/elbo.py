@@ -112,6 +112,11 @@ class CorExELBO(Runner):
     ) -> None:
         if not isinstance(num_particles, int) or num_particles < 1:
             raise ValueError(f"num_particles must be an integer >= 1, but got {num_particles!r}")
+        if not _is_number(max_plate_nesting) or max_plate_nesting not in (math.inf, *range(99)):
+            raise ValueError(
+                "max_plate_nesting must be an integer >= 0, the number of dimensions that plates "
+                f"take, or infinity, which has it found, but got {max_plate_nesting!r}"
+            )
         if not _is_number(tc_weight) or not tc_weight >= 0:
             raise ValueError(f"tc_weight must be a number >= 0, but got {tc_weight!r}")
         if invariance is not None and not isinstance(invariance, Invariance):

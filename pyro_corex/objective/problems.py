@@ -116,10 +116,6 @@ _GUIDE_OBSERVES = (
     "The guide observes site {name!r}, so it is no normalised distribution of the latents, and "
     "what it adds is no KL. Evaluate a guide without it."
 )
-_NOT_IN_GUIDE = (
-    "The guide does not draw the latent site {name!r} of the model, so its KL lacks ln q. Draw it "
-    "in the guide; from the same distribution, if nothing is to be learned of it."
-)
 _IMPROPER = (
     "The prior of site {name!r} is improper: a KL to it is known up to a constant only. Use a "
     "normalised prior."
@@ -150,7 +146,7 @@ def examine(
     normalised programs.  Nothing is read from a device.
     """
     observed, doubts = {}, list[Doubt]()
-    for role, nodes, others in (("model", model, guide), ("guide", guide, model)):
+    for role, nodes in (("model", model), ("guide", guide)):
         for name, site in nodes.items():
             text, base = {"role": role, "name": name}, _base(site["fn"])
             if (role, name) in axes.factors:
@@ -166,8 +162,6 @@ def examine(
                     doubts.append(Doubt(_GUIDE_OBSERVES.format(**text)))
             elif role == "model" and isinstance(base, ImproperUniform):
                 doubts.append(Doubt(_IMPROPER.format(**text)))
-            elif role == "model" and name not in others and not isinstance(base, Delta):
-                doubts.append(Doubt(_NOT_IN_GUIDE.format(**text)))
             else:
                 doubts += [Doubt(_MASKED.format(**text), mask) for mask in _masks(site)]
     return observed, doubts

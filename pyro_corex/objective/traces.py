@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from pyro.util import check_model_guide_match, check_site_shape, check_traceenum
 from pyro_corex.objective import sites
 from pyro_corex.objective.auxiliary import Auxiliaries
 from pyro_corex.objective.closed_form import ClosedForms
+from pyro_corex.objective.sites import Site
 
 Program = Callable[..., Any]
 
@@ -178,6 +179,7 @@ class Runner(TraceEnum_ELBO):
 
     def _validate(self, model_trace: Any, guide_trace: Any) -> None:
         checked = is_validation_enabled()
+        _check_sites(sites.samples(model_trace), sites.samples(guide_trace))
         if checked:
             check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
         self._prepare(model_trace, guide_trace)
@@ -226,6 +228,37 @@ class Runner(TraceEnum_ELBO):
 def runs_the_model(guide: Program) -> bool:
     """Whether a guide is a handler that runs the model itself, as Pyro's ``EasyGuide`` may."""
     return isinstance(poutine.unwrap(guide), Messenger)
+
+
+def _check_sites(model: Mapping[str, Site], guide: Mapping[str, Site]) -> None:
+    """Raises ``ValueError`` for a latent that only one of the programs has: with its density alone
+    the sum of the terms is no bound.
+    """
+    lacking = [
+        name
+        for name in model.keys() - guide.keys()
+        if not (model[name]["is_observed"] or site_is_subsample(model[name]))
+        and not sites.is_delta(model[name]["fn"])
+        and model[name]["infer"].get("enumerate") is None
+    ]
+    if lacking:
+        raise ValueError(
+            f"The guide must draw every latent of the model, but it lacks {sorted(lacking)}. Draw "
+            "them in the guide, too (from the prior, if they are to follow it), observe them, or, "
+            'if they are discrete, sum them out: infer={"enumerate": "parallel"} in the model.'
+        )
+    foreign = [
+        name
+        for name in guide.keys() - model.keys()
+        if not (guide[name]["infer"].get("is_auxiliary") or guide[name]["is_observed"])
+        and not site_is_subsample(guide[name])
+    ]
+    if foreign:
+        raise ValueError(
+            f"The model must have every latent that the guide draws, but it lacks {sorted(foreign)}"
+            ". Give them the same names in both programs, or mark what only the guide needs "
+            'infer={"is_auxiliary": True}.'
+        )
 
 
 def _enumerates(model_trace: Any, guide_trace: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import weakref
 from collections.abc import Mapping, MutableMapping
 from typing import Any
@@ -151,7 +152,7 @@ class CorExProgram(PyroModule):
             )
         if x is not None and self._replaces("decode", "decode_layer") and looked_at(x):
             check_values(fn, x)
-        with latent_plate("inputs", shape.numel()):
+        with latent_plate("inputs", math.prod(shape)):
             obs = None if x is None else x.reshape(len(x), -1)
             drawn: Tensor = pyro.sample("x", flattened(fn, len(shape)), obs=obs)
         return drawn.unflatten(-1, shape) if len(shape) > 1 else drawn

@@ -85,7 +85,7 @@ def take_from_store(module: nn.Module) -> None:
     """
     for part in module.modules():
         if isinstance(part, CorExProgram):
-            part._register([part])
+            part._register()
 
 
 def is_complete(module: nn.Module) -> bool:

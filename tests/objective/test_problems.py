@@ -260,10 +260,6 @@ UNNORMALISED = {
         "The model has the factor 'extra'",
     ),
     "a guide that observes": (of_latents(normal, observing), "The guide observes site 'label'"),
-    "a latent that the guide lacks": (
-        of_latents(two, normal),
-        "The guide does not draw the latent site 'w'",
-    ),
     "a latent that the model lacks": (
         of_latents(normal, unpaired),
         "The guide draws 'u', which the model lacks",
