@@ -242,10 +242,6 @@ def improper(x):
     return pyro.sample("z", dist.ImproperUniform(dist.constraints.real, (), ()))
 
 
-def two(x):
-    return normal(x) + normal(x, "w", 1e-3)
-
-
 UNNORMALISED = {
     "a factor in the guide": (
         of_latents(normal, with_factor(0.5, has_rsample=True)),
