@@ -308,8 +308,8 @@ def compare_runs(
     if epochs < (least := place["epoch"] - (not place["batch"])):
         begun = "the last has begun" if place["batch"] else f"{least} are done"
         raise ValueError(
-            f"epochs must be at least {least}, as in {path} {begun}, but got {epochs}: it is the "
-            "number of all epochs of the run. load(path, module) takes the parameters alone."
+            f"epochs must be at least {least}, but got {epochs}: it is the number of all epochs of "
+            f"the run, and in {path} {begun}. load(path, module) takes the parameters alone."
         )
     known = state["config"].get("versions", {})
     if known and (others := _changed(known, _versions())):

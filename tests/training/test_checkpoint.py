@@ -325,7 +325,7 @@ def test_other_validation_data(tmp_path):
 def test_fewer_epochs_than_were_done(tmp_path):
     path = tmp_path / "run"
     run(path, epochs=2)
-    with pytest.raises(ValueError, match=r"epochs must be at least 2, .* 2 are done, but got 1"):
+    with pytest.raises(ValueError, match=r"epochs must be at least 2, but got 1: .* 2 are done"):
         run(path, epochs=1, resume=True)
     half = tmp_path / "half"
     with pytest.raises(ValueError, match="not finite"):
