@@ -18,14 +18,13 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     :param a: features ``(N, f)``.
     :param b: features ``(M, f)``.
     :raises ValueError: for other shapes, fewer than two rows, and values that are not finite.
-    :raises TypeError: for features that are no tensors.
+    :raises TypeError: for what is no array of numbers.
 
     >>> x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
     >>> round(frechet_distance(x, x + torch.tensor([3.0, 0.0])), 3)
     9.0
     """
-    check_finite("a", a)
-    check_finite("b", b)
+    a, b = check_finite("a", a).detach(), check_finite("b", b).detach()
     if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(
             "features must have the shapes (N, f) and (M, f) with at least 2 rows, but have "

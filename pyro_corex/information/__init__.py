@@ -1,4 +1,8 @@
-"""Estimators of information on plain tensors, in nats. They need PyTorch and NumPy only."""
+"""Estimators of information on plain tensors, in nats. They need PyTorch and NumPy only.
+
+Wherever a tensor is taken, so are a NumPy array, a pandas table or column and a list of numbers;
+what comes back are tensors.
+"""
 
 from pyro_corex.information.aggregate import AggregatePosterior
 from pyro_corex.information.bracket import Bracket, aggregate_total_correlation

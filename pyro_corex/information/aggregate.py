@@ -61,8 +61,7 @@ class AggregatePosterior:
     """
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
-        loc, scale = as_tensor(loc, "loc"), as_tensor(scale, "scale")
-        check_gaussian(loc, scale)
+        loc, scale = check_gaussian(loc, scale)
         self._loc, self._scale = loc.detach(), scale.detach()
         self._probs: Tensor | None = None
         self._mi: Estimate[Tensor] | None = None
@@ -73,11 +72,10 @@ class AggregatePosterior:
         """For discrete latents with probabilities (N, m, K) that sum to 1 over K.
 
         :raises ValueError: for others.
-        :raises TypeError: for what is no dense tensor or array.
+        :raises TypeError: for what is no tensor, array or list of numbers.
         """
         self = cls.__new__(cls)
-        probs = as_tensor(probs, "probs")
-        self._probs = check_probs(probs.detach())
+        self._probs = probs = check_probs(probs).detach()
         self._loc = self._scale = probs.new_empty((*probs.shape[:2],))[:, :0]
         self._mi, self._tc = None, {}
         return self

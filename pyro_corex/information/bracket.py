@@ -103,9 +103,9 @@ def aggregate_total_correlation(
     True
     """
     if scale is None:
-        check_probs(loc)
+        loc = check_probs(loc).detach()
     else:
-        check_gaussian(loc, scale)
+        loc, scale = (x.detach() for x in check_gaussian(loc, scale))
     n, device = len(loc), loc.device
     if num_samples < 4 or n < 4:
         raise ValueError(f"TC(z) needs at least 4 draws and 4 data, but got {num_samples} and {n}")

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_corex.arrays import as_tensor
+
 _ELEMENTS = 1 << 22  # bound on the elements of a block
 
 
@@ -15,21 +17,23 @@ def row_blocks(x: Tensor) -> tuple[Tensor, ...]:
     return x.split(max(1, _ELEMENTS * len(x) // max(1, x.numel())))
 
 
-def check_tensor(name: str, x: Any) -> None:
-    """Raise TypeError for what is no dense tensor, and ValueError for a complex one."""
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            f"{name} must be a tensor, but got {type(x).__name__}; give torch.as_tensor({name})"
-        )
-    if x.is_complex():
-        raise ValueError(f"{name} must be real, but is complex; stack its real and imaginary parts")
-    if x.layout != torch.strided:
-        raise TypeError(f"{name} must be dense, but is sparse; give {name}.to_dense()")
+def as_floats(name: str, x: Any) -> Tensor:
+    """A tensor of 32 or 64 bits, which linear algebra takes; of the default for integers."""
+    x = as_tensor(x, name)
+    return x if x.dtype in (torch.float32, torch.float64) else x.to(torch.get_default_dtype())
 
 
-def check_finite(name: str, x: Tensor) -> None:
-    """Raise ValueError where x has NaN or infinite entries, or none at all."""
-    check_tensor(name, x)
+def held(name: str, x: Any) -> Tensor:
+    """What x holds as a tensor; raises TypeError for one without values."""
+    x = as_tensor(x, name)
+    if x.is_meta:
+        raise TypeError(f"{name} must hold numbers, but is on the device 'meta', which has none")
+    return x
+
+
+def check_finite(name: str, x: Any) -> Tensor:
+    """A tensor of x; raises ValueError where it has NaN or infinite entries, or none at all."""
+    x = held(name, x)
     if x.numel() == 0:
         raise ValueError(
             f"{name} is empty: got shape {tuple(x.shape)}; give at least one datum and one "
@@ -41,22 +45,23 @@ def check_finite(name: str, x: Tensor) -> None:
             f"{name} must be finite, but {bad} of its {x.numel()} entries are NaN or infinite; "
             "drop or impute them first"
         )
+    return x
 
 
-def check_matrix(name: str, x: Tensor, shape: str = "(N, d)") -> None:
-    """Raise ValueError unless x has two dimensions."""
-    check_tensor(name, x)
+def check_matrix(name: str, x: Any, shape: str = "(N, d)") -> Tensor:
+    """What x holds as a tensor; raises ValueError unless it has two dimensions."""
+    x = as_tensor(x, name)
     if x.dim() != 2:
         raise ValueError(
             f"{name} must have shape {shape}, one row per datum, but got shape {tuple(x.shape)}; "
             "flatten a datum's dimensions with x.flatten(1), or add one with x[:, None]"
         )
+    return x
 
 
-def check_gaussian(loc: Tensor, scale: Tensor, minimum: int = 1) -> None:
-    """Raise unless loc and scale are (N, m) parameters of Gaussians with N >= ``minimum``."""
-    check_matrix("loc", loc, "(N, m)")
-    check_tensor("scale", scale)
+def check_gaussian(loc: Any, scale: Any, minimum: int = 1) -> tuple[Tensor, Tensor]:
+    """Both as tensors; raises unless they are (N, m) parameters, N >= ``minimum``, of Gaussians."""
+    loc, scale = check_matrix("loc", loc, "(N, m)"), as_tensor(scale, "scale")
     if scale.shape != loc.shape:
         raise ValueError(
             f"loc and scale must have the same shape (N, m), but have {tuple(loc.shape)} and "
@@ -65,6 +70,7 @@ def check_gaussian(loc: Tensor, scale: Tensor, minimum: int = 1) -> None:
     for name, x in (("loc", loc), ("scale", scale)):
         if not x.is_floating_point():
             raise TypeError(f"{name} must have a floating dtype, but got {x.dtype}; use .float()")
+        held(name, x)
     if scale.dtype != loc.dtype or scale.device != loc.device:
         raise ValueError(
             f"loc and scale must share dtype and device, but are {loc.dtype} on {loc.device} and "
@@ -87,3 +93,4 @@ def check_gaussian(loc: Tensor, scale: Tensor, minimum: int = 1) -> None:
             f"scale is a standard deviation and must be positive, but its least entry is "
             f"{float(narrow):g}; pass it through softplus or exp, and take the root of a variance"
         )
+    return loc, scale

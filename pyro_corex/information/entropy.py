@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_corex.information.checks import check_finite, check_matrix, check_tensor
+from pyro_corex.arrays import as_tensor
+from pyro_corex.information.checks import check_finite, check_matrix
 from pyro_corex.information.estimate import Estimate
 from pyro_corex.information.spacings import new_run, refuse_ties, spacings
 
@@ -76,10 +77,9 @@ def entropy_estimate(x: Tensor, kind: str = "auto") -> Estimate[Tensor]:
         than two data; ``kind`` is unknown; "binary" data hold other values than 0 and 1;
         "continuous" data have atoms or many ties, where the differential entropy is not finite;
         "auto" finds dimensions of both kinds.
-    :raises TypeError: for what is no dense tensor.
+    :raises TypeError: for what is no tensor, array or list of numbers.
     """
-    check_matrix("x", x)
-    check_finite("x", x)
+    x = check_finite("x", check_matrix("x", x))
     if kind not in _KINDS:
         raise ValueError(f"kind must be one of {', '.join(_KINDS)}, but got {kind!r}")
     if x.shape[0] < 2:
@@ -243,9 +243,9 @@ def mean_with_entropies(
         "categorical" or "continuous") and a sign, 1 or -1.
     :returns: a scalar :class:`Estimate` in float64.
     :raises ValueError: where N < 2, data of another length, or as :func:`entropy_estimate`.
-    :raises TypeError: for what is no dense tensor.
+    :raises TypeError: for what is no tensor, array or list of numbers.
     """
-    check_tensor("per_datum", per_datum)
+    per_datum = as_tensor(per_datum, "per_datum")
     n = len(per_datum) if per_datum.dim() == 1 else 0
     if n < 2:
         raise ValueError(
@@ -256,7 +256,7 @@ def mean_with_entropies(
     excess = value.new_zeros(())
     drift, drift_noise = value.new_zeros(()), value.new_zeros(())
     for x, kind, sign in entropies:
-        check_matrix("x", x)
+        x = check_matrix("x", x)
         if x.shape[:1] != per_datum.shape:
             raise ValueError(
                 f"per_datum is of {n} data, but the entropies are of {x.shape[0]}; give both for "

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_corex.information.checks import check_tensor
+from pyro_corex.arrays import as_tensor
+from pyro_corex.information.checks import as_floats, held
 
 
 class Mixture(NamedTuple):
@@ -25,6 +26,7 @@ class Mixture(NamedTuple):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """The log density of each component, without its weight, nats: ``(N, d)`` to ``(N, K)``."""
+        z = as_tensor(z, "z").to(self.loc)
         d = z.shape[-1]
         found = []
         for loc, tril in zip(self.loc, self.scale_tril, strict=True):
@@ -35,10 +37,11 @@ class Mixture(NamedTuple):
 
     def log_density(self, z: Tensor) -> Tensor:
         """The log density of the mixture, in nats: ``(N, d)`` to ``(N,)``."""
-        return self._joint(z.unsqueeze(0)).logsumexp(-1)
+        return self._joint(as_tensor(z, "z").unsqueeze(0)).logsumexp(-1)
 
     def responsibilities(self, copies: Tensor) -> Tensor:
         """p(k | all copies of a datum): ``(M, N, d)`` or ``(N, d)`` to ``(N, K)``."""
+        copies = as_tensor(copies, "copies")
         return self._joint(copies if copies.dim() == 3 else copies.unsqueeze(0)).softmax(-1)
 
     def _joint(self, copies: Tensor) -> Tensor:
@@ -67,9 +70,9 @@ def fit_mixture(
     :param tolerance: stop where the log likelihood gains less, in nats per datum.
     :param ridge: added to the diagonals of the covariances.
     :raises ValueError: for fewer data than components, another shape, and NaN.
-    :raises TypeError: for what is no dense tensor.
+    :raises TypeError: for what is no tensor, array or list of numbers.
     """
-    check_tensor("z", z)
+    z = as_floats("z", held("z", z))
     if z.dim() not in (2, 3) or not bool(z.isfinite().all()):
         raise ValueError(
             f"z must be of shape (N, d), or (M, N, d) for M copies, without NaN and infinite "
@@ -130,9 +133,9 @@ def merge_states(joint: Tensor, n_states: int) -> tuple[Tensor, float]:
     :returns: the new state of each old one, shape ``(K,)``, and the mutual information left, nats.
     :raises ValueError: where there are fewer states than ``n_states``, and for a table that is not
         square, or has negative entries.
-    :raises TypeError: for what is no dense tensor.
+    :raises TypeError: for what is no tensor, array or list of numbers.
     """
-    check_tensor("joint", joint)
+    joint = held("joint", joint).detach()
     if joint.dim() != 2 or joint.shape[0] != joint.shape[1] or not bool((joint >= 0).all()):
         raise ValueError(
             "joint must be a square table of probabilities or counts >= 0, but got "

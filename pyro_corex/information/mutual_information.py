@@ -17,12 +17,8 @@ import warnings
 import torch
 from torch import Tensor
 
-from pyro_corex.information.checks import (
-    check_finite,
-    check_gaussian,
-    check_tensor,
-    row_blocks,
-)
+from pyro_corex.arrays import as_tensor
+from pyro_corex.information.checks import as_floats, check_finite, check_gaussian, held, row_blocks
 from pyro_corex.information.estimate import Estimate
 from pyro_corex.information.pairwise import PairLogDensity, aggregate_log_density
 from pyro_corex.information.scale_space import summarise_mixtures
@@ -72,7 +68,7 @@ def gaussian_mutual_information_estimate(loc: Tensor, scale: Tensor) -> Estimate
 
 
 def _gaussian(loc: Tensor, scale: Tensor, pointwise: bool) -> Estimate[Tensor]:
-    check_gaussian(loc, scale, minimum=2 if pointwise else 1)
+    loc, scale = check_gaussian(loc, scale, minimum=2 if pointwise else 1)
     n, dtype = loc.shape[0], loc.dtype
     if dtype in (torch.float16, torch.bfloat16):
         loc, scale = loc.float(), scale.float()
@@ -89,7 +85,7 @@ def aggregate_entropy(loc: Tensor, scale: Tensor) -> Tensor:
     As precise as :func:`gaussian_mutual_information`, with the same parameters ``loc`` and
     ``scale``, (N, m), of Gaussian encoders, and the same ValueError and TypeError.
     """
-    check_gaussian(loc, scale)
+    loc, scale = check_gaussian(loc, scale)
     wide = loc.dtype in (torch.float32, torch.float64)
     summary = summarise_mixtures(*((loc, scale) if wide else (loc.float(), scale.float())))
     return summary.entropy.to(loc.dtype)
@@ -161,7 +157,7 @@ def _categorical_kl(p: Tensor, q: Tensor) -> Tensor:
 
 def check_probs(probs: Tensor) -> Tensor:
     """Return probs, or raise ValueError unless they are (N, m, K) and sum to 1 over K."""
-    check_tensor("probs", probs)
+    probs = as_floats("probs", probs)
     if probs.dim() != 3:
         raise ValueError(
             f"probabilities must have shape (N, m, K), but have {tuple(probs.shape)}; for a single "
@@ -178,7 +174,7 @@ def check_probs(probs: Tensor) -> Tensor:
 
 
 def _softmax(logits: Tensor) -> Tensor:
-    check_tensor("logits", logits)
+    logits = as_floats("logits", held("logits", logits))
     if bool((logits.isnan() | (logits == math.inf)).any()):
         raise ValueError("logits must not be NaN or +inf; look at the encoder")
     return check_probs(logits.softmax(-1) if logits.dim() else logits)
@@ -210,8 +206,12 @@ def sampled_mutual_information(log_density: PairLogDensity, n: int, m: int) -> E
         )
     if n < 2 or m < 1:
         raise ValueError(f"at least 2 data and 1 latent are needed, but n = {n} and m = {m}")
-    device = log_density(slice(0, 1), slice(0, 1)).device
-    aggregate = aggregate_log_density(log_density, torch.arange(n, device=device), n, m)
+
+    def blocks(draws: slice, data: slice) -> Tensor:
+        return as_tensor(log_density(draws, data), "what log_density returns")
+
+    device = blocks(slice(0, 1), slice(0, 1)).device
+    aggregate = aggregate_log_density(blocks, torch.arange(n, device=device), n, m)
     term = aggregate.own - aggregate.marginal
     value = term.mean(0)
     _warn_near_cap(value, n)

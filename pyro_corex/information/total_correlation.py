@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.amp.autocast_mode import is_autocast_available
 
-from pyro_corex.information.checks import check_finite, check_matrix, check_tensor
+from pyro_corex.arrays import as_tensor
+from pyro_corex.information.checks import as_floats, check_finite, check_matrix
 from pyro_corex.information.entropy import entropy_estimate
 from pyro_corex.information.estimate import Estimate
 from pyro_corex.information.pairwise import NormalPairs
@@ -21,12 +22,12 @@ def gaussian_total_correlation(cov: Tensor) -> Tensor:
     :param cov: covariance or correlation matrices, of shape ``(..., d, d)``.
     :returns: tensor of shape ``(...,)``, non-negative.
     :raises ValueError: where cov is not square, symmetric, finite and positive definite.
-    :raises TypeError: for what is no dense tensor.
+    :raises TypeError: for what is no tensor, array or list of numbers.
 
     >>> gaussian_total_correlation(torch.tensor([[1.0, 0.8], [0.8, 1.0]]))  # -ln(1 - 0.64) / 2
     tensor(0.5108)
     """
-    check_tensor("cov", cov)
+    cov = as_floats("cov", cov)
     if cov.dim() < 2 or cov.shape[-1] != cov.shape[-2]:
         raise ValueError(
             f"cov must have shape (..., d, d), but got {tuple(cov.shape)}; from data of shape "
@@ -54,13 +55,12 @@ def discrete_total_correlation(table: Tensor) -> Tensor:
         do.
     :returns: scalar tensor.
     :raises ValueError: where table is empty, not finite, negative or all zero.
-    :raises TypeError: for what is no dense tensor.
+    :raises TypeError: for what is no tensor, array or list of numbers.
     """
-    check_finite("table", table)
+    table = check_finite("table", as_floats("table", table))
     if bool((table < 0).any()) or not bool((table > 0).any()):
         raise ValueError("table must hold non-negative probabilities or counts, not all zero")
-    p = table if table.is_floating_point() else table.to(torch.get_default_dtype())
-    p = p / p.sum()
+    p = table / table.sum()
     axes = range(p.dim())
     marginals = [p.sum([j for j in axes if j != i]) if p.dim() > 1 else p for i in axes]
     entropy = [torch.special.entr(q).sum() for q in (p, *marginals)]
@@ -84,14 +84,13 @@ def total_correlation(x: Tensor, kind: str = "gaussian") -> Estimate[Tensor]:
         for "gaussian" N <= d, or dimensions are constant or combinations of others; for "discrete"
         more than half of the rows are distinct, or a column of fractions has fewer than ten data
         to the distinct value.
-    :raises TypeError: for what is no dense tensor.
+    :raises TypeError: for what is no tensor, array or list of numbers.
 
     >>> coin = torch.tensor([[0], [1]]).repeat(500, 1)
     >>> total_correlation(coin.expand(1000, 3), kind="discrete").value  # 2 ln 2, and 0.001
     tensor(1.3873)
     """
-    check_matrix("x", x)
-    check_finite("x", x)
+    x = check_finite("x", check_matrix("x", x))
     if kind == "discrete":
         return _discrete_sample(x)
     if kind != "gaussian":
@@ -143,17 +142,16 @@ def sample_total_correlation(z: Tensor) -> Tensor:
     :param z: ``(N, m)`` draws.
     :returns: scalar tensor; 0 for a single draw or a single latent.
     :raises ValueError: where z is not ``(N, m)``.
-    :raises TypeError: for what is no dense tensor.
+    :raises TypeError: for what is no tensor, array or list of numbers.
 
     >>> z = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, 0.0], [-1.0, 0.0]]).repeat(500, 1)
     >>> sample_total_correlation(z)  # correlation 1 / sqrt(2), so ln(2) / 2, less 1 / 4000
     tensor(0.3463)
     """
-    check_matrix("z", z, "(N, m)")
+    z = check_matrix("z", as_floats("z", z), "(N, m)")
     n, m = z.shape
     if n < 2 or m < 2:
         return z.sum() * 0.0
-    z = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
     centred = z - z.mean(0)
     tiny = torch.finfo(z.dtype).tiny
     centred = centred * centred.square().mean(0).clamp_min(tiny).rsqrt()
@@ -218,10 +216,9 @@ def minibatch_total_correlation(
     :param method: ``"stratified"`` or ``"weighted"``.
     :returns: scalar tensor.
     :raises ValueError: where shapes differ, or as :func:`pairwise_total_correlation`.
-    :raises TypeError: for what is no dense tensor.
+    :raises TypeError: for what is no tensor, array or list of numbers.
     """
-    for name, given in (("z", z), ("loc", loc), ("scale", scale)):
-        check_tensor(name, given)
+    z, loc, scale = as_tensor(z, "z"), as_tensor(loc, "loc"), as_tensor(scale, "scale")
     if z.dim() != 2 or not z.shape == loc.shape == scale.shape:
         raise ValueError(
             "z, loc and scale must have the same shape (B, m), but have "
@@ -259,9 +256,9 @@ def pairwise_total_correlation(
     :returns: scalar tensor, differentiable.
     :raises ValueError: where log_density is not ``(B, B, m)`` with B >= 2, ``n_data`` < B, or
         ``method`` is unknown.
-    :raises TypeError: for what is no dense tensor.
+    :raises TypeError: for what is no tensor, array or list of numbers.
     """
-    check_tensor("log_density", log_density)
+    log_density = as_tensor(log_density, "log_density")
     if log_density.dim() != 3 or log_density.shape[0] != log_density.shape[1]:
         raise ValueError(
             f"log_density must have shape (B, B, m), but got {tuple(log_density.shape)}"
@@ -279,9 +276,11 @@ def batch_log_weight(like: Tensor, n_data: int, method: str = "stratified") -> T
     :param n_data: N, at least B.
     :param method: see :func:`pairwise_total_correlation`.
     :raises ValueError: where B < 2, ``n_data`` < B or ``method`` unknown.
-    :raises TypeError: for what is no dense tensor.
+    :raises TypeError: for what is no tensor, array or list of numbers.
     """
-    check_tensor("like", like)
+    like = as_tensor(like, "like")
+    if not like.is_floating_point():
+        raise TypeError(f"like must have a floating dtype, but got {like.dtype}; use .float()")
     batch = len(like) if like.dim() else 0
     if batch < 2:
         raise ValueError(f"a minibatch estimate of TC(z) needs at least 2 data, but got {batch}")

@@ -57,7 +57,7 @@ def test_matching_finds_the_permutation(factors):
     found = matched_information(codes_of("perfect", factors), factors)
     assert found.latents.tolist() == [1, 3, 0, 2]
     assert found.mean == pytest.approx(1.0, abs=1e-6)
-    assert repr(found).startswith("Matching(mean 1.000; by factor: 1.00 (z1), 1.00 (z3)")
+    assert repr(found).startswith("Matching(mean 1.000 ± 0.000; by factor: 1.00 (z1), 1.00 (z3)")
     some = matched_information(codes_of("perfect", factors), factors, latents=[5, 4, 3, 1])
     assert some.latents[:2].tolist() == [1, 3]
     assert set(some.latents[2:].tolist()) == {4, 5}
@@ -118,9 +118,9 @@ def test_the_factor_vae_score_leaves_dead_latents_out():
 def test_refuses(factors):
     z = codes_of("noise", factors)
     for call, match in (
-        (lambda: factor_information(z[0], factors), r"codes must have the shape \(N, columns\)"),
+        (lambda: factor_information(z[0], factors), r"codes must have shape \(N, columns\)"),
         (lambda: factor_information(z[:5], factors), "have 5 and 6000 rows"),
-        (lambda: factor_information(z * math.nan, factors), "codes hold NaN"),
+        (lambda: factor_information(z * math.nan, factors), "codes must be finite"),
         (lambda: factor_information(z, factors, bins=1), "bins must be at least 2"),
         (lambda: factor_information(z, factors * 0), "factor 0 is constant"),
         (lambda: mutual_information_gap(z[:, :1], factors), "at least two latents"),
@@ -131,5 +131,30 @@ def test_refuses(factors):
         with pytest.raises(ValueError, match=match):
             call()
     for score in (factor_information, matched_information, mutual_information_gap, dci):
-        with pytest.raises(TypeError, match=r"codes must be a tensor .* but got ndarray"):
-            score(z.numpy(), factors)
+        with pytest.raises(TypeError, match=r"codes must hold real numbers, but holds <U"):
+            score(z.numpy().astype(str), factors)
+
+
+@pytest.mark.parametrize(("n", "m", "bins"), [(60, 5, 20), (300, 40, 20), (300, 5, 4)])
+def test_matching_is_fair_to_few_data(n, m, bins):
+    """Latents that know nothing have 0 on average, however many there are to choose from."""
+    found = []
+    for seed in range(8):
+        g = torch.Generator().manual_seed(seed)
+        f, z = torch.rand(n, 3, generator=g), torch.randn(n, m, generator=g)
+        found.append(matched_information(z, f, bins=bins))
+    errors = torch.stack([each.values / each.stderr for each in found])
+    assert errors.abs().max() < 4.5
+    assert abs(errors.mean()) < 4 * errors.numel() ** -0.5
+    assert all(abs(each.mean) < 4 * each.mean_stderr for each in found)
+    same = matched_information(f.flip(1), f, bins=bins)  # all is known
+    assert same.latents.tolist() == [2, 1, 0]
+    assert same.values.tolist() == pytest.approx([1, 1, 1])
+    assert same.stderr.tolist() == pytest.approx([0, 0, 0], abs=1e-6)
+
+
+def test_as_many_bins_as_data_tell_nothing():
+    g = torch.Generator().manual_seed(0)
+    f, z = torch.rand(20, 1, generator=g), torch.randn(20, 2, generator=g)
+    with pytest.raises(ValueError, match="20 data in up to 20 bins tell nothing"):
+        matched_information(z, f)

@@ -208,7 +208,6 @@ def test_dtype_follows_the_input():
         (torch.tensor([[math.nan], [1.0]]), "auto", "1 of its 2 entries are NaN or infinite"),
         (torch.tensor([[math.inf], [1.0]]), "binary", "must be finite"),
         (torch.zeros(1, 2), "auto", "at least 2; is x transposed"),
-        (torch.zeros(2, 2, dtype=torch.cfloat), "auto", "x must be real"),
         (torch.zeros(2, 2), "gaussian", "kind must be one of auto, binary.*got 'gaussian'"),
         (torch.tensor([[0.5], [1.0]]), "binary", "1 of 2 entries are neither; binarise"),
         (torch.tensor([[0], [2]]), "binary", "zeros and ones"),
