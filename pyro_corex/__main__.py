@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -55,8 +56,13 @@ def read(path: Path, delimiter: str, drop: Iterable[str]) -> tuple[list[str], An
         raise ValueError(f"--delimiter must be one character, but got {delimiter!r}")
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file, delimiter=delimiter) if row]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file, delimiter=delimiter) if row]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} must be text in UTF-8, but byte {error.start} is none: save it as CSV UTF-8"
+        ) from None
     if len(rows) < 3:
         raise ValueError(f"{path} has {len(rows)} lines: a line of names and two rows are needed")
     names, rows = rows[0], rows[1:]
@@ -104,19 +110,29 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; 2 where the input does not fit."""
     args = parse(argv)
     try:
+        check_output(args.output)
         drop = [name for name in args.drop.split(",") if name]
         names, x = read(args.data, args.delimiter, drop)
         options = {"latent": args.latent, "n_states": args.n_states, "random_state": args.seed}
         corex = CorEx(layers(args.n_hidden), **options).fit(x)
-    except (OSError, ValueError, TypeError) as error:
+        for column, name in zip(corex.columns_, names, strict=True):
+            column.name = name
+        write(corex, x, names, args.output)
+    except (OSError, ValueError, TypeError, csv.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for column, name in zip(corex.columns_, names, strict=True):
-        column.name = name
-    write(corex, x, names, args.output)
     print(corex.summary())
     print(f"\nTables and figures: {args.output.resolve()}")
     return 0
+
+
+def check_output(folder: Path) -> None:
+    """Raises ``ValueError``, before the work, where the results could not be written."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"--output must be a folder, but {there} is a file: name another")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"--output must be a folder to write to, but {there} is read-only")
 
 
 def write(corex: CorEx, x: Any, names: list[str], output: Path) -> None:

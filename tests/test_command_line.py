@@ -76,6 +76,8 @@ def test_layers_and_states_from_the_command_line(tmp_path):
         ("a,b\n1,2\n3,4\n", ["--drop", "c"], r"--drop names \['c'\], but the columns are"),
         ("a,b\n1,2\n1,2\n", [], "All 2 columns are constant"),
         ("a,b\n1,2\n3,4\n", ["--n-hidden", "two"], "--n-hidden must be a number"),
+        ("a,b\n1,2\n3,4\n", ["--output", __file__], "--output must be a folder, but .* is a file"),
+        ("a,b\n1,2\n3,4\n", ["--output", f"{__file__}/in"], "--output must be a folder"),
         (None, [], "there is no file"),
     ],
 )
@@ -87,3 +89,22 @@ def test_what_the_command_line_refuses(tmp_path, capsys, text, options, message)
     assert error.startswith("error: ")
 
     assert re.search(message, error)
+
+
+def test_a_table_that_is_no_utf8(tmp_path, capsys):
+    (tmp_path / "t.csv").write_bytes("größe,b\n1,2\n3,4\n".encode("latin-1"))
+    assert main(["fit", str(tmp_path / "t.csv")]) == 2
+    assert "must be text in UTF-8, but byte 2 is none" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_in_a_sentence(tmp_path, capsys, monkeypatch):
+    x, _ = factor_table(60, 1, 3, 0.5, seed=0)
+    write(tmp_path / "t.csv", "abc", x.round(3))
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "latents.csv")
+
+    monkeypatch.setattr("pyro_corex.__main__.table", full)
+    out = ["--output", str(tmp_path / "out")]
+    assert main(["fit", str(tmp_path / "t.csv"), "--n-hidden", "1", *out]) == 2
+    assert "error: [Errno 28] No space left on device" in capsys.readouterr().err

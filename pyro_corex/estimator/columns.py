@@ -50,6 +50,23 @@ class Column:
         """The number of levels or states, 0 for counts and continuous columns."""
         return len(self.values) if self.kind in ("binary", "categorical", "ordinal") else 0
 
+    def known(self, x: Array) -> Array:
+        """The data without levels that the column had not in fit, which count as missing."""
+        if self.kind not in ("binary", "ordinal"):
+            return x
+        unseen = ~np.isnan(x) & ~np.isin(x, self.values)
+        if not unseen.any():
+            return x
+        shown = ", ".join(f"{value:g}" for value in np.unique(x[unseen])[:5])
+        levels = ", ".join(f"{value:g}" for value in self.values[:8])
+        warnings.warn(
+            f"Column {self.name!r} holds what was no level of it in fit, {shown}, in "
+            f"{int(unseen.sum())} of {len(x)} rows: that counts as missing. Its levels are {levels}"
+            + ("." if len(self.values) <= 8 else ", ..."),
+            stacklevel=2,
+        )
+        return np.where(unseen, np.nan, x)
+
     def encode(self, x: Array) -> Array:
         """The code of data as they come, NaN where they are missing."""
         if self.knots is not None:

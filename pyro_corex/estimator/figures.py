@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from pyro_corex.estimator.columns import Array
-from pyro_corex.figures.axes import finish, make_axes
+from pyro_corex.figures.axes import finish, literal, make_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +108,7 @@ def latent_against_column(
     if len(levels) <= _MOST_BOXES:
         shown = described.labels or [f"{level:g}" for level in described.values]
         at = dict(zip(described.values.tolist(), shown, strict=False))
-        names = [str(at.get(level, f"{level:g}")) for level in levels.tolist()]
+        names = [literal(at.get(level, f"{level:g}")) for level in levels.tolist()]
         boxes = ax.boxplot([z[values == level] for level in levels], patch_artist=True, sym="")
         ax.set_xticks(range(1, len(levels) + 1), names)
         for box in boxes["boxes"]:
@@ -117,11 +117,11 @@ def latent_against_column(
             median.set(color="k")
     else:
         ax.scatter(values, z, s=6, alpha=0.4, color=_COLOUR, lw=0)
-    return finish(ax, described.name, f"latent {latent}")
+    return finish(ax, literal(described.name), f"latent {latent}")
 
 
 def _name_columns(ax: Axes, corex: CorEx, order: Array) -> None:
-    names = [corex.columns_[i].name for i in order]
+    names = [literal(corex.columns_[i].name) for i in order]
     if len(names) <= 80:
         ax.set_xticks(range(len(names)), names, rotation=90, fontsize="small")
     else:

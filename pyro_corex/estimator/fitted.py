@@ -185,7 +185,8 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def _read(self, X: Any) -> Array:
         check_is_fitted(self)
-        return self._words.read(self, X, reset=False)
+        x = self._words.read(self, X, reset=False)
+        return np.stack([c.known(x[:, i]) for i, c in enumerate(self.columns_)], 1)
 
     def _by_rows(self, X: Any, function: Callable[[Tensor], Array]) -> Array:
         """A function of coded rows, of all rows of a table."""

@@ -45,14 +45,16 @@ class Words:
         if reset:
             self.labels, self.ordered = {}, set()
         if not _has_words(x):
-            if self.labels and not reset:
-                name = column_names(estimator)[next(iter(self.labels))]
-                raise ValueError(
-                    f"Column {name!r} held words in fit, but this table holds only numbers. Give a "
-                    "table with the columns that were fitted."
-                )
             dtypes = [np.float64, np.float32]
-            return validate_data(estimator, x, dtype=dtypes, ensure_all_finite="allow-nan", **least)
+            least |= {"dtype": dtypes, "ensure_all_finite": "allow-nan"}
+            numbers: Array = validate_data(estimator, x, **least)
+            held = (i for i in self.labels if not np.isnan(numbers[:, i]).all())
+            if (i := next(held, None)) is not None:
+                raise ValueError(
+                    f"Column {column_names(estimator)[i]!r} held words in fit, but this table "
+                    "holds only numbers. Give a table with the columns that were fitted."
+                )
+            return numbers
         table = validate_data(estimator, x, dtype=object, ensure_all_finite=False, **least)
         out = np.empty(table.shape)
         for i, name in enumerate(column_names(estimator)):
@@ -68,7 +70,7 @@ class Words:
         code = np.full(len(raw), np.nan)
         example = next((value for value in raw[seen] if isinstance(value, str)), None)
         if categories is None and example is None:
-            if i in self.labels and not reset:
+            if i in self.labels and not reset and seen.any():
                 raise ValueError(
                     f"Column {name!r} held words in fit, but here it holds numbers. Give it in the "
                     "same form."
@@ -120,6 +122,14 @@ def _as_table(x: Any) -> Any:
             "X must be a table of shape (N, d), as an array, a data frame or a list of rows, but "
             + (f"got the path {x!r}. pandas.read_csv reads one." if path else f"is {type(x)}.")
         )
+    if getattr(x, "ndim", 2) == 1:
+        raise ValueError(
+            f"X must be a table of shape (N, d), but got the shape {tuple(x.shape)}. Reshape your "
+            "data: X.reshape(-1, 1), or X.to_frame(), if it is a column, X.reshape(1, -1) if a row."
+        )
+    if hasattr(x, "columns"):  # pandas' sparse columns
+        sparse = {n: t.subtype for n, t in dict(x.dtypes).items() if hasattr(t, "fill_value")}
+        x = x.astype(sparse) if sparse else x
     dtypes = x.dtypes if hasattr(x, "columns") else [getattr(x, "dtype", None)]
     kinds = {getattr(dtype, "kind", "") for dtype in dtypes}
     if "c" in kinds:  # in the words that scikit-learn's checks of estimators expect

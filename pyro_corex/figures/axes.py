@@ -31,6 +31,11 @@ def finish(
     return ax
 
 
+def literal(name: object) -> str:
+    """A name as it is: a dollar sign in it begins no formula, as matplotlib would have it."""
+    return str(name).replace("$", r"\$")
+
+
 @cache
 def _figure_class() -> Any:
     from matplotlib.figure import Figure

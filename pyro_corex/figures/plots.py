@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pyro_corex.arrays import as_tensor
-from pyro_corex.figures.axes import finish, make_axes
+from pyro_corex.figures.axes import finish, literal, make_axes
 from pyro_corex.training import History
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def training_curves(
     ax = _axes(ax, 4.6, 2.4)
     for key, colour, dash in zip(found, itertools.cycle(PALETTE), itertools.cycle(DASHES)):
         values = [epoch.get(key, math.nan) for epoch in history.epochs]
-        ax.plot(range(1, len(values) + 1), values, color=colour, linestyle=dash, label=key)
+        ax.plot(range(1, len(values) + 1), values, color=colour, linestyle=dash, label=literal(key))
     ax.locator_params(axis="x", integer=True)
     return finish(ax, "epoch", "nats per datum", title=title, legend=True)
 

@@ -1,5 +1,7 @@
 """Figures of a fitted estimator."""
 
+import copy
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -79,3 +81,13 @@ def test_many_columns_are_not_named():
     ax = information_map(CorEx(2, random_state=0).fit(x))
     assert ticks(ax.xaxis) == []
     assert ax.get_xlabel() == "columns, by latent"
+
+
+def test_names_with_dollar_signs_are_drawn_as_they_are(fitted):
+    """Two of them would be a formula to matplotlib, and an error where it cannot be read."""
+    corex = copy.deepcopy(fitted[0])
+    corex.columns_[0].name = r"cost_$ in US$ 5^"
+    for ax in (information_map(corex), hierarchy(corex)):
+        drawn = [label for label in ax.get_xticklabels() if "cost" in label.get_text()]
+        ax.figure.canvas.draw()
+        assert [label.get_text() for label in drawn] == [r"cost_\$ in US\$ 5^"]

@@ -158,3 +158,15 @@ def test_before_fit(name):
 def test_before_fit_without_data(name):
     with pytest.raises(NotFittedError):
         getattr(CorEx(), name)()
+
+
+def test_levels_that_were_not_seen_are_named_and_count_as_missing():
+    rng = np.random.default_rng(0)
+    trait = rng.standard_normal(300)
+    x = np.stack([np.digitize(trait + rng.standard_normal(300), [-1, 0, 1]) for _ in range(4)], 1)
+    corex = CorEx(1, random_state=0).fit(x)
+    new, gap = (x[:3].astype(float) for _ in range(2))
+    new[1, 2], gap[1, 2] = 9, np.nan
+    with pytest.warns(UserWarning, match=r"Column 'x2' .* no level .* 9, in 1 of 3 .* 0, 1, 2, 3"):
+        found = corex.transform(new)
+    np.testing.assert_array_equal(found, corex.transform(gap))

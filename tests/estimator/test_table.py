@@ -26,7 +26,7 @@ def with_value(value):
 TABLES = [
     (with_value(np.inf), r"contains infinity"),
     (X[:1], r"minimum of 2 is required"),
-    (X[:, 0], r"Expected 2D array, got 1D array"),
+    (X[:, 0], r"must be a table of shape .* but got the shape .100,"),
     (np.ones((10, 3)), r"All 3 columns are constant"),
     (np.column_stack([X, np.full(100, np.nan)]), r"'x6' has no observed value: all of its 100"),
     (FRAME.iloc[:1], r"Found array with 1 sample"),
@@ -109,3 +109,23 @@ def test_words_where_numbers_were_and_the_other_way_round():
         corex.transform(FRAME.assign(a="many"))
     with pytest.warns(UserWarning, match=r"'word' holds states that it had not in fit"):
         corex.transform(FRAME.assign(word="perhaps"))
+
+
+def test_sparse_columns_of_pandas_are_read_as_dense_ones():
+    pandas = pytest.importorskip("pandas")
+    x, _ = factor_table(60, 1, 3, 0.5, seed=0)
+    dense = pandas.DataFrame((x > 0).astype(float), columns=list("abc"))
+    sparse = dense.astype({"a": pandas.SparseDtype("float", 0.0)})
+    found = [CorEx(1, random_state=0).fit(each).tc_ for each in (dense, sparse)]
+    assert found[0] == found[1]
+
+
+def test_words_that_are_all_missing_in_new_rows():
+    pandas = pytest.importorskip("pandas")
+    x, _ = factor_table(80, 1, 3, 0.5, seed=0)
+    table = pandas.DataFrame(x, columns=list("abc"))
+    table["c"] = np.where(x[:, 2] > 0, "yes", "no")
+    corex = CorEx(1, random_state=0).fit(table)
+    one, two = table.iloc[:1].copy(), table.iloc[:2].copy()
+    one["c"], two.loc[0, "c"] = None, None
+    np.testing.assert_allclose(corex.transform(one)[0], corex.transform(two)[0])
