@@ -336,6 +336,7 @@ def marginalise(
             return Marginal(kind, "+".join(label), part, label, *values, scale, sign)
 
         for group in _connected(list(names), names, sum_dims):
+            sites.check_one_at_a_time(group, model, guide)
             seen = [name for name in group if model[name]["is_observed"]]
             if seen:
                 found.append(log_sum(group, "reconstruction", seen, 1.0))

@@ -8,6 +8,7 @@ dimensions apart for as long as the distribution factorises over them.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyro.distributions as dist
@@ -209,3 +210,30 @@ def samples(trace: Any) -> dict[str, Site]:
 def enumerated(site: Site) -> bool:
     """Whether the site is marked for enumeration and is free to be enumerated."""
     return not site["is_observed"] and site["infer"].get("enumerate") in ("parallel", "sequential")
+
+
+def check_one_at_a_time(
+    group: Collection[str], model: Mapping[str, Site], guide: Mapping[str, Site]
+) -> None:
+    """Refuses a guide site that takes one value at a time in all elements of a plate at once, where
+    a group of sites that the model sums together multiplies over these elements.
+
+    Such a site has the right weights for a sum over the elements of the plate, but not for the
+    logarithm of a sum of their product.
+    """
+    every = frozenset[str]().union(*(_plates(model[name]) for name in group))
+    summed = (n for n in group if n not in guide and "_enumerate_dim" in model[n]["infer"])
+    mixed = every.difference(every.intersection(*(_plates(model[name]) for name in summed)))
+    for name, site in guide.items():
+        if "_enum_total" in site["infer"] and (where := sorted(mixed & _plates(site))):
+            raise ValueError(
+                f"infer={{'enumerate': 'sequential'}} must be in no plate whose elements share "
+                f"what the model sums out, but got it at guide site {name!r} in plate "
+                f"{where[0]!r}, whose elements the model sums together: {list(group)}. Enumerate "
+                f"what they share in the guide, write the plate as a loop, or draw {name!r}."
+            )
+
+
+def _plates(site: Site) -> frozenset[str]:
+    """The names of the vectorised plates, of more than one element, that a site is in."""
+    return frozenset(f.name for f in site["cond_indep_stack"] if f.vectorized and f.size != 1)

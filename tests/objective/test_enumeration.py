@@ -472,3 +472,65 @@ def test_a_model_that_sums_its_latents_out_and_observes_nothing():
 
     terms = CorExELBO(max_plate_nesting=0).terms(model, lambda: None)
     assert float(terms.elbo) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("infer", [{"enumerate": "sequential"}, ENUMERATED])
+def test_elements_of_a_plate_that_share_what_the_model_sums_out(infer):
+    """Given b, ln p(x|b) is the logarithm of a sum over a of a product over the elements."""
+    prior_a, prior_b, q = (torch.tensor(p) for p in ([0.45, 0.55], [0.6, 0.4], [0.8, 0.2]))
+    loc, x = torch.tensor([[-3.0, 0.0], [1.0, 4.0]]), torch.tensor([-3.0, 4.0])
+
+    def programs(plate):
+        def model():
+            a = pyro.sample("a", dist.Categorical(prior_a), infer=ENUMERATED)
+            for i, suffix in plate():
+                b = pyro.sample(f"b{suffix}", dist.Categorical(prior_b))
+                pyro.sample(f"x{suffix}", dist.Normal(loc[a, b], 1.0), obs=x[i])
+
+        def guide():
+            for _, suffix in plate():
+                pyro.sample(f"b{suffix}", dist.Categorical(q), infer=infer)
+
+        return model, guide
+
+    def whole():
+        with pyro.plate("n", 2) as i:
+            yield i, ""
+
+    def loop():
+        for i in pyro.plate("n", 2):
+            yield i, str(i)
+
+    want = 0.0
+    for b in torch.cartesian_prod(torch.arange(2), torch.arange(2)):
+        log_p = prior_a.log() + dist.Normal(loc[:, b], 1.0).log_prob(x).sum(-1)
+        cost = (q[b] / prior_b[b]).log().sum() - log_p.logsumexp(0)
+        want += q[b].prod() * cost
+    elbo = CorExELBO(max_plate_nesting=1)
+    with pytest.raises(ValueError, match=r"guide.* 'b' in plate.*'n'"):
+        elbo.loss(*programs(whole))
+    assert elbo.loss(*programs(loop)) == pytest.approx(float(want), rel=1e-5)
+
+
+def test_each_element_of_a_plate_sums_out_its_own():
+    """Then the values of the guide's site may be taken one at a time in all elements at once."""
+    q, to_c = torch.tensor([0.8, 0.2]), torch.tensor([[0.3, 0.7], [0.6, 0.4]])
+    loc, x = torch.tensor([-2.0, 3.0]), torch.tensor([-3.0, 4.0, 1.0])
+
+    def model():
+        a = pyro.sample("a", dist.Categorical(q), infer=ENUMERATED)
+        pyro.sample("y", dist.Normal(loc[a], 1.0), obs=torch.tensor(1.0))
+        with pyro.plate("n", len(x)):
+            b = pyro.sample("b", dist.Categorical(torch.tensor([0.6, 0.4])))
+            c = pyro.sample("c", dist.Categorical(to_c[b]), infer=ENUMERATED)
+            pyro.sample("x", dist.Normal(loc[c], 1.0), obs=x)
+
+    def guide():
+        with pyro.plate("n", len(x)):
+            pyro.sample("b", dist.Categorical(q), infer={"enumerate": "sequential"})
+
+    log_p = dist.Normal(loc, 1.0).log_prob(x[:, None])
+    kl = len(x) * (q * (q / torch.tensor([0.6, 0.4])).log()).sum()
+    want = kl - (q * (to_c.log() + log_p[:, None]).logsumexp(-1)).sum()
+    want = want - (q.log() + dist.Normal(loc, 1.0).log_prob(torch.tensor(1.0))).logsumexp(0)
+    assert CorExELBO(max_plate_nesting=1).loss(model, guide) == pytest.approx(float(want), rel=1e-5)
