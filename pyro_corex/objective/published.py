@@ -78,7 +78,8 @@ class MaximumMeanDiscrepancy:
     def _sum(self, a: Tensor, b: Tensor, less: int = 0) -> Tensor:
         """The sum of the kernel over pairs, for each particle, ``less`` that on the diagonal."""
         scale = 2 * a.shape[2] if self.scale is None else self.scale
-        square = (a.unsqueeze(2) - b.unsqueeze(1)).square().sum(-1) / scale
+        distance = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+        square = distance.square() / scale
         values = (-square).exp() if self.kernel == "rbf" else 1 / (1 + square)
         return values.sum((1, 2)) - less * a.shape[1]
 
@@ -113,9 +114,10 @@ class _OfKL:
 
     def _pairs(self, step: Step) -> list[tuple[Tensor, Tensor]]:
         """The KL of each site in nats per datum, ``(m,)``, and the same as it is trained."""
-        names = step.kl_sites if self.sites is None else self.sites
-        if not names:
-            raise ValueError(f"sites must name latents with a KL, of {step.kl_sites}, but got none")
+        known = step.kl_sites
+        names = known if self.sites is None else list(self.sites)
+        if not names or not set(names) <= set(known):
+            raise ValueError(f"sites must name latents with a KL, of {known}, but got {names}")
         return [(step.kl(n).reshape(-1), step.kl(n, weighted=True).reshape(-1)) for n in names]
 
 
@@ -228,21 +230,21 @@ class GeneratedInformation:
 
     def __call__(self, step: Step) -> Tensor:
         """Nats for each latent, ``(m,)``: see :class:`Regularizer`."""
-        top = step.top_layer() or []
-        names = top if self.sites is None else list(self.sites)
-        if not names or not set(names) <= set(top) & set(step.model_sites):
-            raise ValueError(f"sites must name latents of the top layer, {top}, but got {names}")
         alone = len(step.args) == 1 and isinstance(step.args[0], Tensor) and not step.kwargs
         if not alone or "n" not in inspect.signature(step.model).parameters:
             raise ValueError(
                 "model must draw data, as model(n=100), and guide must take these alone, as in "
                 f"CorExVAE, for GeneratedInformation, but got {step.model!r}"
             )
+        top = step.top_layer() or list(self.sites or ())
+        names = top if self.sites is None else list(self.sites)
+        if not names or not set(names) <= set(top) & set(step.model_sites):
+            raise ValueError(f"sites must name latents of the top layer, {top}, but got {names}")
         drawn = _Generate(top, [n for n, s in step.model_sites.items() if s["is_observed"]])
         with drawn:
             x = step.model(n=len(step.args[0]))
         with pyro.validation_enabled(False):  # means of x may be no data
-            guide = step.rerun((x, *step.args[1:]), step.kwargs)
+            guide = step.rerun((x,), {})
         noisy = [n for n, site in guide.items() if n not in top and not exact_noise(site)]
         if noisy:
             raise ValueError(f"guide must have reparameterised draws, but {noisy} are not")
