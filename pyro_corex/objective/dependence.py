@@ -232,7 +232,7 @@ def _latents(step: Step, told: tuple[str, ...] | None, option: str) -> list[str]
     if blocked:
         raise ValueError(
             f"{option} needs reparameterised latents, but the guide draws {sorted(blocked)} "
-            "without a reparameterisation, through which TC(z) has no gradient. Enumerate "
+            "without a reparameterisation, through which it has no gradient. Enumerate "
             "them, relax them, or leave the penalty out."
         )
     known = [
@@ -260,16 +260,15 @@ def _latents(step: Step, told: tuple[str, ...] | None, option: str) -> list[str]
         if top is None:
             raise ValueError(
                 f"The guide has the latent sites {sorted(known)}, and which of them the model "
-                f"draws from which could not be followed. Say whose TC(z) is meant, e.g. "
+                f"draws from which could not be followed. Say which are meant, e.g. "
                 f"sites=[{known[-1]!r}]."
             )
         names = [name for name in known if name in top]
     for name in names:
         if sites.needs_weight(guide[name]):
             raise ValueError(
-                f"TC(z) of site {name!r} is asked for, but it is enumerated, and its values are "
-                "not draws. Name continuous latents with sites, or leave the penalty out. (A "
-                "single discrete latent has TC(z) = 0.)"
+                f"{option} of site {name!r} is asked for, but it is enumerated, and its values are "
+                "not draws. Name continuous latents with sites, or leave the penalty out."
             )
     return names
 

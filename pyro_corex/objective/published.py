@@ -86,11 +86,12 @@ class MaximumMeanDiscrepancy:
 
 def _prior(step: Step, name: str, site: Site) -> Tensor:
     """As many draws of the model as the guide has, in the same shape."""
-    fn, shape = step.p(name), site["fn"].batch_shape
-    if len(fn.batch_shape) > len(shape):
+    fn, shape = step.p(name) if name in step.model_sites else None, site["fn"].batch_shape
+    if fn is None or len(fn.batch_shape) > len(shape):
+        how = "does not draw" if fn is None else "draws given an enumerated site"
         raise ValueError(
-            f"sites must name latents that the model draws from one prior, but it draws {name!r} "
-            "given an enumerated site. Leave MaximumMeanDiscrepancy out."
+            f"sites must name latents that the model draws from one prior, but {name!r} it {how}. "
+            "Leave MaximumMeanDiscrepancy out."
         )
     fn = fn.expand(shape)
     value: Tensor = fn.rsample() if fn.has_rsample else fn.sample()

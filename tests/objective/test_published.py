@@ -6,9 +6,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormal
 from torch.testing import assert_close
 
-from pyro_corex import AnchorVAE, CorExELBO, CorExVAE, StackedCorEx, Warmup, fit
+from pyro_corex import AnchorVAE, CorExELBO, CorExVAE, StackedCorEx, Warmup, anchor, fit
 from pyro_corex.programs import CategoricalLikelihood, mlp_decoder, mlp_encoder
 from pyro_corex.regularizers import (
     Capacity,
@@ -169,7 +170,9 @@ def test_draws_given_an_enumerated_class_are_no_prior():
             pyro.sample("z", dist.Normal(x, 1.0))
 
     elbo = CorExELBO(regularizers=[MaximumMeanDiscrepancy(1.0)], max_plate_nesting=1)
-    with pytest.raises(ValueError, match="from one prior, but it draws 'z' given an enumerated"):
+    with pytest.raises(ValueError, match="'z_unconstrained' it does not draw"):
+        elbo.loss(Linear().model, AutoNormal(Linear().model), torch.zeros(4, 3))
+    with pytest.raises(ValueError, match="from one prior, but 'z' it draws given an enumerated"):
         elbo.loss(model, guide, torch.zeros(4))
 
 
@@ -226,8 +229,9 @@ def test_of_a_stack_all_latents_are_taken_or_those_that_are_named():
 
 def test_fit_moves_a_capacity_on():
     capacity, nats = Warmup(0.0, 10.0, steps=8), Warmup(1.0, 0.0, steps=8)
-    elbo = CorExELBO(regularizers=[Capacity(1.0, capacity), FreeBits(nats)])
-    fit(vae(), binary(), epochs=2, batch_size=4, elbo=elbo, progress=False)
+    elbo = CorExELBO(regularizers=[Capacity(1.0, capacity, ["z2"]), FreeBits(nats, ["z1"])])
+    program = StackedCorEx([(D, M), (M, 2)], n_classes=None)
+    fit(program, binary(), epochs=2, batch_size=4, elbo=elbo, progress=False)
     assert (capacity(), nats()) == (7.5, 0.25)
 
 
@@ -306,6 +310,16 @@ def test_with_the_posterior_the_bound_is_the_information(particles):
     assert found.shape == (10, 1)
     want = 0.5 * math.log(1 + 3 * program.slope**2 / program.noise**2)
     assert abs(float(found.mean()) - want) < 4 * float(found.std()) / math.sqrt(10) < 0.1
+
+
+def test_anchored_programs_generate():
+    program, x = vae(), binary()
+    weights, elbo = {"z": WEIGHTS}, CorExELBO(regularizers=[GeneratedInformation(-1.0)])
+    found = []
+    for change in (lambda fn: fn, lambda fn: anchor(fn, weights)):
+        pyro.set_rng_seed(1)
+        found.append(elbo.terms(change(program.model), change(program.guide), x).regularizers)
+    assert_close(*found)
 
 
 def generated(program, x, *sites):
