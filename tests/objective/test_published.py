@@ -244,7 +244,7 @@ def log_normal(x, loc, log_scale):
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "normal"])
 def test_generated_information(likelihood):
-    program, x = vae(likelihood=likelihood), binary()
+    program, x = vae(likelihood=likelihood, prior="learned_normal"), binary()
 
     def term():
         normals(B, M)  # the guide's draw at the data
