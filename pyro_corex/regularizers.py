@@ -5,11 +5,21 @@ from pyro_corex.objective.dependence import (
     MinibatchTotalCorrelation,
     TotalCorrelation,
 )
+from pyro_corex.objective.published import (
+    Capacity,
+    FreeBits,
+    GeneratedInformation,
+    MaximumMeanDiscrepancy,
+)
 from pyro_corex.objective.regularizers import Invariance, MutualInformation, Regularizer, Step
 
 __all__ = [
+    "Capacity",
     "DensityRatio",
+    "FreeBits",
+    "GeneratedInformation",
     "Invariance",
+    "MaximumMeanDiscrepancy",
     "MinibatchTotalCorrelation",
     "MutualInformation",
     "Regularizer",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from numbers import Real
 from typing import Any
 
@@ -63,11 +63,11 @@ class TotalCorrelation:
     def __init__(self, weight: Weight, sites: Collection[str] | None = None) -> None:
         check_weight(self.name, weight)
         self.weight = weight
-        self.sites = _check_sites(sites)
+        self.sites = check_sites(sites)
 
     def __call__(self, step: Step) -> Tensor:
         """TC of the latents together in nats, a scalar: see :class:`Regularizer`."""
-        found = [sample_total_correlation(z) for z in _draws(step, self.sites, self.name).unbind()]
+        found = [sample_total_correlation(z) for z in draws(step, self.sites, self.name).unbind()]
         return torch.stack(found).mean()
 
     def __repr__(self) -> str:
@@ -118,7 +118,7 @@ class DensityRatio(nn.Module):
                 f"critic must be an nn.Module from (B, {latent_dim}) to (B,), but got {critic!r}"
             )
         self.weight, self.latent_dim = weight, latent_dim
-        self.sites = _check_sites(sites)
+        self.sites = check_sites(sites)
         self.critic = _critic(latent_dim) if critic is None else critic
 
     def forward(self, step: Step) -> Tensor:
@@ -135,7 +135,7 @@ class DensityRatio(nn.Module):
         return 0.5 * loss
 
     def _standardised(self, step: Step) -> Tensor:
-        z = _draws(step, self.sites, self.name).flatten(0, 1)
+        z = draws(step, self.sites, self.name).flatten(0, 1)
         if z.shape[1] != self.latent_dim:
             raise ValueError(
                 f"latent_dim of DensityRatio must be the number of latents, {z.shape[1]}, but got "
@@ -176,7 +176,7 @@ class MinibatchTotalCorrelation:
             raise ValueError(f"num_data must be an integer >= 1, but got {num_data!r}")
         check_weight(self.name, weight)
         self.weight, self.num_data = weight, num_data
-        self.sites = _check_sites(sites)
+        self.sites = check_sites(sites)
         self._calls = 0
 
     def __call__(self, step: Step) -> Tensor:
@@ -212,7 +212,8 @@ class MinibatchTotalCorrelation:
 # ---------------------------------------------------------------------- which latents
 
 
-def _check_sites(sites: Collection[str] | None) -> tuple[str, ...] | None:
+def check_sites(sites: Collection[str] | None) -> tuple[str, ...] | None:
+    """The names of sites that were given, where it is a collection."""
     if isinstance(sites, str):
         raise TypeError(
             f"sites must be a collection of names, e.g. [{sites!r}], but got the string {sites!r}"
@@ -231,7 +232,7 @@ def _latents(step: Step, told: tuple[str, ...] | None, option: str) -> list[str]
     if blocked:
         raise ValueError(
             f"{option} needs reparameterised latents, but the guide draws {sorted(blocked)} "
-            "without a reparameterisation, through which TC(z) has no gradient. Enumerate "
+            "without a reparameterisation, through which it has no gradient. Enumerate "
             "them, relax them, or leave the penalty out."
         )
     known = [
@@ -259,16 +260,15 @@ def _latents(step: Step, told: tuple[str, ...] | None, option: str) -> list[str]
         if top is None:
             raise ValueError(
                 f"The guide has the latent sites {sorted(known)}, and which of them the model "
-                f"draws from which could not be followed. Say whose TC(z) is meant, e.g. "
+                f"draws from which could not be followed. Say which are meant, e.g. "
                 f"sites=[{known[-1]!r}]."
             )
         names = [name for name in known if name in top]
     for name in names:
         if sites.needs_weight(guide[name]):
             raise ValueError(
-                f"TC(z) of site {name!r} is asked for, but it is enumerated, and its values are "
-                "not draws. Name continuous latents with sites, or leave the penalty out. (A "
-                "single discrete latent has TC(z) = 0.)"
+                f"{option} of site {name!r} is asked for, but it is enumerated, and its values are "
+                "not draws. Name continuous latents with sites, or leave the penalty out."
             )
     return names
 
@@ -282,12 +282,17 @@ def _particle_dim(site: Site) -> int | None:
     return next((f.dim for f in site["cond_indep_stack"] if f.name == PARTICLE_PLATE), None)
 
 
-def _draws(step: Step, told: tuple[str, ...] | None, option: str) -> Tensor:
-    """What the guide drew at the latents: shape (particles, B, m)."""
+def draws(
+    step: Step,
+    told: tuple[str, ...] | None,
+    option: str,
+    of: Callable[[str, Site], Tensor] = lambda _, site: site["value"],
+) -> Tensor:
+    """What the guide drew at the latents, or other values ``of`` them: shape (particles, B, m)."""
     names, parts = _latents(step, told, option), []
     for name in names:
         site = step.guide_sites[name]
-        value, events = site["value"], len(site["fn"].event_shape)
+        value, events = of(name, site), len(site["fn"].event_shape)
         data, particle = data_dim(option, name, site, step) - events, _particle_dim(site)
         if particle is None:
             value = value.movedim(data, 0).unsqueeze(0)

@@ -113,13 +113,21 @@ class Step:
         value: Tensor = found["value"]
         return value
 
-    def kl(self, site: str) -> Tensor:
-        """The unweighted KL of a site's latents in nats per datum, as ``terms.kl``: ``(m,)``."""
-        known = [name for kind, name in self._found.sums if kind == "kl"]
-        if site not in known:
-            raise KeyError(f"There is no KL of site {site!r}, but of {known}")
+    @property
+    def kl_sites(self) -> list[str]:
+        """The sites that have a KL, the keys of ``terms.kl``."""
+        return [name for kind, name in self._found.sums if kind == "kl"]
+
+    def kl(self, site: str, *, weighted: bool = False) -> Tensor:
+        """The KL of a site's latents in nats per datum, as ``terms.kl``: ``(m,)``.
+
+        :param weighted: with the weights in force, as it is trained.
+        """
+        if site not in self.kl_sites:
+            raise KeyError(f"There is no KL of site {site!r}, but of {self.kl_sites}")
         found = self._found
-        return found.sums["kl", site].value / (found.num_data * found.particles)
+        value = found.sums["kl", site]
+        return (value.weighted if weighted else value.value) / (found.num_data * found.particles)
 
     def top_layer(self) -> list[str] | None:
         """The latents of each datum that the model draws from no other such latent (Eq. 15).
@@ -265,7 +273,8 @@ def _check_value(name: str, value: Any, found: Contributions) -> None:
         raise TypeError(
             f"Regularizer {name!r} must return a tensor in nats per datum, but got {value!r}"
         )
-    sizes = {term.numel() for (kind, _), (term, *_) in found.sums.items() if kind == "kl"}
+    each = [term.numel() for (kind, _), (term, *_) in found.sums.items() if kind == "kl"]
+    sizes = {*each, sum(each), len(each)}
     per_datum = len(value) == found.num_data if value.dim() == 1 else False
     if value.dim() > 1 or (per_datum and len(value) not in sizes):
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from numbers import Real
@@ -63,6 +64,7 @@ def anchor(fn: Callable[..., Any], weights: Mapping[str, Weight]) -> Callable[..
     if isinstance(fn, torch.nn.Module):
         return _AnchoredModule(fn, weights)
 
+    @functools.wraps(fn)
     def anchored(*args: Any, **kwargs: Any) -> Any:
         with AnchorMessenger(weights):
             return fn(*args, **kwargs)

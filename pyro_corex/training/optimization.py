@@ -214,8 +214,8 @@ class Learner:
 
 
 def all_schedules(elbo: CorExELBO, how: Optimization) -> list[Any]:
-    """The KL-weight schedules that were given, and the weights of regularizers that are such."""
-    weights = (regularizer.weight for regularizer in elbo.regularizers)
+    """The KL-weight schedules that were given, and those that regularizers have."""
+    weights = (w for r in elbo.regularizers for w in (r.weight, *getattr(r, "schedules", ())))
     found = [*several(how.kl_schedule), *(w for w in weights if callable(getattr(w, "step", None)))]
     return list({id(schedule): schedule for schedule in found}.values())
 

@@ -267,7 +267,7 @@ def refuses(message, model, guide, *args, **options):
 
 def test_an_enumerated_site_is_refused():
     stack = StackedCorEx([(D, M), (M, 2)], n_classes=2)
-    refuses("TC\\(z\\) of site 'z2' is asked for, but it is enumerated", stack.model, stack.guide,
+    refuses(f"{NAME} of site 'z2' is asked for, but it is enumerated", stack.model, stack.guide,
             bits(N, D))  # fmt: skip
 
 
