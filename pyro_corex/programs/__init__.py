@@ -19,7 +19,7 @@ from pyro_corex.programs.networks import (
     mlp_encoder,
 )
 from pyro_corex.programs.plates import latent_plate
-from pyro_corex.programs.priors import Flat, Prior
+from pyro_corex.programs.priors import Flat, Prior, Vamp
 from pyro_corex.programs.stacked import Layer, StackedCorEx
 from pyro_corex.programs.vae import AnchorVAE, CorExVAE
 
@@ -38,6 +38,7 @@ __all__ = [
     "NormalLikelihood",
     "Prior",
     "StackedCorEx",
+    "Vamp",
     "Warmup",
     "anchor",
     "conv_decoder",

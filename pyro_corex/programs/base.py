@@ -28,7 +28,7 @@ from pyro_corex.programs.likelihoods import (
     make_likelihood,
 )
 from pyro_corex.programs.plates import latent_plate
-from pyro_corex.programs.priors import Prior, check_support, factorised, make_prior
+from pyro_corex.programs.priors import Prior, Vamp, check_support, factorised, make_prior
 
 _KNOWN = ("torch.nn.", "pyro_corex.")
 # whose a tensor in the param store is; one that was loaded is nobody's
@@ -94,7 +94,9 @@ class CorExProgram(PyroModule):
         own = (getattr(type(self), hook, self.check_data).__module__ for hook in hooks)
         return not all(module.startswith("pyro_corex.") for module in own)
 
-    def _make_prior(self, prior: Any, dim: int, encoder: nn.Module) -> Prior:
+    def _make_prior(self, prior: Any, dim: int, encoder: nn.Module, encode: Any) -> Prior:
+        if isinstance(prior, Vamp):
+            return prior.bind(encode, dim)
         found = make_prior(prior, dim)
         known = (type(part).__module__.startswith(_KNOWN) for part in encoder.modules())
         if not self._replaces("encode", "encode_layer") and all(known):  # so it is Gaussian

@@ -16,6 +16,7 @@ from .data import STACK, VAE, X, bound, fit
 NORM = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 4))
 IMAGES = programs.conv_encoder((1, 8, 8), 2, [4])
 V, S, W, L = "CorExVAE", "StackedCorEx", "Warmup", "Layer"
+VAMP = "programs.Vamp"
 C, D, P = "programs.conv_encoder", "programs.conv_decoder", "programs.LinearStart"
 
 
@@ -61,6 +62,37 @@ USES: list[Use] = [
     refused(V, "an unknown likelihood", lambda: make(likelihood="gauss"), "'gauss'", "'normal'"),
     refused(V, "an unknown prior", lambda: make(prior="gauss"), "'gauss'", "standard_normal"),
     refused(V, "a class as the prior", lambda: make(prior=programs.Flat), "prior must be", "Flat"),
+    refused(VAMP, "a number", lambda: programs.Vamp(500), "inputs", "int", "Vamp(x[:500])"),
+    refused(VAMP, "codes", lambda: programs.Vamp(X.long()), "inputs", "floating", "torch.int64"),
+    refused(VAMP, "one datum", lambda: programs.Vamp(X[0]), "inputs must be a batch", "(4,)"),
+    refused(VAMP, "NaN", lambda: programs.Vamp(X / 0), "inputs must be", "finite", "(40, 4)"),
+    refused(VAMP, "without a program", lambda: programs.Vamp(X)(), "must be given to a program"),
+    refused(
+        VAMP,
+        "one for two programs",
+        lambda: [make(prior=prior) for prior in [programs.Vamp(X)] * 2],
+        "prior must be a Vamp of its own",
+    ),
+    refused(
+        VAMP,
+        "another width than the data",
+        lambda: make(prior=programs.Vamp(X[:, :3])).model(X),
+        "The encoder was given the shape (40, 3)",
+    ),
+    refused(
+        VAMP,
+        "joint, with a weight for each latent",
+        lambda: anchors({}, prior=programs.Vamp(X, joint=True)),
+        "prior must factorise",
+        "joint",
+    ),
+    refused(
+        VAMP,
+        "joint, in a stack",
+        lambda: stack((4, 2), n_classes=None, prior=programs.Vamp(X, joint=True)),
+        "prior must factorise",
+        "joint",
+    ),
     refused(
         f"{V}.encode",
         "another width",
