@@ -1,6 +1,8 @@
 """Pyro programs: what is written with ``pyro.sample``."""
 
 from pyro_corex.programs.anchoring import Warmup, anchor
+from pyro_corex.programs.base import LogNormalEncoder
+from pyro_corex.programs.bottleneck import Bottleneck
 from pyro_corex.programs.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -26,6 +28,7 @@ from pyro_corex.programs.vae import AnchorVAE, CorExVAE
 __all__ = [
     "AnchorVAE",
     "BernoulliLikelihood",
+    "Bottleneck",
     "CategoricalLikelihood",
     "ContinuousBernoulliLikelihood",
     "CorExVAE",
@@ -35,6 +38,7 @@ __all__ = [
     "LearnedNormalLikelihood",
     "Likelihood",
     "LinearStart",
+    "LogNormalEncoder",
     "NormalLikelihood",
     "Prior",
     "StackedCorEx",

@@ -16,7 +16,7 @@ import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution, Independent, constraints, register_kl
 
 from pyro_corex.batches import check_count
 from pyro_corex.programs.checks import as_latents
@@ -70,6 +70,52 @@ class LearnedNormal(Prior):
     def forward(self) -> Distribution:
         """See :meth:`Prior.forward`."""
         return dist.Normal(self.loc, self.log_scale.exp(), validate_args=False)
+
+
+class LogNormal(LearnedNormal):
+    """A log-normal for each latent, with learned location and scale of its logarithm.
+
+    For a :class:`~pyro_corex.programs.LogNormalEncoder`, to which the KL is in closed form.
+    """
+
+    def forward(self) -> Distribution:
+        """See :meth:`Prior.forward`."""
+        return dist.LogNormal(self.loc, self.log_scale.exp(), validate_args=False)
+
+
+class LogUniform(Prior):
+    r"""The density :math:`1/z`, uniform in :math:`\ln z` (Achille & Soatto 2018).
+
+    It is improper, so that a KL to it is known up to a constant, and there is no bound on TC(x).
+    For a :class:`~pyro_corex.programs.LogNormalEncoder` the KL is :math:`-\ln \sigma - \frac{1}{2}
+    \ln 2 \pi e`, where :math:`\sigma` is the scale of :math:`\ln z`.
+    """
+
+    def forward(self) -> Distribution:
+        """See :meth:`Prior.forward`."""
+        return _LogUniform((self.dim,))
+
+
+class _LogUniform(dist.ImproperUniform):
+    def __init__(self, batch_shape: Any) -> None:
+        super().__init__(constraints.positive, torch.Size(batch_shape), ())
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _LogUniform:
+        return _LogUniform(batch_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return -value.log()
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        raise ValueError(
+            "The prior 'log_uniform' is improper, so that nothing can be drawn from it"
+        )
+
+
+@register_kl(torch.distributions.LogNormal, _LogUniform)
+def _kl_to_log_uniform(q: Any, p: _LogUniform) -> Tensor:
+    entropy: Tensor = q.base_dist.entropy()  # of ln z, which is uniform in p
+    return -entropy
 
 
 class LearnedMixture(Prior):
@@ -294,6 +340,8 @@ _PRIORS: dict[str, Callable[[int], Prior]] = {
     "learned_normal": LearnedNormal,
     "learned_mixture": LearnedMixture,
     "flat": Flat,
+    "log_normal": LogNormal,
+    "log_uniform": LogUniform,
 }
 
 

@@ -116,8 +116,10 @@ class CorExVAE(CorExProgram):
             raise ValueError(
                 f"z must have the shape (n, {self.latent_dim}), but got {tuple(z.shape)}"
             )
-        params = apply_network(self.decoder, z, "The decoder")
-        return self.likelihood(self._parameters_of_x(params))
+        return self.likelihood(self._parameters_of_x(self._decoded(z)))
+
+    def _decoded(self, z: Tensor) -> Any:
+        return apply_network(self.decoder, z, "The decoder")
 
 
 class AnchorVAE(CorExVAE):
