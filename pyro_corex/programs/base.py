@@ -152,9 +152,9 @@ class CorExProgram(PyroModule):
             wanted = "one for each input dimension" if x is None else tuple(x.shape[1:])
             events = f" and events of shape {tuple(fn.event_shape)}" if fn.event_shape else ""
             raise ValueError(
-                f"The decoder gives the shape {tuple(shape)} for each datum{events}, but {name} has "
-                f"the shape {wanted}: {type(fn).__name__} must have a batch shape of (B, ...) as "
-                f"{name} has"
+                f"The decoder gives the shape {tuple(shape)} for each datum{events}, but {name} "
+                f"has the shape {wanted}: {type(fn).__name__} must have a batch shape of (B, ...) "
+                f"as {name} has"
             )
         if x is not None and self._replaces("decode", "decode_layer") and looked_at(x):
             check_values(fn, x)

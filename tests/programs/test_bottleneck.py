@@ -60,7 +60,7 @@ def test_value_and_gradient_are_those_of_vib(x, labels):
 
 def test_the_information_plane(x):
     vib, y = make(beta=1e-3), classes(x)
-    history = pc.fit(vib, (x, y), epochs=60, batch_size=N, lr=0.02, progress=False)
+    pc.fit(vib, (x, y), epochs=60, batch_size=N, lr=0.02, progress=False)
     terms = CorExELBO(num_particles=20).terms(vib.model, vib.guide, x, y)
     assert terms.kl["z"].shape == (M,)
     assert terms.relevance["y"].shape == (1,)
@@ -70,7 +70,6 @@ def test_the_information_plane(x):
         terms.relevance["y"], entropy + terms.reconstruction["y"], rtol=0, atol=1e-5
     )
     assert float(terms.relevance["y"]) > 0.8 * float(entropy)
-    assert history["elbo"][-1] > history["elbo"][0]
     assert float((vib.predict(x).argmax(-1) == y).float().mean()) > 0.9
 
 

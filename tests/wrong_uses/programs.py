@@ -74,10 +74,12 @@ USES: list[Use] = [
     refused(B, "a text for beta", lambda: bottleneck(beta="1"), "'beta' must be a number", "str"),
     refused(B, "a negative beta", lambda: bottleneck(beta=-1.0), "'beta' must be >= 0", "-1.0"),
     refused(B, "no draws", lambda: bottleneck().predict(X, 0), "n_draws", "0"),
-    refused(B, "data alone", lambda: bottleneck().predict(X[:, :3]), "the shape (40, 3)"),
+    refused(B, "another width", lambda: bottleneck().predict(X[:, :3]), "the shape (40, 3)"),
     refused(B, "fewer labels", lambda: bottleneck().model(X, Y[1:]), "y must hold", "(39,)"),
-    refused(B, "a list of labels", lambda: bottleneck().model(X, [1, 0]), "y must be", "list"),
-    refused(B, "a class too many", lambda: bottleneck().model(X, Y + 3), "0 to 2", "hold 3"),
+    refused(
+        B, "a short list of labels", lambda: bottleneck().model(X, [1, 0]), "y must hold", "(2,)"
+    ),
+    refused(B, "a class too many", lambda: bottleneck().model(X, Y + 3), "0 to 2", "40 of 40"),
     refused(B, "NaN in x", lambda: bottleneck().guide(X / 0), "NaN"),
     refused(B, "y for n", lambda: bottleneck().model(None, Y), "y must hold", "of 1 data", "(40,)"),
     refused(B, "another width of the head", lambda: bottleneck(labels=4).model(X, Y), "needs", "4"),
