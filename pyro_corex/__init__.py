@@ -9,6 +9,7 @@ from pyro_corex.information import AggregatePosterior
 from pyro_corex.objective import CorExELBO, CorExTerms, Invariance
 from pyro_corex.programs import (
     AnchorVAE,
+    Bottleneck,
     CorExVAE,
     Layer,
     StackedCorEx,
@@ -36,6 +37,7 @@ __version__ = "0.2.0"
 __all__ = [
     "AggregatePosterior",
     "AnchorVAE",
+    "Bottleneck",
     "Checkpoint",
     "CheckpointError",
     "CorEx",

@@ -1,6 +1,8 @@
 """Pyro programs: what is written with ``pyro.sample``."""
 
 from pyro_corex.programs.anchoring import Warmup, anchor
+from pyro_corex.programs.base import LogNormalEncoder
+from pyro_corex.programs.bottleneck import Bottleneck
 from pyro_corex.programs.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -19,13 +21,14 @@ from pyro_corex.programs.networks import (
     mlp_encoder,
 )
 from pyro_corex.programs.plates import latent_plate
-from pyro_corex.programs.priors import Flat, Prior
+from pyro_corex.programs.priors import Flat, Prior, Vamp
 from pyro_corex.programs.stacked import Layer, StackedCorEx
 from pyro_corex.programs.vae import AnchorVAE, CorExVAE
 
 __all__ = [
     "AnchorVAE",
     "BernoulliLikelihood",
+    "Bottleneck",
     "CategoricalLikelihood",
     "ContinuousBernoulliLikelihood",
     "CorExVAE",
@@ -35,9 +38,11 @@ __all__ = [
     "LearnedNormalLikelihood",
     "Likelihood",
     "LinearStart",
+    "LogNormalEncoder",
     "NormalLikelihood",
     "Prior",
     "StackedCorEx",
+    "Vamp",
     "Warmup",
     "anchor",
     "conv_decoder",

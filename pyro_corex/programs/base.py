@@ -28,7 +28,7 @@ from pyro_corex.programs.likelihoods import (
     make_likelihood,
 )
 from pyro_corex.programs.plates import latent_plate
-from pyro_corex.programs.priors import Prior, check_support, factorised, make_prior
+from pyro_corex.programs.priors import Prior, Vamp, check_support, factorised, make_prior
 
 _KNOWN = ("torch.nn.", "pyro_corex.")
 # whose a tensor in the param store is; one that was loaded is nobody's
@@ -94,10 +94,15 @@ class CorExProgram(PyroModule):
         own = (getattr(type(self), hook, self.check_data).__module__ for hook in hooks)
         return not all(module.startswith("pyro_corex.") for module in own)
 
-    def _make_prior(self, prior: Any, dim: int, encoder: nn.Module) -> Prior:
+    def _make_prior(self, prior: Any, dim: int, encoder: nn.Module, encode: Any) -> Prior:
+        if isinstance(prior, Vamp):
+            return prior.bind(encode, dim)
         found = make_prior(prior, dim)
-        known = (type(part).__module__.startswith(_KNOWN) for part in encoder.modules())
-        if not self._replaces("encode", "encode_layer") and all(known):  # so it is Gaussian
+        others = any(
+            isinstance(part, LogNormalEncoder) or not type(part).__module__.startswith(_KNOWN)
+            for part in encoder.modules()
+        )
+        if not self._replaces("encode", "encode_layer") and not others:  # so it is Gaussian
             check_support(found())
         return found
 
@@ -137,7 +142,7 @@ class CorExProgram(PyroModule):
             )
         return params
 
-    def _observe(self, x: Tensor | None, fn: Any, z: Tensor) -> Tensor:
+    def _observe(self, x: Tensor | None, fn: Any, z: Tensor, name: str = "x") -> Tensor:
         """The observed site, in the plates of the data and of the input dimensions."""
         check_pyros("decode(z)", fn)
         while isinstance(fn, Independent):
@@ -147,14 +152,15 @@ class CorExProgram(PyroModule):
             wanted = "one for each input dimension" if x is None else tuple(x.shape[1:])
             events = f" and events of shape {tuple(fn.event_shape)}" if fn.event_shape else ""
             raise ValueError(
-                f"The decoder gives the shape {tuple(shape)} for each datum{events}, but x has the "
-                f"shape {wanted}: {type(fn).__name__} must have a batch shape of (B, ...) as x has"
+                f"The decoder gives the shape {tuple(shape)} for each datum{events}, but {name} "
+                f"has the shape {wanted}: {type(fn).__name__} must have a batch shape of (B, ...) "
+                f"as {name} has"
             )
         if x is not None and self._replaces("decode", "decode_layer") and looked_at(x):
             check_values(fn, x)
         with latent_plate("inputs", math.prod(shape)):
             obs = None if x is None else x.reshape(len(x), -1)
-            drawn: Tensor = pyro.sample("x", flattened(fn, len(shape)), obs=obs)
+            drawn: Tensor = pyro.sample(name, flattened(fn, len(shape)), obs=obs)
         return drawn.unflatten(-1, shape) if len(shape) > 1 else drawn
 
     def _check_batch(self, x: Tensor) -> None:
@@ -302,6 +308,39 @@ def apply_network(network: nn.Module, z: Tensor, name: str) -> Any:
     if isinstance(out, (tuple, list)):
         return tuple(o.reshape(z.shape[:-1] + o.shape[1:]) for o in out)
     return out.reshape(z.shape[:-1] + out.shape[1:])
+
+
+class LogNormalEncoder(nn.Module):
+    r"""An encoder of log-normal latents, for positive codes as in Information Dropout.
+
+    :math:`z = f(x)\, \varepsilon` with :math:`\ln \varepsilon \sim N(0, \alpha(x)^2)` (Achille &
+    Soatto 2018) is LogNormal(ln f(x), α(x)).  Its KL is in closed form for the priors
+    "log_normal" and "log_uniform".
+
+    :param encoder: maps a batch of x to locations and log-scales, or to a pair (loc, scale), of the
+        logarithm of the latents.
+    :raises TypeError: for an encoder that is no module; when called, for one that gives others.
+
+    >>> LogNormalEncoder(nn.Linear(6, 4))(torch.zeros(5, 6)).batch_shape
+    torch.Size([5, 2])
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = check_network("encoder", encoder)
+
+    def forward(self, x: Tensor) -> Distribution:
+        """LogNormal of batch shape ``(B, m)``, for ``x`` of shape ``(B, ...)``."""
+        out = run_network(self.encoder, x, "The encoder")
+        dim = out.shape[-1] // 2 if isinstance(out, Tensor) else -1
+        dim = out[0].shape[-1] if isinstance(out, (tuple, list)) and len(out) else dim
+        normal = latents_from(out, dim, "The encoder")
+        if not isinstance(normal, dist.Normal):
+            raise TypeError(
+                "The encoder in a LogNormalEncoder must give locations and log-scales, but gave "
+                f"{type(normal).__name__}: a program takes an encoder of that as it is"
+            )
+        return dist.LogNormal(normal.loc, normal.scale, validate_args=False)
 
 
 def latents_from(output: Any, dim: int, name: str) -> Any:

@@ -45,6 +45,12 @@ def as_latents(q: Any, shape: tuple[int, ...]) -> Any:
     return q
 
 
+def as_event(q: Any) -> Any:
+    """``q`` of batch shape ``(B, m)`` as one of batch shape ``(B, 1)`` and event shape ``(m,)``."""
+    own = {name: getattr(q, name).unsqueeze(-2) for name in q.arg_constraints}
+    return type(q)(**own, validate_args=False).to_event(1)
+
+
 def warn_of_units(x: Tensor, columns: Sequence[int]) -> None:
     """Warns of columns of ``x``, of shape ``(N, d)``, whose spread is far from 1."""
     own = x[:, list(columns)].double()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -99,6 +100,10 @@ class StackedCorEx(CorExProgram):
                 "the top discrete: its class probabilities are learned. Leave prior out, or pass "
                 "n_classes=None."
             )
+        if getattr(prior, "joint", False):
+            raise ValueError(
+                "prior must factorise in a StackedCorEx, but got a joint one: leave joint out"
+            )
         _check_chain(layers)
         self.n_classes = n_classes
         self.anchors = {} if anchors is None else anchors
@@ -118,7 +123,9 @@ class StackedCorEx(CorExProgram):
             if name not in [f"z{i}" for i in range(1, len(built) + 1)]:
                 raise ValueError(f"anchors names {name!r}, but the layers are z1 to z{len(built)}")
         self.prior: Prior = (
-            self._make_prior(prior, self.dims[-1], built[-1].encoder)
+            self._make_prior(
+                prior, self.dims[-1], built[-1].encoder, partial(self.encode_layer, self.n_layers)
+            )
             if n_classes is None
             else LearnedCategorical(n_classes)
         )

@@ -20,7 +20,7 @@ from pyro_corex.programs.base import (
     latents_from,
     run_network,
 )
-from pyro_corex.programs.checks import as_latents, check_prior
+from pyro_corex.programs.checks import as_event, as_latents, check_prior
 from pyro_corex.programs.likelihoods import Likelihood
 from pyro_corex.programs.plates import data_plate, latent_plate
 from pyro_corex.programs.priors import Prior
@@ -40,8 +40,9 @@ class CorExVAE(CorExProgram):
     :param latent_dim: the number of latents, m.
     :param likelihood: "bernoulli", "continuous_bernoulli", "normal", "learned_normal", or a
         :class:`~pyro_corex.programs.likelihoods.Likelihood`.
-    :param prior: "standard_normal", "learned_normal", "learned_mixture", "flat", or a distribution
-        (or a module or function that returns one) of batch shape ``(latent_dim,)``.
+    :param prior: "standard_normal", "learned_normal", "learned_mixture", "flat", "log_normal",
+        "log_uniform", a :class:`~pyro_corex.programs.Vamp`, or a distribution (or a module or
+        function that returns one) of batch shape ``(latent_dim,)``.
     :raises ValueError: for a prior that does not factorise, and for an unknown name; when run, for
         data or latents of another width than a network takes.
     :raises TypeError: for networks that are no modules.
@@ -67,7 +68,7 @@ class CorExVAE(CorExProgram):
         self.latent_dim = check_count("latent_dim", latent_dim)
         self.encoder = check_network("encoder", encoder)
         self.decoder = check_network("decoder", decoder)
-        self.prior = self._make_prior(prior, latent_dim, self.encoder)
+        self.prior = self._make_prior(prior, latent_dim, self.encoder, self.encode)
 
     def model(self, x: Tensor | None = None, *, n: int = 1) -> Tensor:
         """Draws the latents from the prior and observes ``x``, or draws it as well.
@@ -92,7 +93,9 @@ class CorExVAE(CorExProgram):
         with data_plate(len(x)):
             return self._sample(as_latents(self.encode(x), (len(x), self.latent_dim)))
 
-    def _sample(self, fn: Distribution) -> Tensor:
+    def _sample(self, fn: Any) -> Tensor:
+        if getattr(self.prior, "joint", False):  # so that its latents are one event, of one KL
+            return pyro.sample("z", fn if fn.event_shape else as_event(fn)).squeeze(-2)
         with latent_plate("latents", self.latent_dim):
             return pyro.sample("z", fn)
 
@@ -113,8 +116,10 @@ class CorExVAE(CorExProgram):
             raise ValueError(
                 f"z must have the shape (n, {self.latent_dim}), but got {tuple(z.shape)}"
             )
-        params = apply_network(self.decoder, z, "The decoder")
-        return self.likelihood(self._parameters_of_x(params))
+        return self.likelihood(self._parameters_of_x(self._decoded(z)))
+
+    def _decoded(self, z: Tensor) -> Any:
+        return apply_network(self.decoder, z, "The decoder")
 
 
 class AnchorVAE(CorExVAE):
@@ -150,6 +155,11 @@ class AnchorVAE(CorExVAE):
         likelihood: str | Likelihood = "bernoulli",
         prior: str | Prior | Distribution | Callable[[], Any] = "standard_normal",
     ) -> None:
+        if getattr(prior, "joint", False):
+            raise ValueError(
+                "prior must factorise where each latent has a KL weight, but got a joint one, with "
+                "one KL for all. Leave joint out, or take CorExVAE and pc.anchor(fn, {'z': 0.5})."
+            )
         super().__init__(encoder, decoder, latent_dim, likelihood=likelihood, prior=prior)
         self.register_buffer("kl_weights", torch.ones(latent_dim))
         self.set_anchors(anchors, free_weight)

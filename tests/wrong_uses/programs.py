@@ -16,6 +16,7 @@ from .data import STACK, VAE, X, bound, fit
 NORM = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 4))
 IMAGES = programs.conv_encoder((1, 8, 8), 2, [4])
 V, S, W, L = "CorExVAE", "StackedCorEx", "Warmup", "Layer"
+VAMP, B, LOG = "programs.Vamp", "Bottleneck", "programs.LogNormalEncoder"
 C, D, P = "programs.conv_encoder", "programs.conv_decoder", "programs.LinearStart"
 
 
@@ -46,6 +47,13 @@ def anchors(found, **options):
     return pc.AnchorVAE(mlp_encoder([4, 2]), mlp_decoder([2, 4]), 2, anchors=found, **options)
 
 
+def bottleneck(**options):
+    return pc.Bottleneck(mlp_encoder([4, 2]), mlp([2, 3]), 2, **{"labels": 3, **options})
+
+
+Y = X[:, 0].long()
+
+
 def guide(x):
     with pyro.plate("data", len(x)):
         pyro.sample("z", dist.Normal(x, 1.0).to_event(1))
@@ -61,6 +69,67 @@ USES: list[Use] = [
     refused(V, "an unknown likelihood", lambda: make(likelihood="gauss"), "'gauss'", "'normal'"),
     refused(V, "an unknown prior", lambda: make(prior="gauss"), "'gauss'", "standard_normal"),
     refused(V, "a class as the prior", lambda: make(prior=programs.Flat), "prior must be", "Flat"),
+    refused(B, "one class", lambda: bottleneck(labels=1), "labels", "1", "2"),
+    refused(B, "an unknown likelihood", lambda: bottleneck(labels="gauss"), "'gauss'", "'normal'"),
+    refused(B, "a text for beta", lambda: bottleneck(beta="1"), "'beta' must be a number", "str"),
+    refused(B, "a negative beta", lambda: bottleneck(beta=-1.0), "'beta' must be >= 0", "-1.0"),
+    refused(B, "no draws", lambda: bottleneck().predict(X, 0), "n_draws", "0"),
+    refused(B, "another width", lambda: bottleneck().predict(X[:, :3]), "the shape (40, 3)"),
+    refused(B, "fewer labels", lambda: bottleneck().model(X, Y[1:]), "y must hold", "(39,)"),
+    refused(
+        B, "a short list of labels", lambda: bottleneck().model(X, [1, 0]), "y must hold", "(2,)"
+    ),
+    refused(B, "a class too many", lambda: bottleneck().model(X, Y + 3), "0 to 2", "40 of 40"),
+    refused(B, "NaN in x", lambda: bottleneck().guide(X / 0), "NaN"),
+    refused(B, "y for n", lambda: bottleneck().model(None, Y), "y must hold", "of 1 data", "(40,)"),
+    refused(B, "another width of the head", lambda: bottleneck(labels=4).model(X, Y), "needs", "4"),
+    refused(LOG, "a class", lambda: programs.LogNormalEncoder(nn.Linear), "encoder", "the class"),
+    refused(LOG, "an odd width", lambda: programs.LogNormalEncoder(mlp([4, 3]))(X), "3 numbers"),
+    refused(
+        LOG,
+        "an encoder of log-normals",
+        lambda: programs.LogNormalEncoder(programs.LogNormalEncoder(mlp([4, 2])))(X),
+        "must give locations and log-scales",
+        "LogNormal",
+    ),
+    refused(
+        LOG,
+        "a prior of it for an encoder of normals",
+        lambda: make(prior="log_normal"),
+        "LogNormal",
+        "the encoder draws from normals",
+    ),
+    refused(VAMP, "a number", lambda: programs.Vamp(500), "inputs", "int", "Vamp(x[:500])"),
+    refused(VAMP, "codes", lambda: programs.Vamp(X.long()), "inputs", "floating", "torch.int64"),
+    refused(VAMP, "one datum", lambda: programs.Vamp(X[0]), "inputs must be a batch", "(4,)"),
+    refused(VAMP, "NaN", lambda: programs.Vamp(X / 0), "inputs must be", "finite", "(40, 4)"),
+    refused(VAMP, "without a program", lambda: programs.Vamp(X)(), "must be given to a program"),
+    refused(
+        VAMP,
+        "one for two programs",
+        lambda: [make(prior=prior) for prior in [programs.Vamp(X)] * 2],
+        "prior must be a Vamp of its own",
+    ),
+    refused(
+        VAMP,
+        "another width than the data",
+        lambda: make(prior=programs.Vamp(X[:, :3])).model(X),
+        "The encoder was given the shape (40, 3)",
+    ),
+    refused(
+        VAMP,
+        "joint, with a weight for each latent",
+        lambda: anchors({}, prior=programs.Vamp(X, joint=True)),
+        "prior must factorise",
+        "joint",
+    ),
+    refused(
+        VAMP,
+        "joint, in a stack",
+        lambda: stack((4, 2), n_classes=None, prior=programs.Vamp(X, joint=True)),
+        "prior must factorise",
+        "joint",
+    ),
     refused(
         f"{V}.encode",
         "another width",
