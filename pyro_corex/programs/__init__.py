@@ -21,9 +21,10 @@ from pyro_corex.programs.networks import (
     mlp_encoder,
 )
 from pyro_corex.programs.plates import latent_plate
-from pyro_corex.programs.priors import Flat, Prior, Vamp
+from pyro_corex.programs.priors import Flat, Prior
 from pyro_corex.programs.stacked import Layer, StackedCorEx
 from pyro_corex.programs.vae import AnchorVAE, CorExVAE
+from pyro_corex.programs.vamp import Vamp
 
 __all__ = [
     "AnchorVAE",

@@ -28,7 +28,8 @@ from pyro_corex.programs.likelihoods import (
     make_likelihood,
 )
 from pyro_corex.programs.plates import latent_plate
-from pyro_corex.programs.priors import Prior, Vamp, check_support, factorised, make_prior
+from pyro_corex.programs.priors import Prior, check_support, factorised, make_prior
+from pyro_corex.programs.vamp import Vamp
 
 _KNOWN = ("torch.nn.", "pyro_corex.")
 # whose a tensor in the param store is; one that was loaded is nobody's
@@ -330,7 +331,10 @@ class LogNormalEncoder(nn.Module):
         self.encoder = check_network("encoder", encoder)
 
     def forward(self, x: Tensor) -> Distribution:
-        """LogNormal of batch shape ``(B, m)``, for ``x`` of shape ``(B, ...)``."""
+        """LogNormal of batch shape ``(B, m)``, for ``x`` of shape ``(B, ...)``.
+
+        :raises TypeError: for an encoder that gives a distribution of another kind.
+        """
         out = run_network(self.encoder, x, "The encoder")
         dim = out.shape[-1] // 2 if isinstance(out, Tensor) else -1
         dim = out[0].shape[-1] if isinstance(out, (tuple, list)) and len(out) else dim

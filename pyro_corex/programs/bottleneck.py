@@ -97,11 +97,17 @@ class Bottleneck(AnchorVAE):
             return self._observe(y, self.decode(z), z, "y")
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Draws the latents given ``x``: ``(B, ...)`` to ``(B, latent_dim)``."""
+        """Draws the latents given ``x``: ``(B, ...)`` to ``(B, latent_dim)``.
+
+        :param y: labels, of shape ``(B,)`` or ``(B, k)``, which have no part here.
+        """
         return super().guide(x)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
-        """q(z|x) for ``(B, ...)`` data, of batch shape ``(B, latent_dim)``; ``y`` has no part."""
+        """q(z|x) for ``(B, ...)`` data, of batch shape ``(B, latent_dim)``.
+
+        :param y: labels, of shape ``(B,)`` or ``(B, k)``, which have no part here.
+        """
         return super().encode(x)
 
     def decode(self, z: Tensor) -> Distribution:
