@@ -102,6 +102,8 @@ class _OfKL:
     """What replaces the KL that is trained, whatever its weights, by another function of it."""
 
     weight = 1.0
+    replaces_kl = True
+    """That no other regularizer may replace the KL of these sites."""
 
     def __init__(self, option: str, amount: Amount, sites: Collection[str] | None) -> None:
         if not callable(amount):

@@ -176,7 +176,7 @@ def check_regularizers(shorthands: Sequence[Regularizer], given: Any) -> tuple[R
     """The regularizers of an objective: those of its shorthands and those that were given.
 
     :raises TypeError: for what is no collection of regularizers.
-    :raises ValueError: where two have one name, or a weight is not finite.
+    :raises ValueError: where two have one name or replace one KL, or a weight is not finite.
     """
     if isinstance(given, (str, Mapping)) or callable(given) or not hasattr(given, "__iter__"):
         raise TypeError(f"regularizers must be a list of regularizers, but got {given!r}")
@@ -196,6 +196,13 @@ def check_regularizers(shorthands: Sequence[Regularizer], given: Any) -> tuple[R
         if not isinstance(each.name, str) or not each.name:
             raise TypeError(f"The name of a regularizer must be a string, but got {each.name!r}")
         check_weight(each.name, each.weight)
+    replacing = [each for each in found if getattr(each, "replaces_kl", False)]
+    for one, other in itertools.combinations(replacing, 2):
+        if None in (one.sites, other.sites) or {*one.sites} & {*other.sites}:
+            raise ValueError(
+                f"regularizers must replace the KL of a site once, but {one.name!r} and "
+                f"{other.name!r} both do: leave one out, or give each sites of its own"
+            )
     names = [each.name for each in found]
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})

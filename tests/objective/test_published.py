@@ -349,3 +349,11 @@ def test_a_guide_that_draws_without_a_gradient_is_refused():
 
     with pytest.raises(ValueError, match=r"reparameterised draws, but \['flip'\] are not"):
         generated(Noisy(), torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize("sites", [None, ["z"], ["y", "z"]])
+def test_a_kl_is_replaced_once(sites):
+    each = FreeBits(0.1, ["z"]), Capacity(1.0, 1.0, sites)
+    with pytest.raises(ValueError, match="'free_bits' and 'capacity' both do"):
+        CorExELBO(regularizers=each)
+    CorExELBO(regularizers=[each[0], Capacity(1.0, 1.0, ["y"])])
