@@ -244,8 +244,8 @@ def _check_sites(model: Mapping[str, Site], guide: Mapping[str, Site]) -> None:
     if lacking:
         raise ValueError(
             f"The guide must draw every latent of the model, but it lacks {sorted(lacking)}. Draw "
-            "them in the guide, too (from the prior, if they are to follow it), give data for them, "
-            'or, if they are discrete, sum them out: infer={"enumerate": "parallel"} in the model.'
+            "them in the guide, too (from the prior, if they are to follow it), give data for them,"
+            ' or, if they are discrete, sum them out: infer={"enumerate": "parallel"} in the model.'
         )
     foreign = [
         name
