@@ -6,6 +6,7 @@ one device to the other, each of which stops a real GPU.  A whole training step,
 optimiser included, runs on the ``meta`` device.  With a GPU the first kind runs on it, for real.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -128,7 +129,9 @@ def real() -> Iterator[None]:
 
 @contextmanager
 def real_without_waiting() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype feature")
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:
