@@ -1,4 +1,4 @@
-"""Every tutorial runs, is in the table of contents, and checks what it claims.
+"""Every tutorial and page of the gallery runs, is in the contents, and checks what it claims.
 
 The build of the documentation executes them in full, with the cells that check their claims, and
 fails with an error in one.  Here each runs for an epoch, without those cells.
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
-TUTORIALS = sorted((DOCS / "tutorials").glob("*"))
+TUTORIALS = [*sorted((DOCS / "tutorials").glob("*")), *sorted((DOCS / "gallery").glob("*"))]
 CELL = re.compile(r"^```\{code-cell\} ipython3\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HIDDEN = ":tags: [remove-cell]\n"
 EPOCHS = re.compile(r"^epochs = \d+$", re.MULTILINE)
@@ -52,7 +52,7 @@ def test_tutorial_checks_what_it_claims(tutorial):
 
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=name)
 def test_tutorial_is_in_the_contents_and_is_executed(tutorial):
-    assert f"\ntutorials/{tutorial.stem}\n" in (DOCS / "index.md").read_text()
+    assert f"\n{tutorial.parent.name}/{tutorial.stem}\n" in (DOCS / "index.md").read_text()
     assert tutorial.read_text().startswith("---\nfile_format: mystnb\n")
     config = (DOCS / "conf.py").read_text()
     assert 'nb_execution_mode = "force"' in config
