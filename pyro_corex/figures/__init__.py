@@ -2,6 +2,7 @@
 
 from pyro_corex.figures.plots import (
     image_grid,
+    information_plane,
     latent_bars,
     tiles,
     training_curves,
@@ -12,6 +13,7 @@ from pyro_corex.figures.traversals import traversal
 
 __all__ = [
     "image_grid",
+    "information_plane",
     "latent_bars",
     "tiles",
     "training_curves",

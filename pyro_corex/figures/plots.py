@@ -92,7 +92,7 @@ def latent_bars(
     :param values: shape ``(m,)``: a KL or a mutual information of each latent.
     :raises ValueError: for another shape, and anchors that there are not.
     """
-    values = _by_latent(values, "values")
+    values = _vector(values, "values")
     _check_anchors(anchors, len(values))
     order = values.argsort(descending=True).tolist()
     ax = _axes(ax, max(4.0, 0.12 * len(order)), 2.4)
@@ -110,7 +110,7 @@ def variance_distribution(
     :param variances: shape ``(m,)``, of the aggregate posterior.
     :raises ValueError: for another shape.
     """
-    variances = _by_latent(variances, "variances")
+    variances = _vector(variances, "variances")
     ax = _axes(ax, 3.4, 2.4)
     ax.ecdf(variances.detach().cpu().numpy(), color=ACCENT)
     ax.axvline(1.0, color="0.6", linestyle=":", label="variance of the prior")
@@ -133,7 +133,7 @@ def variance_against_information(
     :raises ValueError: for other shapes, and anchors that there are not.
     """
     variances, information = (
-        _by_latent(value, name)
+        _vector(value, name)
         for value, name in ((variances, "variances"), (information, "information"))
     )
     if variances.shape != information.shape:
@@ -151,6 +151,50 @@ def variance_against_information(
         ax.scatter(x[anchored], y[anchored], s=18, color=ACCENT, label="anchored")
     labels = "variance of $p(z_j)$", "$I(z_j : x)$ in nats"
     return finish(ax, *labels, title=title, legend=bool(anchored.any()))
+
+
+def information_plane(
+    compression: Tensor,
+    relevance: Tensor,
+    betas: Sequence[float],
+    *,
+    ax: Axes | None = None,
+    errors: tuple[Tensor, Tensor] | None = None,
+    entropy: float | None = None,
+    title: str | None = None,
+) -> Axes:
+    """The information plane: I(z : y) over I(z : x), a point for each beta (Alemi et al. 2017).
+
+    :param compression: a bound on I(z : x) in nats, shape ``(n,)``: of each program the sum of
+        ``terms.kl["z"]``.
+    :param relevance: a bound on I(z : y) in nats, shape ``(n,)``: ``terms.relevance["y"]``.
+    :param betas: the KL weights of the n programs, with which the points are labelled.
+    :param errors: standard errors or deviations of both, shape ``(n,)`` each.
+    :param entropy: H(y) in nats, above which no relevance lies: a line.
+    :returns: the axes.
+    :raises TypeError: for what is no array of real numbers.
+    :raises ValueError: for other shapes.
+    """
+    given = {"compression": compression, "relevance": relevance, "betas": betas}
+    if errors is not None:
+        given |= {"errors[0]": errors[0], "errors[1]": errors[1]}
+    values = {
+        name: _vector(value, name, "(n,), one for each beta") for name, value in given.items()
+    }
+    shapes = {name: tuple(value.shape) for name, value in values.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"{', '.join(shapes)} must have one shape (n,), but have {shapes}")
+    order = values["betas"].argsort()
+    x, y, beta, *spread = (value.detach().cpu()[order] for value in values.values())
+    ax = _axes(ax, 3.6, 2.6)
+    xerr, yerr = spread or (None, None)
+    ax.errorbar(x, y, yerr, xerr, color=ACCENT, marker=".", label=r"$\beta$ at each point")
+    for *at, weight in torch.stack((x, y, beta), 1).tolist():
+        ax.annotate(f"{weight:g}", at, (5, -10), textcoords="offset points", fontsize="small")
+    if entropy is not None:
+        ax.axhline(entropy, color="0.6", linestyle=":", label="$H(y)$")
+    labels = "$I(z : x)$ at most, in nats", "$I(z : y)$ at least, in nats"
+    return finish(ax, *labels, title=title, legend=True)
 
 
 def training_curves(
@@ -181,12 +225,10 @@ def training_curves(
     return finish(ax, "epoch", "nats per datum", title=title, legend=True)
 
 
-def _by_latent(value: Any, name: str) -> Tensor:
+def _vector(value: Any, name: str, shape: str = "(m,), one for each latent") -> Tensor:
     found = as_tensor(value, name)
     if found.dim() != 1 or not len(found):
-        raise ValueError(
-            f"{name} must have the shape (m,), one for each latent, but got {tuple(found.shape)}"
-        )
+        raise ValueError(f"{name} must have the shape {shape}, but got {tuple(found.shape)}")
     return found
 
 

@@ -5,6 +5,7 @@ import torch
 from pyro_corex import History
 from pyro_corex.figures import (
     image_grid,
+    information_plane,
     latent_bars,
     tiles,
     training_curves,
@@ -63,6 +64,24 @@ def test_variance_against_information_marks_the_anchors():
     assert len(variance_against_information(torch.ones(2), torch.ones(2)).collections) == 1
     with pytest.raises(ValueError, match=r"shape \(m,\), but have \(3,\) and \(2,\)"):
         variance_against_information(torch.ones(3), torch.ones(2))
+
+
+def test_information_plane_joins_the_betas_in_their_order():
+    at, known = [30.0, 2.0, 9.0], torch.tensor([2.2, 1.0, 2.0])
+    errors = (torch.tensor([3.0, 0.2, 0.9]), torch.tensor([0.1, 0.3, 0.2]))
+    ax = information_plane(at, known, [1e-3, 1.0, 0.1], errors=errors, entropy=2.3, title="t")
+    line, limit = (line for line in ax.lines if len(line.get_xdata()) > 1)
+    assert line.get_xydata().tolist() == pytest.approx(np.array([[30, 2.2], [9, 2], [2, 1]]))
+    assert [text.get_text() for text in ax.texts] == ["0.001", "0.1", "1"]
+    assert [text.xy[0] for text in ax.texts] == [30, 9, 2]
+    assert limit.get_ydata()[0] == 2.3
+    across, up = (bars.get_segments() for bars in ax.collections)
+    assert np.ptp(across[1], 0) == pytest.approx([1.8, 0])
+    assert np.ptp(up[1], 0) == pytest.approx([0, 0.4])
+    assert information_plane(at, known, at, ax=ax) is ax
+    assert not information_plane(at, known, at).collections
+    with pytest.raises(ValueError, match=r"one shape \(n,\), but have .*'betas': \(2,\)"):
+        information_plane(at, known, [1.0, 2.0])
 
 
 def test_tiles_are_what_the_grid_shows():

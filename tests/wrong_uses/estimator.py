@@ -193,6 +193,28 @@ USES: list[Use] = [
         "[-1]",
     ),
     refused(
+        "figures.information_plane",
+        "a beta short",
+        lambda: figures.information_plane(ONES, ONES, [0.1, 1.0]),
+        "one shape (n,)",
+        "'betas': (2,)",
+    ),
+    refused(
+        "figures.information_plane",
+        "KLs by latent",
+        lambda: figures.information_plane(IMAGES, ONES, [0.1, 1.0, 2.0]),
+        "compression",
+        "one for each beta",
+        "(5, 4)",
+    ),
+    refused(
+        "figures.information_plane",
+        "errors of one axis",
+        lambda: figures.information_plane(ONES, ONES, ONES, errors=ONES),
+        "errors[0]",
+        "one for each beta",
+    ),
+    refused(
         "figures.training_curves",
         "a list of losses",
         lambda: figures.training_curves([1.0, 0.5]),
