@@ -189,6 +189,7 @@ def information_plane(
     ax = _axes(ax, 3.6, 2.6)
     xerr, yerr = spread or (None, None)
     ax.errorbar(x, y, yerr, xerr, color=ACCENT, marker=".", label=r"$\beta$ at each point")
+    ax.margins(0.1)
     for *at, weight in torch.stack((x, y, beta), 1).tolist():
         ax.annotate(f"{weight:g}", at, (5, -10), textcoords="offset points", fontsize="small")
     if entropy is not None:
