@@ -102,7 +102,8 @@ class StackedCorEx(CorExProgram):
             )
         if getattr(prior, "joint", False):
             raise ValueError(
-                "prior must factorise in a StackedCorEx, but got a joint one: leave joint out"
+                f"prior must factorise in a StackedCorEx, but got a joint one: {prior!r}. Leave "
+                "joint out of a Vamp; for classes, let the top be discrete (n_classes=10)."
             )
         _check_chain(layers)
         self.n_classes = n_classes
