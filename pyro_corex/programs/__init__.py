@@ -4,6 +4,7 @@ from pyro_corex.programs.anchoring import Warmup, anchor
 from pyro_corex.programs.base import LogNormalEncoder
 from pyro_corex.programs.bottleneck import Bottleneck
 from pyro_corex.programs.gaussian_mixture import GaussianMixture
+from pyro_corex.programs.ladder import LadderVAE
 from pyro_corex.programs.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -37,6 +38,7 @@ __all__ = [
     "Flat",
     "GaussianMixture",
     "GroupedDecoder",
+    "LadderVAE",
     "Layer",
     "LearnedNormalLikelihood",
     "Likelihood",

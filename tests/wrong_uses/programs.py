@@ -100,6 +100,27 @@ USES: list[Use] = [
         "LogNormal",
         "the encoder draws from normals",
     ),
+    refused(
+        "programs.LadderVAE",
+        "a layer of another family",
+        lambda: programs.LadderVAE(
+            [
+                programs.Layer(
+                    programs.LogNormalEncoder(mlp_encoder([4, 3])), mlp_decoder([3, 4]), 3
+                ),
+                (3, 2),
+            ],
+            n_classes=None,
+        ).guide(X),
+        "must be normals",
+        "LogNormal",
+    ),
+    refused(
+        "programs.LadderVAE",
+        "layers that do not meet",
+        lambda: programs.LadderVAE([(4, 3), (2, 2)], n_classes=2),
+        "Layer 1 has 3 latents",
+    ),
     refused(MIX, "no class", lambda: programs.GaussianMixture(2, 0), "n_classes", "0"),
     refused(
         MIX,
