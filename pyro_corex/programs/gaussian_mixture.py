@@ -66,7 +66,7 @@ class GaussianMixture(Prior):
     def start(self, z: Tensor, *, n_starts: int = 10, seed: int = 0) -> GaussianMixture:
         """Fits the mixture to latents by EM, the best of several starts, as VaDE's training begins.
 
-        :param z: shape ``(N, dim)``, e.g. ``vae.encode(x).mean`` of a trained program.
+        :param z: shape ``(N, dim)``, e.g. ``vae.encode(x).sample()`` of a trained program.
         :param n_starts: how often EM starts anew.
         :param seed: of the starts.
         :returns: the prior itself, changed in place.

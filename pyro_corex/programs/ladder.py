@@ -32,7 +32,9 @@ class LadderVAE(StackedCorEx):
     Model and guide draw in one order, so that each KL is in closed form, and a layer that the data
     say nothing of costs nothing.  The KL of a layer below the top bounds what it tells about x
     beyond the layers above, :math:`I(z^{(l)} : x|z^{(l+1)})`; the bound on TC(x) is one for all
-    layers, without a contribution of each (Eq. 16), as these need a guide that goes up.
+    layers, without a contribution of each (Eq. 16), as these need a guide that goes up.  By
+    :class:`~pyro_corex.AggregatePosterior` a layer below the top has what it tells about x and the
+    layer above together.
 
     Parameters, sites and errors are those of :class:`~pyro_corex.StackedCorEx`, whose networks fit.
 
