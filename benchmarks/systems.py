@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
@@ -122,21 +123,87 @@ class PixelVAE(nn.Module):
 class Classes(pc.StackedCorEx):
     """A stack whose top of ten classes begins where a mixture of its trained first layer is."""
 
-    def begin(self, trained: Any, x: Tensor, seed: int) -> None:
+    def begin(self, trained: Any, x: Tensor, seed: int, steps: int) -> None:
         """Takes the networks of a trained VAE, and starts the top."""
         copy_into(self.encoders[0], trained.encoder)
         copy_into(self.decoders[0], trained.decoder)
-        pc.start_top(self, x, seed=seed, progress=False)
+        pc.start_top(self, x, seed=seed, steps=steps, progress=False)
+
+    def clusters(self, x: Tensor) -> Tensor:
+        """The class of each datum."""
+        found: Tensor = self.encode(x)[-1].probs.argmax(-1)
+        return found
 
 
 class VaDE(pc.CorExVAE):
     """A mixture prior that begins at the encodings of a trained VAE."""
 
-    def begin(self, trained: Any, x: Tensor, seed: int) -> None:
+    def begin(self, trained: Any, x: Tensor, seed: int, steps: int) -> None:
         """Takes the networks of a trained VAE, and fits the mixture by EM."""
         copy_into(self.encoder, trained.encoder)
         copy_into(self.decoder, trained.decoder)
         self.prior.start(trained.encode(x).sample(), seed=seed, n_starts=3)
+
+    def clusters(self, x: Tensor) -> Tensor:
+        """The class of each datum."""
+        found: Tensor = self.prior.classes(self.encode(x).mean).probs.argmax(-1)
+        return found
+
+
+class GMVAE(nn.Module):
+    """A mixture for z that moves with a latent w, its class exact (Dilokthanakul et al. 2016)."""
+
+    def __init__(self, vae: pc.CorExVAE, sizes: list[int], w: int = 10) -> None:
+        super().__init__()
+        self.vae, self.w = vae, w
+        self.inner = mlp_encoder([*sizes[:-1], w])
+        self.components = mlp([w, 100, CLASSES * 2 * vae.latent_dim])
+
+    def of(self, w: Tensor) -> Any:
+        """Of w ``(B, 1, w)``, z in each class: batch shape ``(B, CLASSES, m)``."""
+        shape = (CLASSES, 2, self.vae.latent_dim)
+        loc, log_scale = self.components(w.squeeze(-2)).unflatten(-1, shape).unbind(-2)
+        return dist.Normal(loc, log_scale.exp(), validate_args=False)
+
+    def model(self, x: Tensor) -> None:
+        """w and the class, z given both, and x."""
+        zeros = x.new_zeros(len(x), 1, self.w)
+        with pyro.plate("data", len(x), dim=-2):
+            w = pyro.sample("w", dist.Normal(zeros, 1.0, validate_args=False).to_event(1))
+            c = pyro.sample("c", dist.Categorical(logits=x.new_zeros(len(x), 1, CLASSES)))
+            chosen = (c == torch.arange(CLASSES, device=x.device)).to(x.dtype).unsqueeze(-1)
+            each = self.of(w)
+            loc, scale = ((chosen * part).sum(-2) for part in (each.loc, each.scale))
+            with latent_plate("latents", self.vae.latent_dim):
+                z = pyro.sample("z", dist.Normal(loc, scale, validate_args=False))
+            with latent_plate("dims", x.shape[1]):
+                pyro.sample("x", self.vae.decode(z), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        """w and z given x, and the class given both, by Bayes' rule."""
+        loc, log_scale = self.inner(x).unsqueeze(-2).chunk(2, -1)
+        with pyro.plate("data", len(x), dim=-2):
+            q = dist.Normal(loc, log_scale.exp(), validate_args=False)
+            w = pyro.sample("w", q.to_event(1))
+            with latent_plate("latents", self.vae.latent_dim):
+                z = pyro.sample("z", self.encode(x), infer={"analytic_kl": False})
+            c = self.classes(z, w)
+            pyro.sample("c", c, infer={"enumerate": "parallel"})
+
+    def classes(self, z: Tensor, w: Tensor) -> Any:
+        """r(c|z, w)."""
+        logits = self.of(w).log_prob(z.unsqueeze(-2)).sum(-1)
+        return dist.Categorical(logits=logits.unsqueeze(-2), validate_args=False)
+
+    def encode(self, x: Tensor) -> Any:
+        """As that of the VAE."""
+        return self.vae.encode(x)
+
+    def clusters(self, x: Tensor) -> Tensor:
+        """The class of each datum, at the means."""
+        w = self.inner(x).unsqueeze(-2).chunk(2, -1)[0]
+        found: Tensor = self.classes(self.encode(x).mean, w).logits.squeeze(-2).argmax(-1)
+        return found
 
 
 def copy_into(module: nn.Module, other: nn.Module) -> None:
@@ -188,6 +255,7 @@ SYSTEMS = {
         "prior, joint", lambda p: p.vae(prior=Vamp(p.x[:PSEUDO_INPUTS], joint=True))
     ),
     "VaDE": System("prior, joint", lambda p: p.vae(VaDE, prior=GaussianMixture(p.m, CLASSES))),
+    "GMVAE": System("prior: classes and w on top", lambda p: GMVAE(p.vae(), p.up)),
     "DLGM": System(
         "prior: a layer on top",
         lambda p: p.stack(pc.StackedCorEx, 100, UPPER, n_classes=None),
