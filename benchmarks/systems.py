@@ -244,6 +244,9 @@ SYSTEMS = {
     "FactorVAE, 10": System(
         "adds a term", lambda p: p.vae(), lambda p: [terms.DensityRatio(10.0, p.m)]
     ),
+    "TC(z) penalty, 10": System(
+        "adds a term", lambda p: p.vae(), lambda _: [terms.TotalCorrelation(10.0)]
+    ),
     "InfoVAE, α 0.5, λ 100": System(
         "all weights, adds a term",
         anchored(0.5),
