@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -510,5 +511,7 @@ trained("AnchorVAE", True)  # nothing is left behind
 @NEEDS_GPU
 def test_what_reads_is_not_recorded():
     """In a process of its own, as CUDA may not forgive."""
-    done = subprocess.run([sys.executable, "-c", READS], capture_output=True, text=True, timeout=90)
+    command = [sys.executable, "-c", READS]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr[-2000:]

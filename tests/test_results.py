@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+import pyro_corex as pc
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -76,3 +79,27 @@ def test_the_table_of_gradients_is_printed(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + len(script["CASES"])
     assert lines[2].startswith("| 20, 0, 0.3 | 0.000 | -18.35 | ")
+
+
+def test_the_benchmark_on_cuda_runs_on_a_cpu(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks" / "on_cuda.py", "--out", tmp_path / "rows"]
+    run = subprocess.run([*command, "--smoke"], capture_output=True, text=True, check=True)
+    again = subprocess.run([*command, "--table"], capture_output=True, text=True, check=True)
+    assert run.stdout == again.stdout
+    assert len(run.stdout.splitlines()) - 2 >= 2 * 3  # and two each recorded, on a GPU
+
+
+@pytest.mark.parametrize("name", ["stack", "AnchorVAE"])
+def test_the_losses_by_hand_are_those_of_the_programs(name, monkeypatch):
+    """With the same draws; Pyro's objectives give them, too."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    script = runpy.run_path(str(ROOT / "benchmarks" / "on_cuda.py"))
+    program, shape = script["SMALL"][name]()
+    by_hand, objective = script["LOSSES"][name]
+    x = torch.rand(4, *shape).round()
+    torch.manual_seed(0)
+    wanted = by_hand(program, x).item()
+    for elbo in (pc.CorExELBO(max_plate_nesting=2), objective(max_plate_nesting=2)):
+        torch.manual_seed(0)
+        found = elbo.differentiable_loss(program.model, program.guide, x).item()
+        assert found == pytest.approx(wanted, rel=1e-5)

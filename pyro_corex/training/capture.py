@@ -6,8 +6,9 @@ lay, and runs no Python.  So what Python decides has to be the same: it is the k
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -52,6 +53,34 @@ def stream(runner: Runner) -> Iterator[None]:
             yield
     finally:
         before.wait_stream(own)
+
+
+@contextmanager
+def recordable() -> Iterator[None]:
+    """Raises where a step waits for the device, while that can be told without harm: where
+    recording fails, CUDA's random numbers are lost to the process.
+    """
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype feature")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    except RuntimeError as error:
+        if "synchroniz" not in str(error):
+            raise
+        raise _refusal(error) from error
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+def _refusal(error: RuntimeError) -> RuntimeError:
+    cause = str(error.__context__ or error).strip().partition("\n")[0]
+    return RuntimeError(
+        f"The step cannot be recorded for capture=True: {cause}. A step must not read numbers from "
+        "the device (.item(), float(t), if t > 0) or copy tensors to it. Change that, or leave "
+        "capture out."
+    )
 
 
 class Graph:
@@ -105,8 +134,11 @@ class Capture:
         self.rates_now = [group["lr"] for group in self.groups]
         self.known: dict[Any, int | _Recording] = {}  # how often seen; the latest is the last
 
-    def step(self, batch: Batch, record: Record) -> bool:
-        """Takes a step if one like it is recorded, or is now; says whether it was taken."""
+    def step(self, batch: Batch, record: Record, take: Callable[[Batch], None]) -> None:
+        """Takes a step: by a replay if one like it is recorded, or is now, and else by ``take``.
+
+        :raises RuntimeError: where the step waits for the device or reads from it.
+        """
         key = self._key(batch)
         found = self.known.pop(key, 0)
         if found == WARM_UP:
@@ -115,13 +147,14 @@ class Capture:
         while len(self.known) > _KEPT:
             del self.known[next(iter(self.known))]
         if isinstance(found, int):
-            return False
+            with recordable() if found == WARM_UP - 1 else nullcontext():
+                take(batch)
+            return
         for place, (group, rate) in enumerate(zip(self.groups, self.rates, strict=True)):
             if rate is not None and group["lr"] != self.rates_now[place]:
                 self.rates_now[place] = group["lr"]
                 rate.fill_(group["lr"])
         found.replay(batch, record)
-        return True
 
     def forget(self) -> None:
         """Records anew, as anything may have changed."""
@@ -160,10 +193,7 @@ class Capture:
 
 
 class _Recording:
-    """A recorded step on batches of one kind.
-
-    :raises RuntimeError: where the step waits for the device or reads from it.
-    """
+    """A recorded step on batches of one kind."""
 
     def __init__(self, capture: Capture, batch: Batch) -> None:
         self.capture, self.batch = capture, batch.map(torch.clone)
@@ -172,12 +202,7 @@ class _Recording:
         try:
             self.graph.record(self._step)
         except RuntimeError as error:
-            cause = str(error.__context__ or error).strip().partition("\n")[0]
-            raise RuntimeError(
-                f"The step cannot be recorded for capture=True: {type(error).__name__}: {cause}. "
-                "A step must not read numbers from the device (.item(), float(t), if t > 0), copy "
-                "tensors to it, or put them together on the CPU. Change that, or leave capture out."
-            ) from error
+            raise _refusal(error) from error
 
     def _step(self) -> Tensor:
         learner = self.capture.learner

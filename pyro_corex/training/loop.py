@@ -227,16 +227,21 @@ class Loop:
 
     def _step(self, batch: Batch) -> None:
         batch = self.prepare(batch)
-        if not (self.capture and self.capture.step(batch, self.record)):
-            loss = self.learner.compute(batch)
-            self.record.add(loss, self.elbo)
-            if self.at_once and not math.isfinite(loss.item()):
-                self._read()  # raises before anything is spoilt
-            self.learner.update(loss)
+        if self.capture:
+            self.capture.step(batch, self.record, self._take)
+        else:
+            self._take(batch)
         self.learner.advance()
         self.batch += 1
         self.history.steps += 1
         self.stepped = True
+
+    def _take(self, batch: Batch) -> None:
+        loss = self.learner.compute(batch)
+        self.record.add(loss, self.elbo)
+        if self.at_once and not math.isfinite(loss.item()):
+            self._read()  # raises before anything is spoilt
+        self.learner.update(loss)
 
     def _after_step(self) -> None:
         agree = self.record.unread >= READ_EVERY

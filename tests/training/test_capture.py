@@ -42,6 +42,7 @@ def graphs(monkeypatch):
     monkeypatch.setattr(capture, "Graph", Graph)
     monkeypatch.setattr(capture, "check", lambda *_: None)
     monkeypatch.setattr(capture, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(capture, "recordable", nullcontext)
     return Graph.made
 
 
@@ -174,6 +175,20 @@ def test_what_cannot_be_recorded_says_why(graphs, monkeypatch):
     monkeypatch.setattr(Graph, "record", record)
     with pytest.raises(RuntimeError, match=r"cannot be recorded .*is capturing\. A step must not"):
         fit(vae(), copies(), **OPTIONS, capture=True)
+
+
+def test_a_step_that_waits_is_found_before_one_is_recorded(monkeypatch):
+    modes = [0]
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    with (
+        pytest.raises(RuntimeError, match=r"cannot be recorded .*: called a synchronizing CUDA op"),
+        capture.recordable(),
+    ):
+        raise RuntimeError("called a synchronizing CUDA operation")
+    with pytest.raises(RuntimeError, match=r"^another$"), capture.recordable():
+        raise RuntimeError("another")
+    assert modes == [0, "error", 0, "error", 0]
 
 
 # ---------------------------------------------------------------------- what is refused
