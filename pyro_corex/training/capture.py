@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -46,13 +47,19 @@ def stream(runner: Runner) -> Iterator[None]:
     if not runner.capture:
         yield
         return
-    own, before = torch.cuda.Stream(runner.device), torch.cuda.current_stream(runner.device)
+    before = torch.cuda.current_stream(runner.device)
+    own = _stream(before.device_index)
     own.wait_stream(before)
     try:
         with torch.cuda.stream(own):
             yield
     finally:
         before.wait_stream(own)
+
+
+@cache
+def _stream(device: int) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # one for all runs, as libraries keep memory for each
 
 
 @contextmanager
@@ -101,8 +108,19 @@ class Graph:
         return self.result
 
 
-class Capture:
-    """Recorded steps of a learner.
+class Steps:
+    """Training steps, each taken as it is."""
+
+    def take(self, batch: Batch, record: Record, step: Callable[[Batch], None]) -> None:
+        """Takes a step."""
+        step(batch)
+
+    def forget(self) -> None:
+        """Keeps nothing of the steps before, as anything may have changed."""
+
+
+class Recorded(Steps):
+    """Training steps of which the first few are taken as they are, and then one is replayed.
 
     :raises ValueError: for an optimiser or a schedule that cannot be recorded.
     """
@@ -134,8 +152,8 @@ class Capture:
         self.rates_now = [group["lr"] for group in self.groups]
         self.known: dict[Any, int | _Recording] = {}  # how often seen; the latest is the last
 
-    def step(self, batch: Batch, record: Record, take: Callable[[Batch], None]) -> None:
-        """Takes a step: by a replay if one like it is recorded, or is now, and else by ``take``.
+    def take(self, batch: Batch, record: Record, step: Callable[[Batch], None]) -> None:
+        """Takes a step: by a replay if one like it is recorded, or is now, and else by ``step``.
 
         :raises RuntimeError: where the step waits for the device or reads from it.
         """
@@ -148,16 +166,17 @@ class Capture:
             del self.known[next(iter(self.known))]
         if isinstance(found, int):
             with recordable() if found == WARM_UP - 1 else nullcontext():
-                take(batch)
+                step(batch)
             return
-        for place, (group, rate) in enumerate(zip(self.groups, self.rates, strict=True)):
-            if rate is not None and group["lr"] != self.rates_now[place]:
-                self.rates_now[place] = group["lr"]
-                rate.fill_(group["lr"])
+        now = [group["lr"] for group in self.groups]
+        for rate, before, value in zip(self.rates, self.rates_now, now, strict=True):
+            if rate is not None and value != before:
+                rate.fill_(value)
+        self.rates_now = now
         found.replay(batch, record)
 
     def forget(self) -> None:
-        """Records anew, as anything may have changed."""
+        """See :meth:`Steps.forget`."""
         self.known.clear()
 
     def _key(self, batch: Batch) -> Any:
@@ -195,9 +214,9 @@ class Capture:
 class _Recording:
     """A recorded step on batches of one kind."""
 
-    def __init__(self, capture: Capture, batch: Batch) -> None:
-        self.capture, self.batch = capture, batch.map(torch.clone)
-        capture.learner.optimiser.zero_grad(set_to_none=True)
+    def __init__(self, steps: Recorded, batch: Batch) -> None:
+        self.steps, self.batch = steps, batch.map(torch.clone)
+        steps.learner.optimiser.zero_grad(set_to_none=True)
         self.graph = Graph()
         try:
             self.graph.record(self._step)
@@ -205,16 +224,15 @@ class _Recording:
             raise _refusal(error) from error
 
     def _step(self) -> Tensor:
-        learner = self.capture.learner
+        learner, elbo = self.steps.learner, self.steps.learner.elbo
         loss = learner.compute(self.batch)
-        elbo = learner.elbo
         totals, sums = elbo.last_totals, elbo.last_sums
         self.names, self.size = list(totals), elbo.last_num_data
         noted = [torch.stack([loss.detach(), *totals.values()])]
         noted += [value for name in self.names for value in sums[name]]
         self.like = [(value.shape, value.dtype) for value in noted]
         together = torch.cat([value.reshape(-1) for value in noted])
-        with self.capture.on_device():
+        with self.steps.on_device():
             learner.update(loss)
         return together
 

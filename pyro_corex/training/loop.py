@@ -69,7 +69,7 @@ class Loop:
 
         The module is left in evaluation mode.
         """
-        self.runner, self.interrupts = runner, Interrupts()
+        self.runner, self.interrupts, self.steps = runner, Interrupts(), capture.Steps()
         num_data, file = self.elbo.num_data, None if runner.rank else self.checkpoint
         with (
             capture.stream(runner),
@@ -82,7 +82,8 @@ class Loop:
                 self._start()
                 self._train()
             finally:
-                self.elbo.num_data, self.capture = num_data, None
+                self.elbo.num_data = num_data
+                self.steps.forget()
                 self.module.eval()
                 for logger in self._loggers():
                     logger.finalize("success")
@@ -133,7 +134,8 @@ class Loop:
             }
             if self.checkpoint.resume:
                 self.load_state_dict(files.read(self._path))
-        self.capture = capture.Capture(self.learner) if runner.capture else None
+        if runner.capture:
+            self.steps = capture.Recorded(self.learner)
 
     def _train(self) -> None:
         left = 0 if self.history.stopped_early else self.epochs
@@ -200,8 +202,7 @@ class Loop:
         for callback in self.callbacks:
             if not hasattr(callback, "log_metrics"):
                 callback(number, self.module, averages)
-                if self.capture:
-                    self.capture.forget()
+                self.steps.forget()
 
     def _loggers(self) -> list[Any]:
         return [each for each in self.callbacks if hasattr(each, "log_metrics")]
@@ -226,11 +227,7 @@ class Loop:
     # ------------------------------------------------------------------ a step
 
     def _step(self, batch: Batch) -> None:
-        batch = self.prepare(batch)
-        if self.capture:
-            self.capture.step(batch, self.record, self._take)
-        else:
-            self._take(batch)
+        self.steps.take(self.prepare(batch), self.record, self._take)
         self.learner.advance()
         self.batch += 1
         self.history.steps += 1
