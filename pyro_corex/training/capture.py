@@ -31,7 +31,9 @@ def check(device: torch.device, how: Devices, several: bool) -> None:
     """Raises ``ValueError`` where steps cannot be recorded."""
     reasons = {
         f"the device {str(device)!r}, as steps are recorded on CUDA": device.type != "cuda",
-        "several processes, which wait for each other in a step": several or how.number > 1,
+        "several processes or a strategy, which exchange gradients in a step": (
+            several or how.number > 1 or how.strategy != "auto"
+        ),
         'precision="16-mixed", which looks at the gradients: take "bf16-mixed"': (
             how.precision == "16-mixed"
         ),

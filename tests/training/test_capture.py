@@ -199,6 +199,7 @@ def test_a_step_that_waits_is_found_before_one_is_recorded(monkeypatch):
     [
         ("cpu", {}, r"capture must be False with the device 'cpu', .*; but got True"),
         ("cuda", {"number": 2}, "capture must be False with several processes"),
+        ("cuda", {"strategy": "ddp"}, "capture must be False with .* a strategy, which exchange"),
         ("cuda", {"precision": "16-mixed"}, 'with precision="16-mixed".*take "bf16-mixed"'),
         ("cuda", {"compile_networks": True}, "with compile_networks, .* give one of the two"),
     ],
