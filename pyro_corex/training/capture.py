@@ -146,12 +146,11 @@ class Recorded(Steps):
                 )
         device = learner.runner.device
         self.rates = [  # which a schedule may change at each step
-            torch.full((), group["lr"], dtype=torch.float32, device=device)
+            torch.zeros((), dtype=torch.float32, device=device)
             if adam and not isinstance(group["lr"], Tensor)
             else None
             for group in self.groups
         ]
-        self.rates_now = [group["lr"] for group in self.groups]
         self.known: dict[Any, int | _Recording] = {}  # how often seen; the latest is the last
 
     def take(self, batch: Batch, record: Record, step: Callable[[Batch], None]) -> None:
@@ -170,16 +169,15 @@ class Recorded(Steps):
             with recordable() if found == WARM_UP - 1 else nullcontext():
                 step(batch)
             return
-        now = [group["lr"] for group in self.groups]
-        for rate, before, value in zip(self.rates, self.rates_now, now, strict=True):
-            if rate is not None and value != before:
-                rate.fill_(value)
-        self.rates_now = now
+        for rate, group in zip(self.rates, self.groups, strict=True):
+            if rate is not None:
+                rate.fill_(group["lr"])
         found.replay(batch, record)
 
     def forget(self) -> None:
         """See :meth:`Steps.forget`."""
         self.known.clear()
+        self.learner.optimiser.zero_grad(set_to_none=True)  # they lie in a graph's memory
 
     def _key(self, batch: Batch) -> Any:
         """All that Python decides on, as far as it is known to change between steps."""
