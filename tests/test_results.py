@@ -1,5 +1,6 @@
 """The tables in the docs are what the scripts print from the results that are kept."""
 
+import argparse
 import json
 import runpy
 import statistics
@@ -14,6 +15,7 @@ import pyro_corex as pc
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
+SECTIONS = ("mnist", "faces", "labels", "published")
 
 
 def test_the_tables_of_mnist():
@@ -103,3 +105,36 @@ def test_the_losses_by_hand_are_those_of_the_programs(name, monkeypatch):
         torch.manual_seed(0)
         found = elbo.differentiable_loss(program.model, program.guide, x).item()
         assert found == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.fixture
+def models(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return runpy.run_path(str(ROOT / "benchmarks" / "models.py"))
+
+
+def test_all_models_are_run_and_compared(models, capsys, tmp_path):
+    models["main"](["--smoke", "--figure", str(tmp_path / "models.png")])
+    lines = capsys.readouterr().out.splitlines()
+    rows = [json.loads(line) for line in lines if line.startswith("{")]
+    names = {section: [r["name"] for r in rows if r["section"] == section] for section in SECTIONS}
+    assert names["mnist"] == names["faces"] == list(models["SYSTEMS"])
+    assert names["labels"] == list(models["LABELLED"])
+    assert names["published"] == list(models["LONG"])
+    table = "\n".join(line for line in lines if not line.startswith("{"))
+    assert table == models["tables"](rows)
+    assert "not run" not in table
+    assert (tmp_path / "models.png").stat().st_size > 10_000
+
+
+def test_models_that_were_run_are_not_run_again(models, tmp_path):
+    kept = [{"section": "mnist", "name": name, "seed": 0} for name in ("VAE", "VaDE")]
+    out = tmp_path / "rows.jsonl"
+    out.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    args = argparse.Namespace(smoke=False, out=out, seeds=[0, 1], only=None)
+    runs = models["Runs"](args)
+    left = list(runs.missing("mnist", ["VAE", "VaDE", "DLGM"]))
+    assert left == [("DLGM", 0), ("VAE", 1), ("VaDE", 1), ("DLGM", 1)]
+    runs.add(section="mnist", name="DLGM", seed=0)
+    again = models["Runs"](args).missing("mnist", ["VAE", "VaDE", "DLGM"])
+    assert list(again) == left[1:]

@@ -3,6 +3,8 @@
 from pyro_corex.programs.anchoring import Warmup, anchor
 from pyro_corex.programs.base import LogNormalEncoder
 from pyro_corex.programs.bottleneck import Bottleneck
+from pyro_corex.programs.gaussian_mixture import GaussianMixture
+from pyro_corex.programs.ladder import LadderVAE
 from pyro_corex.programs.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -34,7 +36,9 @@ __all__ = [
     "ContinuousBernoulliLikelihood",
     "CorExVAE",
     "Flat",
+    "GaussianMixture",
     "GroupedDecoder",
+    "LadderVAE",
     "Layer",
     "LearnedNormalLikelihood",
     "Likelihood",

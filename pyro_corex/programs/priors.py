@@ -30,6 +30,10 @@ class Prior(nn.Module):
     :raises ValueError: for a ``dim`` below 1.
     """
 
+    joint = False
+    """Whether the latents are one event with one KL, a bound on I(x:z), in place of one for each.
+    """
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = check_count("dim", dim)
@@ -271,6 +275,12 @@ def make_prior(prior: str | Prior | Distribution | Callable[[], Any], dim: int) 
         return _PRIORS[prior](dim)
     if isinstance(prior, Prior):
         declared = prior()
+        if prior.joint:
+            if declared.event_shape != (dim,):
+                raise ValueError(
+                    f"prior must be over {dim} latents, as there are, but got {prior!r}"
+                )
+            return prior
         # latents are a plate, so event dimensions of a product are made batch dimensions
         return prior if factorised(declared, dim) is declared else UserPrior(prior, dim)
     if isinstance(prior, Distribution) or (callable(prior) and not isinstance(prior, type)):

@@ -102,7 +102,8 @@ class StackedCorEx(CorExProgram):
             )
         if getattr(prior, "joint", False):
             raise ValueError(
-                "prior must factorise in a StackedCorEx, but got a joint one: leave joint out"
+                f"prior must factorise in a StackedCorEx, but got a joint one: {prior!r}. Leave "
+                "joint out of a Vamp; for classes, let the top be discrete (n_classes=10)."
             )
         _check_chain(layers)
         self.n_classes = n_classes
@@ -187,10 +188,12 @@ class StackedCorEx(CorExProgram):
         name = f"z{layer}"
         if self._is_discrete(layer):
             return pyro.sample(name, fn, infer={"enumerate": "parallel"})
-        # In the model z1 depends on z2, which the guide draws from z1: its KL has to be sampled.
-        infer = {"analytic_kl": layer == self.n_layers}
         with latent_plate(f"latents_{layer}", self.dims[layer - 1]):
-            return pyro.sample(name, fn, infer=infer)
+            return pyro.sample(name, fn, infer={"analytic_kl": self._closed_form(layer)})
+
+    def _closed_form(self, layer: int) -> bool:
+        # In the model z1 depends on z2, which the guide draws from z1: its KL has to be sampled.
+        return layer == self.n_layers
 
     def encode_layer(self, layer: int, below: Tensor) -> Distribution:
         """q(z^(l)|z^(l-1)), of which the guide is made; a subclass may replace it.

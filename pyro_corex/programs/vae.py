@@ -41,7 +41,8 @@ class CorExVAE(CorExProgram):
     :param likelihood: "bernoulli", "continuous_bernoulli", "normal", "learned_normal", or a
         :class:`~pyro_corex.programs.likelihoods.Likelihood`.
     :param prior: "standard_normal", "learned_normal", "learned_mixture", "flat", "log_normal",
-        "log_uniform", a :class:`~pyro_corex.programs.Vamp`, or a distribution (or a module or
+        "log_uniform", a :class:`~pyro_corex.programs.Vamp` or
+        :class:`~pyro_corex.programs.GaussianMixture`, or a distribution (or a module or
         function that returns one) of batch shape ``(latent_dim,)``.
     :raises ValueError: for a prior that does not factorise, and for an unknown name; when run, for
         data or latents of another width than a network takes.
@@ -158,7 +159,8 @@ class AnchorVAE(CorExVAE):
         if getattr(prior, "joint", False):
             raise ValueError(
                 "prior must factorise where each latent has a KL weight, but got a joint one, with "
-                "one KL for all. Leave joint out, or take CorExVAE and pc.anchor(fn, {'z': 0.5})."
+                f"one KL for all: {prior!r}. Take a factorised one, or CorExVAE and "
+                "pc.anchor(fn, {'z': 0.5})."
             )
         super().__init__(encoder, decoder, latent_dim, likelihood=likelihood, prior=prior)
         self.register_buffer("kl_weights", torch.ones(latent_dim))

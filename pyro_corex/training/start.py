@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from pyro_corex.batches import check_count
 from pyro_corex.information.checks import check_finite
 from pyro_corex.information.mixture import fit_mixture, merge_states
-from pyro_corex.programs import StackedCorEx
+from pyro_corex.programs import LadderVAE, StackedCorEx
 from pyro_corex.threads import alone
 from pyro_corex.training.random_state import seeded
 
@@ -70,14 +70,20 @@ def start_top(
     :param seed: of all draws; the global random states are put back afterwards.
     :param progress: show a progress bar.
     :returns: the starts, the best one, which was taken, first.
-    :raises ValueError: for a stack without a discrete top over another layer, data that are empty,
-        NaN or changed in shape by ``transform``, and numbers that are less than 1.
+    :raises ValueError: for a stack without a discrete top over another layer or with a guide from
+        the top down, data that are empty, NaN or changed in shape by ``transform``, and numbers
+        that are less than 1.
     :raises TypeError: for data that are no tensor.
     """
     if not isinstance(stack, StackedCorEx) or stack.n_classes is None or stack.n_layers < 2:
         raise ValueError(
             "start_top needs a stack of at least two layers with a discrete top, but got "
             f"{stack!r}. Give StackedCorEx n_classes."
+        )
+    if isinstance(stack, LadderVAE):
+        raise ValueError(
+            "start_top needs a stack whose guide goes up, but got a LadderVAE, whose layers depend "
+            "on the top. Start a StackedCorEx of the same networks, and load its parameters."
         )
     default = stack.n_classes * (1 if transform is None else 2)
     given = default if n_components is None else n_components

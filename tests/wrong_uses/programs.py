@@ -17,6 +17,7 @@ NORM = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 4))
 IMAGES = programs.conv_encoder((1, 8, 8), 2, [4])
 V, S, W, L = "CorExVAE", "StackedCorEx", "Warmup", "Layer"
 VAMP, B, LOG = "programs.Vamp", "Bottleneck", "programs.LogNormalEncoder"
+MIX = "programs.GaussianMixture"
 C, D, P = "programs.conv_encoder", "programs.conv_decoder", "programs.LinearStart"
 
 
@@ -98,6 +99,69 @@ USES: list[Use] = [
         lambda: make(prior="log_normal"),
         "LogNormal",
         "the encoder draws from normals",
+    ),
+    refused(
+        "programs.LadderVAE",
+        "a layer of another family",
+        lambda: programs.LadderVAE(
+            [
+                programs.Layer(
+                    programs.LogNormalEncoder(mlp_encoder([4, 3])), mlp_decoder([3, 4]), 3
+                ),
+                (3, 2),
+            ],
+            n_classes=None,
+        ).guide(X),
+        "must be normals",
+        "LogNormal",
+    ),
+    refused(
+        "programs.LadderVAE",
+        "layers that do not meet",
+        lambda: programs.LadderVAE([(4, 3), (2, 2)], n_classes=2),
+        "Layer 1 has 3 latents",
+    ),
+    refused(MIX, "no class", lambda: programs.GaussianMixture(2, 0), "n_classes", "0"),
+    refused(
+        MIX,
+        "of another width than the program",
+        lambda: make(prior=programs.GaussianMixture(7, 2)),
+        "prior must be over 2 latents",
+        "GaussianMixture(dim=7, n_classes=2)",
+    ),
+    refused(
+        MIX,
+        "in a stack",
+        lambda: stack((4, 2), n_classes=None, prior=programs.GaussianMixture(2, 3)),
+        "prior must factorise",
+        "n_classes=10",
+    ),
+    refused(
+        MIX,
+        "with a weight for each latent",
+        lambda: anchors({}, prior=programs.GaussianMixture(2, 3)),
+        "prior must factorise",
+        "GaussianMixture",
+    ),
+    refused(
+        f"{MIX}.classes",
+        "another width",
+        lambda: programs.GaussianMixture(2, 3).classes(X),
+        "z must have the shape (..., 2)",
+        "(40, 4)",
+    ),
+    refused(
+        f"{MIX}.start",
+        "fewer data than classes",
+        lambda: programs.GaussianMixture(4, 3).start(X[:2]),
+        "z must be finite, of shape (N, 4) with N of at least 3",
+        "(2, 4)",
+    ),
+    refused(
+        f"{MIX}.start",
+        "NaN",
+        lambda: programs.GaussianMixture(4, 3).start(X / 0),
+        "z must be finite",
     ),
     refused(VAMP, "a number", lambda: programs.Vamp(500), "inputs", "int", "Vamp(x[:500])"),
     refused(VAMP, "codes", lambda: programs.Vamp(X.long()), "inputs", "floating", "torch.int64"),

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_corex as pc
+from pyro_corex import programs
 from pyro_corex.training import checkpoint
 
 from . import Use, answered, refused
@@ -87,6 +88,13 @@ USES: list[Use] = [
     refused("fit", "a number of a file", lambda: fit(X, checkpoint=3), "path", "name of a", "int"),
     refused("save", "no path", lambda: pc.save(vae(), None), "path", "name of a file", "NoneType"),
     refused("load", "a folder", lambda: pc.load(".", vae()), "is a folder", "file in it"),
+    refused(
+        "start_top",
+        "a guide from the top down",
+        lambda: pc.start_top(programs.LadderVAE([(4, 2), (2, 2)], n_classes=2), X),
+        "needs a stack whose guide goes up",
+        "LadderVAE",
+    ),
     refused("start_top", "no stack", lambda: pc.start_top(vae(), X), "two layers", "CorExVAE"),
     refused("fit", "no batch", lambda: fit(X, batch_size=0), "batch_size", ">= 1", "0"),
     refused("fit", "a rate by name", lambda: fit(X, lr="a"), "lr", "> 0", "'a'"),
