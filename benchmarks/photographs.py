@@ -88,7 +88,7 @@ def run(args: argparse.Namespace, name: str, x: Tensor, held: Tensor) -> dict[st
             )
         ),
         progress=False,
-        **({"capture": True} if args.capture else {}),
+        devices=pc.Devices(capture=args.capture),
     )
     seconds = time.perf_counter() - start
     found: dict[str, Any] = {}
