@@ -22,6 +22,16 @@ def vae_loss(vae: pc.CorExVAE, x: Tensor) -> Tensor:
     return reconstruction + kl
 
 
+def anchor_loss(vae: pc.AnchorVAE, x: Tensor) -> Tensor:
+    """Minus the objective of an ``AnchorVAE`` with a Bernoulli likelihood."""
+    loc, log_scale = vae.encoder(x).chunk(2, dim=-1)
+    scale = log_scale.exp()
+    z = loc + scale * torch.randn_like(loc)
+    reconstruction = functional.binary_cross_entropy_with_logits(vae.decoder(z), x, reduction="sum")
+    kl = 0.5 * (loc.square() + scale.square() - 1) - log_scale
+    return reconstruction + (kl.sum(0) * vae.kl_weights).sum()
+
+
 def stack_loss(stack: pc.StackedCorEx, x: Tensor) -> Tensor:
     """Minus the bound of the two-layer stack, its discrete top summed over."""
     loc, log_scale = stack.encoders[0](x).chunk(2, dim=-1)
@@ -29,7 +39,7 @@ def stack_loss(stack: pc.StackedCorEx, x: Tensor) -> Tensor:
     z = loc + scale * torch.randn_like(loc)
     log_q = functional.log_softmax(stack.encoders[1](z), dim=-1)
     q = log_q.exp()
-    classes = torch.eye(stack.dims[-1])
+    classes = torch.eye(stack.dims[-1], device=x.device)
     prior_loc, prior_log_scale = stack.decoders[1](classes).chunk(2, dim=-1)
     prior = Normal(prior_loc, prior_log_scale.exp(), validate_args=False)
     log_prior = functional.log_softmax(stack.prior.logits, dim=-1)

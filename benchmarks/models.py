@@ -84,10 +84,8 @@ class Runs:
         schedule = pc.Optimization(
             lr_schedule=lambda adam: torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
         )
-        if self.args.capture and not any(
-            hasattr(term, "critic") for term in getattr(options.get("elbo"), "regularizers", [])
-        ):
-            options["capture"] = True
+        if self.args.capture:
+            options["devices"] = pc.Devices(capture=True)
         pc.fit(
             module,
             data,

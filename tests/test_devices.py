@@ -3,12 +3,17 @@
 Without a GPU the forward pass runs on fake CUDA tensors, which have a device but no values: mixing
 devices raises, and so does reading a value.  ``StaysOnDevice`` adds what they let pass: copies from
 one device to the other, each of which stops a real GPU.  A whole training step, backward and
-optimiser included, runs on the ``meta`` device.  With a GPU the first kind runs on it, for real.
+optimiser included, runs on the ``meta`` device.  With a GPU the first kind runs on it, for real,
+and ``fit`` gives with steps that are recorded what it gives without.
 """
 
+import gc
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -18,9 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
+from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, TensorDataset
 
+import pyro_corex as pc
 from pyro_corex import AnchorVAE, CorExELBO, CorExVAE, Invariance, Layer, StackedCorEx, anchor
 from pyro_corex.programs import (
     CategoricalLikelihood,
@@ -34,6 +42,8 @@ from pyro_corex.programs import (
     mlp_decoder,
     mlp_encoder,
 )
+from pyro_corex.regularizers import DensityRatio, TotalCorrelation
+from pyro_corex.training import capture
 
 B, D, M, K = 5, 6, 3, 4
 IMAGE = (1, 8, 8)
@@ -345,3 +355,163 @@ def test_a_planted_copy_to_the_device_is_found():
 def test_planted_faults_are_found_on_a_gpu(name):
     with pytest.raises(RuntimeError, match="synchroniz"):
         forward(PLANTED[name](), "", real_without_waiting, elbo())
+
+
+# ---------------------------------------------------------------------- recorded steps
+
+SIZE, FULL, EPOCHS = 8, 5, 6  # five batches of 8 data and one of 4, six times
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[capture.Graph]:
+    """The graph of each step that was replayed."""
+    found: list[capture.Graph] = []
+    replay = capture.Graph.replay
+
+    def noted(graph: capture.Graph) -> Tensor:
+        found.append(graph)
+        return replay(graph)
+
+    monkeypatch.setattr(capture.Graph, "replay", noted)
+    return found
+
+
+def bits(name: str = "") -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    shape = IMAGE if name.startswith("conv") else (D,)
+    return torch.rand(FULL * SIZE + 4, *shape, generator=generator).round()
+
+
+def trained(name: str, recorded: bool, x: Any = None, **options: Any) -> tuple[Any, Any]:
+    """The history of a run on a GPU, and the program; options that are functions are called."""
+    torch.manual_seed(0)
+    program = PROGRAMS[name]()
+    precision = options.pop("precision", "32-true")
+    if "elbo" in options:
+        options["elbo"] = options["elbo"]()
+    options = {"epochs": EPOCHS, "batch_size": SIZE, "lr": 1e-2, "progress": False, **options}
+    how = pc.Devices(precision=precision, capture=recorded)
+    x = bits(name) if x is None else x
+    return pc.fit(program, x, device="cuda", devices=how, **options), program
+
+
+def check_alike(one: Any, other: Any, rel: float = 1e-4) -> None:
+    (plain, program), (recorded, own) = one, other
+    assert recorded.losses == pytest.approx(plain.losses, rel=rel, abs=10 * rel)
+    for a, b in zip(plain.epochs, recorded.epochs, strict=True):
+        wanted = {key: value for key, value in a.items() if key != "seconds"}
+        assert {key: b[key] for key in wanted} == pytest.approx(wanted, rel=10 * rel, abs=10 * rel)
+    for site, kl in plain.terms.kl.items():
+        torch.testing.assert_close(recorded.terms.kl[site], kl, rtol=10 * rel, atol=10 * rel)
+    for p, q in zip(program.parameters(), own.parameters(), strict=True):
+        torch.testing.assert_close(q, p, rtol=1e-2, atol=1e-2)
+
+
+@NEEDS_GPU
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_recorded_steps_give_what_others_give(name, replays):
+    """With the same draws: a replay advances CUDA's generator as the step does."""
+    plain = trained(name, False)
+    assert replays == []
+    check_alike(plain, trained(name, True))
+    assert len(replays) == EPOCHS * FULL - 3 + EPOCHS - 3
+    assert len({id(graph) for graph in replays}) == 2
+
+
+def warming_up() -> CorExELBO:
+    return CorExELBO(regularizers=[TotalCorrelation(pc.Warmup(0.0, 1.0, steps=12))])
+
+
+RECORDED: dict[str, dict[str, Any]] = {
+    "bf16": {"precision": "bf16-mixed"},
+    "a schedule and clipping": {
+        "optimizer": pc.Optimization(
+            lr_schedule=lambda adam: CosineAnnealingLR(adam, EPOCHS * (FULL + 1)), clip_norm=5.0
+        )
+    },
+    "capturable Adam": {
+        "optimizer": lambda p: torch.optim.AdamW(p, lr=1e-2, capturable=True, fused=False)
+    },
+    "SGD": {"optimizer": lambda p: torch.optim.SGD(p, lr=1e-4, momentum=0.9)},
+    "the penalty on TC": {"elbo": lambda: CorExELBO(tc_weight=2.0)},
+    "a critic": {"elbo": lambda: CorExELBO(regularizers=[DensityRatio(1.0, M)])},
+    "copies": {
+        "name": "stack, discrete top",
+        "elbo": lambda: CorExELBO(invariance=Invariance(lambda x: 1 - x, {"z2": 1.0})),
+    },
+    "a weight that moves": {"elbo": warming_up},
+    "particles": {"elbo": lambda: elbo(3)},
+    "a transform": {"transform": lambda x: torch.bernoulli(0.8 * x + 0.1)},
+    "validation and a callback": {"validation": bits(), "callback": lambda *_: None},
+}
+
+
+@NEEDS_GPU
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_steps_with_options(name, replays):
+    if name == "bf16":
+        pytest.importorskip("lightning_fabric")
+    options = {"name": "learned_normal prior", **RECORDED[name]}
+    plain = trained(recorded=False, **options)
+    check_alike(plain, trained(recorded=True, **options), 1e-3)
+    assert len(replays) >= 10
+
+
+@NEEDS_GPU
+def test_recorded_steps_on_batches_of_a_loader(replays):
+    def loader() -> Any:
+        return DataLoader(TensorDataset(bits()), batch_size=SIZE, pin_memory=True)
+
+    plain = trained("AnchorVAE", False, loader())
+    check_alike(plain, trained("AnchorVAE", True, loader()))
+    assert replays
+
+
+@NEEDS_GPU
+@pytest.mark.parametrize("before", [False, True])
+def test_a_recorded_run_goes_on(before, tmp_path):
+    """From the middle of an epoch, whether the steps before were recorded or not."""
+    whole = trained("stack, discrete top", False)
+    file = tmp_path / "run"
+
+    def stop(epoch: int, *_: Any) -> None:
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    checkpoint = pc.Checkpoint(file, every=None, every_steps=4)  # the last at step 16 of 18
+    with pytest.raises(KeyboardInterrupt):
+        trained("stack, discrete top", before, checkpoint=checkpoint, callback=stop)
+    goes_on = pc.Checkpoint(file, every=None, every_steps=4, resume=True)
+    check_alike(whole, trained("stack, discrete top", True, checkpoint=goes_on))
+
+
+@NEEDS_GPU
+def test_recorded_runs_leave_no_memory():
+    held = []
+    for _ in range(3):
+        trained("stack, discrete top", True)
+        gc.collect()
+        torch.cuda.empty_cache()
+        held.append(torch.cuda.memory_reserved())
+    assert held[2] <= held[1] + 2**21
+
+
+READS = """
+import pytest, torch, pyro_corex as pc
+from tests.test_devices import PLANTED, bits, trained
+
+for name in ("item in the likelihood", "float in the decoder"):
+    how = pc.Devices(capture=True)
+    with pytest.raises(RuntimeError, match="cannot be recorded for capture=True"):
+        pc.fit(PLANTED[name](), bits(), epochs=2, batch_size=8, device="cuda", devices=how)
+trained("AnchorVAE", True)  # nothing is left behind
+"""
+
+
+@NEEDS_GPU
+def test_what_reads_is_not_recorded():
+    """In a process of its own, as CUDA may not forgive."""
+    command = [sys.executable, "-c", READS]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr[-2000:]

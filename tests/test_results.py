@@ -9,6 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from pyro.infer import TraceEnum_ELBO, TraceMeanField_ELBO
+
+import pyro_corex as pc
+from pyro_corex.programs import mlp_decoder, mlp_encoder
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -78,6 +83,32 @@ def test_the_table_of_gradients_is_printed(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + len(script["CASES"])
     assert lines[2].startswith("| 20, 0, 0.3 | 0.000 | -18.35 | ")
+
+
+def test_the_benchmark_on_cuda_runs_on_a_cpu(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks" / "on_cuda.py", "--out", tmp_path / "rows"]
+    run = subprocess.run([*command, "--smoke"], capture_output=True, text=True, check=True)
+    again = subprocess.run([*command, "--table"], capture_output=True, text=True, check=True)
+    assert run.stdout == again.stdout
+    assert len(run.stdout.splitlines()) - 2 >= 2 * 3  # and two each recorded, on a GPU
+
+
+@pytest.mark.parametrize("name", ["stack", "anchor"])
+def test_the_losses_by_hand_are_those_of_the_programs(name):
+    """With the same draws; Pyro's objectives give them, too."""
+    by_hand = runpy.run_path(str(ROOT / "benchmarks" / "by_hand.py"))[f"{name}_loss"]
+    if name == "stack":
+        program, pyros = pc.StackedCorEx([(12, 8), (8, 4)], n_classes=4), TraceEnum_ELBO
+    else:
+        networks, pyros = (mlp_encoder([12, 3]), mlp_decoder([3, 12])), TraceMeanField_ELBO
+        program = pc.AnchorVAE(*networks, 3, anchors={0: 0.1, 2: 0.0})
+    x = torch.rand(4, 12).round()
+    torch.manual_seed(0)
+    wanted = by_hand(program, x).item()
+    for elbo in (pc.CorExELBO(max_plate_nesting=2), pyros(max_plate_nesting=2)):
+        torch.manual_seed(0)
+        found = elbo.differentiable_loss(program.model, program.guide, x).item()
+        assert found == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.fixture

@@ -129,7 +129,8 @@ class DensityRatio(nn.Module):
     def own_loss(self, step: Step) -> Tensor:
         """The critic's cross-entropy in nats, a scalar."""
         z = self._standardised(step).detach()
-        shuffled = torch.stack([column[torch.randperm(len(z))] for column in z.unbind(1)], 1)
+        orders = (torch.randperm(len(z), device=z.device) for _ in range(z.shape[1]))
+        shuffled = torch.stack([c[order] for c, order in zip(z.unbind(1), orders, strict=True)], 1)
         true, false = self.critic(z), self.critic(shuffled)
         loss: Tensor = nn.functional.softplus(-true).mean() + nn.functional.softplus(false).mean()
         return 0.5 * loss

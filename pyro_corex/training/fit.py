@@ -22,6 +22,7 @@ from pyro_corex.batches import (
 from pyro_corex.objective import CorExELBO
 from pyro_corex.programs.base import CorExProgram
 from pyro_corex.threads import alone
+from pyro_corex.training import capture
 from pyro_corex.training.checkpoint import Checkpoint
 from pyro_corex.training.history import History
 from pyro_corex.training.loop import Loop
@@ -87,7 +88,7 @@ def fit(
     :param checkpoint: the file to which the state of the run is written after each epoch; or a
         :class:`Checkpoint`, which says how often, and whether to go on from it.
     :param devices: the number of processes on this machine, one device each; or
-        :class:`Devices`, which have precision, strategies and compilation, too.
+        :class:`Devices`, which have precision, strategies, compilation and capture, too.
     :param callback: called after each epoch with its number from 1, the module and its record; or a
         logger of Lightning Fabric, such as ``CSVLogger``, which gets the record; or several.
     :param progress: show a bar with the terms of the bound.
@@ -97,7 +98,8 @@ def fit(
     :raises TypeError: for a module without ``.model`` and ``.guide``, data of another kind,
         programs that do not take what a batch holds, saying how to select, and options that are no
         functions where functions are needed.
-    :raises RuntimeError: where the data cannot be read, saying at which batch.
+    :raises RuntimeError: where the data cannot be read, saying at which batch; and where a step is
+        to be recorded, by ``Devices(capture=True)``, but waits for the device.
     :raises OSError: where the checkpoint cannot be written; the one before it stays.
     :raises KeyboardInterrupt: on SIGINT, after the step has been finished and a checkpoint has
         been written.  On SIGTERM, ``SystemExit``.
@@ -191,8 +193,10 @@ def _runner(device: str | torch.device, how: Devices) -> Runner:
             f"devices={how.number} is for the CPU and CUDA, but not for {chosen.type!r}"
         )
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if how.capture:
+        capture.check(chosen, how, launched)
     if (how.number, how.strategy, how.precision) == (1, "auto", "32-true") and not launched:
-        return Runner(chosen, how.compile_networks)
+        return Runner(chosen, how.compile_networks, how.capture)
     from pyro_corex.training.fabric import FabricRunner
 
     return FabricRunner(chosen, how)

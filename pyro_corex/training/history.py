@@ -19,6 +19,9 @@ _WORDS = {
 }
 _KEYS = {"kl": "kl_{}", "regularizer": "{}"}
 
+Sums = dict[tuple[str, str], tuple[Tensor, Tensor]]
+"""Of each term, by kind and name, its sum over data: as it is reported, and as it is weighted."""
+
 
 class Record:
     """The steps of an epoch: the loss of each, in nats summed over the batch, and its terms, in
@@ -37,7 +40,7 @@ class Record:
         self._table = torch.zeros(0, 0, dtype=torch.float64) if table is None else table
         self._sums = [list(pair) for pair in sums]  # of each name: its value, and weighted
         self._rows: list[Tensor] = []  # what was not read yet
-        self._steps: list[dict[tuple[str, str], tuple[Tensor, Tensor]]] = []  # the same
+        self._steps: list[Sums] = []  # the same
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -49,10 +52,16 @@ class Record:
 
     def add(self, loss: Tensor, elbo: CorExELBO) -> None:
         """Notes a step: the loss, and the terms that the objective was just made of."""
-        self.names = list(elbo.last_totals)
-        self._rows.append(torch.stack([loss.detach(), *elbo.last_totals.values()]))
-        self.sizes.append(elbo.last_num_data)
-        self._steps.append(elbo.last_sums)
+        totals = elbo.last_totals
+        row = torch.stack([loss.detach(), *totals.values()])
+        self.note(row, elbo.last_sums, elbo.last_num_data)
+
+    def note(self, row: Tensor, sums: Sums, size: float) -> None:
+        """Notes a step: the loss and each term, the sums of each term, and the number of data."""
+        self.names = list(sums)
+        self._rows.append(row)
+        self.sizes.append(size)
+        self._steps.append(sums)
 
     def read(self) -> tuple[int, str] | None:
         """Reads what is new, and gives the first step that is not finite, from 0, and why."""
@@ -111,6 +120,22 @@ class Record:
             "elbo": reconstruction - kl,
             **{_KEYS[kind].format(n): v for (kind, n), v in named.items() if kind in _KEYS},
         }
+
+    def terms(self, like: Sums, gather: Any, num_data: float | None) -> CorExTerms:
+        """The terms of all processes, each of which :func:`gather` asks.
+
+        :param like: tensors of the dtype and on the device that they are to have.
+        """
+        parts = gather((self.sums(), sum(self.sizes)))
+        size = sum(of_process for _, of_process in parts)
+        sums = {
+            name: (
+                sum(own[i][0] for own, _ in parts).to(like[name][0]),
+                sum(own[i][1] for own, _ in parts).to(like[name][0]),
+            )
+            for i, name in enumerate(self.names)
+        }
+        return CorExTerms.of_sums(sums, size, float(num_data or size))
 
     def state_dict(self) -> dict[str, Any]:
         """What was read, as data: what the constructor takes."""

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from pyro_corex.batches import Batch, Data, Transform, prepare
-from pyro_corex.objective import CorExELBO, CorExTerms
+from pyro_corex.objective import CorExELBO
+from pyro_corex.training import capture, random_state
 from pyro_corex.training import checkpoint as files
-from pyro_corex.training import random_state
 from pyro_corex.training.checkpoint import Checkpoint
 from pyro_corex.training.data import InMemory, Loaded, Order, digest, make_batches
 from pyro_corex.training.first_run import (
@@ -69,9 +69,10 @@ class Loop:
 
         The module is left in evaluation mode.
         """
-        self.runner, self.interrupts = runner, Interrupts()
+        self.runner, self.interrupts, self.steps = runner, Interrupts(), capture.Steps()
         num_data, file = self.elbo.num_data, None if runner.rank else self.checkpoint
         with (
+            capture.stream(runner),
             random_state.seeded(self.seed, runner.device, runner.rank),
             nullcontext() if file is None else file.claimed(),
             runner.computing(self.module),
@@ -82,6 +83,7 @@ class Loop:
                 self._train()
             finally:
                 self.elbo.num_data = num_data
+                self.steps.forget()
                 self.module.eval()
                 for logger in self._loggers():
                     logger.finalize("success")
@@ -132,6 +134,8 @@ class Loop:
             }
             if self.checkpoint.resume:
                 self.load_state_dict(files.read(self._path))
+        if runner.capture:
+            self.steps = capture.Recorded(self.learner)
 
     def _train(self) -> None:
         left = 0 if self.history.stopped_early else self.epochs
@@ -167,7 +171,9 @@ class Loop:
             losses = torch.stack(self.runner.gather(self.record.losses())).sum(0)
             self.history.losses += losses.tolist()
             if self.stepped:  # else all steps of the epoch are from before this process
-                self.history.terms = self._terms()
+                self.history.terms = self.record.terms(
+                    self.elbo.last_sums, self.runner.gather, self.batches.num_data
+                )
             if self.held_out is not None:
                 found = self._evaluate(self.held_out)
                 averages |= {f"val_{name}": value for name, value in found.items()}
@@ -190,26 +196,13 @@ class Loop:
         self._stop_if_asked(agree=True)
         return averages
 
-    def _terms(self) -> CorExTerms:
-        """The terms of this epoch, of all processes."""
-        record, like = self.record, self.elbo.last_sums
-        parts = self.runner.gather((record.sums(), sum(record.sizes)))
-        size = sum(of_process for _, of_process in parts)
-        sums = {
-            name: (
-                sum(own[i][0] for own, _ in parts).to(like[name][0]),
-                sum(own[i][1] for own, _ in parts).to(like[name][0]),
-            )
-            for i, name in enumerate(record.names)
-        }
-        return CorExTerms.of_sums(sums, size, float(self.batches.num_data or size))
-
     def _tell(self, number: int, averages: dict[str, float]) -> None:
         for logger in self._loggers():
             logger.log_metrics({**averages, "epoch": number}, step=self.history.steps)
         for callback in self.callbacks:
             if not hasattr(callback, "log_metrics"):
                 callback(number, self.module, averages)
+                self.steps.forget()
 
     def _loggers(self) -> list[Any]:
         return [each for each in self.callbacks if hasattr(each, "log_metrics")]
@@ -234,14 +227,18 @@ class Loop:
     # ------------------------------------------------------------------ a step
 
     def _step(self, batch: Batch) -> None:
-        loss = self.learner.compute(self.prepare(batch))
+        self.steps.take(self.prepare(batch), self.record, self._take)
+        self.learner.advance()
+        self.batch += 1
+        self.history.steps += 1
+        self.stepped = True
+
+    def _take(self, batch: Batch) -> None:
+        loss = self.learner.compute(batch)
         self.record.add(loss, self.elbo)
         if self.at_once and not math.isfinite(loss.item()):
             self._read()  # raises before anything is spoilt
         self.learner.update(loss)
-        self.batch += 1
-        self.history.steps += 1
-        self.stepped = True
 
     def _after_step(self) -> None:
         agree = self.record.unread >= READ_EVERY

@@ -128,7 +128,7 @@ class Learner:
         return loss
 
     def update(self, loss: Tensor) -> None:
-        """Takes a step."""
+        """Moves the parameters."""
         self.runner.backward(loss)
         for parameter in self.with_own_loss if self.runner.world > 1 else ():
             if parameter.grad is not None:  # an own loss is no sum over the data
@@ -136,6 +136,9 @@ class Learner:
         if self.how.clip_norm is not None:
             self.runner.clip(self.loss, self.optimiser, self.how.clip_norm)
         self.optimiser.step()
+
+    def advance(self) -> None:
+        """Has the schedules take a step, after that of the optimiser."""
         if self.lr_schedule is not None and not isinstance(self.lr_schedule, ReduceLROnPlateau):
             self.lr_schedule.step()
         for schedule in self.schedules:

@@ -43,12 +43,20 @@ class Devices:
     """Run the networks through ``torch.compile``, with its default backend or with the one that is
     named."""
 
+    capture: bool = False
+    """On one CUDA device: record a training step as a CUDA graph, and replay it on later batches,
+    which takes Python's share off it.  It is recorded after three like it, for full batches and for
+    the last of an epoch, and anew after a callback; steps are taken as they are while a KL weight
+    moves.  What else the programs decide in Python is as it was when the step was recorded."""
+
     def __post_init__(self) -> None:
         check_count("devices", self.number)
         if self.strategy != "auto":
             _check_strategy(self.strategy)
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {PRECISIONS}, but got {self.precision!r}")
+        if not isinstance(self.capture, bool):
+            raise ValueError(f"capture must be True or False, but got {self.capture!r}")
 
 
 def _check_strategy(strategy: Any) -> None:
@@ -69,8 +77,10 @@ class Runner:
     world = 1
     precision = "32-true"
 
-    def __init__(self, device: torch.device, compile_networks: bool | str = False) -> None:
-        self.device, self.compile_networks = device, compile_networks
+    def __init__(
+        self, device: torch.device, compile_networks: bool | str = False, capture: bool = False
+    ) -> None:
+        self.device, self.compile_networks, self.capture = device, compile_networks, capture
 
     def launch(self, loop: Any) -> History:
         """Runs ``loop`` in each process, and gives the history."""

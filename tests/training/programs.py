@@ -45,7 +45,7 @@ OPTIONS = {"epochs": 2, "batch_size": 64, "progress": False}
 GROUPS = {
     "checkpoint": (pc.Checkpoint, "path", ("every", "every_steps", "resume")),
     "optimizer": (pc.Optimization, "optimizer", ("lr_schedule", "kl_schedule", "clip_norm")),
-    "devices": (pc.Devices, "number", ("strategy", "precision", "compile_networks")),
+    "devices": (pc.Devices, "number", ("strategy", "precision", "compile_networks", "capture")),
 }
 
 

@@ -141,6 +141,15 @@ USES: list[Use] = [
         "is for CUDA",
         '"bf16-mixed"',
     ),
+    refused("Devices", "recorded", lambda: pc.Devices(capture="yes"), "capture", "'yes'"),
+    refused(
+        "Devices",
+        "recorded on the CPU",
+        lambda: fit(X, device="cpu", devices=pc.Devices(capture=True)),
+        "capture must be False",
+        "'cpu'",
+        "recorded on CUDA",
+    ),
     answered("History", "no epochs", lambda: pc.History()["elbo"], lambda values: values == []),
     answered("History", "two epochs", lambda: HISTORY["elbo"], lambda values: values == [-2, -1]),
     answered(

@@ -1,0 +1,261 @@
+"""Capture: a training step that is recorded once, as a CUDA graph, and replayed on later batches.
+
+A replay does to the device what was done when the step was recorded, reads the batch where that one
+lay, and runs no Python.  So what Python decides has to be the same: it is the key of a recording.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_corex.batches import Batch
+from pyro_corex.training.history import Record
+from pyro_corex.training.optimization import Learner
+from pyro_corex.training.runners import Devices, Runner
+
+WARM_UP = 3
+"""Steps of a kind before one is recorded: libraries are loaded by them, and caches filled."""
+
+_KEPT = 2
+"""Kinds of steps that are kept: that of full batches, and that of the last one of an epoch."""
+
+
+def check(device: torch.device, how: Devices, several: bool) -> None:
+    """Raises ``ValueError`` where steps cannot be recorded."""
+    reasons = {
+        f"the device {str(device)!r}, as steps are recorded on CUDA": device.type != "cuda",
+        "several processes or a strategy, which exchange gradients in a step": (
+            several or how.number > 1 or how.strategy != "auto"
+        ),
+        'precision="16-mixed", which looks at the gradients: take "bf16-mixed"': (
+            how.precision == "16-mixed"
+        ),
+        "compile_networks, which records by itself: give one of the two": how.compile_networks,
+    }
+    for reason in (reason for reason, holds in reasons.items() if holds):
+        raise ValueError(f"capture must be False with {reason}; but got True")
+
+
+@contextmanager
+def stream(runner: Runner) -> Iterator[None]:
+    """Where steps are recorded, all of them in one stream that is not CUDA's default."""
+    if not runner.capture:
+        yield
+        return
+    before = torch.cuda.current_stream(runner.device)
+    own = _stream(before.device_index)
+    own.wait_stream(before)
+    try:
+        with torch.cuda.stream(own):
+            yield
+    finally:
+        before.wait_stream(own)
+
+
+@cache
+def _stream(device: int) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # one for all runs, as libraries keep memory for each
+
+
+@contextmanager
+def recordable() -> Iterator[None]:
+    """Raises where a step waits for the device, while that can be told without harm: where
+    recording fails, CUDA's random numbers are lost to the process.
+    """
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype feature")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    except RuntimeError as error:
+        if "synchroniz" not in str(error):
+            raise
+        raise _refusal(error) from error
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+def _refusal(error: RuntimeError) -> RuntimeError:
+    cause = str(error.__context__ or error).strip().partition("\n")[0]
+    return RuntimeError(
+        f"The step cannot be recorded for capture=True: {cause}. A step must not read numbers from "
+        "the device (.item(), float(t), if t > 0) or copy tensors to it. Change that, or leave "
+        "capture out."
+    )
+
+
+class Graph:
+    """What a step does to the device."""
+
+    def __init__(self) -> None:
+        self.graph = torch.cuda.CUDAGraph()
+
+    def record(self, step: Callable[[], Tensor]) -> None:
+        """Notes what ``step`` would do, without doing it."""
+        here = torch.cuda.current_stream()
+        with torch.cuda.graph(self.graph, stream=here, capture_error_mode="thread_local"):
+            self.result = step()
+
+    def replay(self) -> Tensor:
+        """Does it, and gives what the step gave; the next replay writes into the same place."""
+        self.graph.replay()
+        return self.result
+
+
+class Steps:
+    """Training steps, each taken as it is."""
+
+    def take(self, batch: Batch, record: Record, step: Callable[[Batch], None]) -> None:
+        """Takes a step."""
+        step(batch)
+
+    def forget(self) -> None:
+        """Keeps nothing of the steps before, as anything may have changed."""
+
+
+class Recorded(Steps):
+    """Training steps of which the first few are taken as they are, and then one is replayed.
+
+    :raises ValueError: for an optimiser or a schedule that cannot be recorded.
+    """
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner, self.groups = learner, learner.bare.param_groups
+        adam = isinstance(learner.bare, (torch.optim.Adam, torch.optim.AdamW))
+        plain = type(learner.bare) is torch.optim.SGD
+        for group in self.groups:
+            if not (plain or group.get("capturable") or (adam and group.get("fused"))):
+                raise ValueError(
+                    "optimizer must keep its state on the device for capture=True, but got "
+                    f"{type(learner.bare).__name__}. Make it with fused=True (Adam, AdamW) or "
+                    "capturable=True, or take SGD."
+                )
+        for each in learner.schedules:
+            if not callable(each):
+                raise ValueError(
+                    "kl_schedule must give its weight when it is called, as Warmup does, for "
+                    f"capture=True, but got {type(each).__name__}"
+                )
+        device = learner.runner.device
+        self.rates = [  # which a schedule may change at each step
+            torch.zeros((), dtype=torch.float32, device=device)
+            if adam and not isinstance(group["lr"], Tensor)
+            else None
+            for group in self.groups
+        ]
+        self.known: dict[Any, int | _Recording] = {}  # how often seen; the latest is the last
+
+    def take(self, batch: Batch, record: Record, step: Callable[[Batch], None]) -> None:
+        """Takes a step: by a replay if one like it is recorded, or is now, and else by ``step``.
+
+        :raises RuntimeError: where the step waits for the device or reads from it.
+        """
+        key = self._key(batch)
+        found = self.known.pop(key, 0)
+        if found == WARM_UP:
+            found = _Recording(self, batch)
+        self.known[key] = found + 1 if isinstance(found, int) else found
+        while len(self.known) > _KEPT:
+            del self.known[next(iter(self.known))]
+        if isinstance(found, int):
+            with recordable() if found == WARM_UP - 1 else nullcontext():
+                step(batch)
+            return
+        for rate, group in zip(self.rates, self.groups, strict=True):
+            if rate is not None:
+                rate.fill_(group["lr"])
+        found.replay(batch, record)
+
+    def forget(self) -> None:
+        """See :meth:`Steps.forget`."""
+        self.known.clear()
+        self.learner.optimiser.zero_grad(set_to_none=True)  # they lie in a graph's memory
+
+    def _key(self, batch: Batch) -> Any:
+        """All that Python decides on, as far as it is known to change between steps."""
+        weights = [regularizer.weight for regularizer in self.learner.elbo.regularizers]
+        return (
+            *map(_kind, batch.args),
+            *((name, _kind(value)) for name, value in batch.kwargs.items()),
+            *(
+                (name, id(value) if isinstance(value, Tensor) else repr(value))
+                for group, rate in zip(self.groups, self.rates, strict=True)
+                for name, value in group.items()
+                if name != "params" and (name != "lr" or rate is None)
+            ),
+            *(_number(each() if callable(each) else each) for each in weights),
+            *(_number(each()) for each in self.learner.schedules),
+        )
+
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """Has the optimiser take its rates from the device, and no number from there."""
+        before = [dict(group) for group in self.groups]
+        for group, rate in zip(self.groups, self.rates, strict=True):
+            if "capturable" in group:
+                group["capturable"] = True
+            if rate is not None:
+                group["lr"] = rate
+        try:
+            yield
+        finally:
+            for group, values in zip(self.groups, before, strict=True):
+                group.update(values)
+
+
+class _Recording:
+    """A recorded step on batches of one kind."""
+
+    def __init__(self, steps: Recorded, batch: Batch) -> None:
+        self.steps, self.batch = steps, batch.map(torch.clone)
+        steps.learner.optimiser.zero_grad(set_to_none=True)
+        self.graph = Graph()
+        try:
+            self.graph.record(self._step)
+        except RuntimeError as error:
+            raise _refusal(error) from error
+
+    def _step(self) -> Tensor:
+        learner, elbo = self.steps.learner, self.steps.learner.elbo
+        loss = learner.compute(self.batch)
+        totals, sums = elbo.last_totals, elbo.last_sums
+        self.names, self.size = list(totals), elbo.last_num_data
+        noted = [torch.stack([loss.detach(), *totals.values()])]
+        noted += [value for name in self.names for value in sums[name]]
+        self.like = [(value.shape, value.dtype) for value in noted]
+        together = torch.cat([value.reshape(-1) for value in noted])
+        with self.steps.on_device():
+            learner.update(loss)
+        return together
+
+    def replay(self, batch: Batch, record: Record) -> None:
+        """Takes the step, and notes it."""
+        for own, new in zip(self.batch.tensors(), batch.tensors(), strict=True):
+            own.copy_(new, non_blocking=True)
+        together = self.graph.replay().clone()
+        parts = together.split([shape.numel() for shape, _ in self.like])
+        row, *sums = (
+            part.view(shape).to(dtype)
+            for part, (shape, dtype) in zip(parts, self.like, strict=True)
+        )
+        pairs = zip(sums[::2], sums[1::2], strict=True)
+        record.note(row, dict(zip(self.names, pairs, strict=True)), self.size)
+
+
+def _kind(value: Any) -> Any:
+    return (value.shape, value.dtype) if isinstance(value, Tensor) else repr(value)
+
+
+def _number(weight: Any) -> Any:
+    """A weight as it is recorded: a number; a tensor on the device is read from there."""
+    if not isinstance(weight, Tensor):
+        return weight
+    return tuple(weight.flatten().tolist()) if weight.device.type == "cpu" else None
