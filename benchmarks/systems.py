@@ -170,7 +170,10 @@ class GMVAE(nn.Module):
         zeros = x.new_zeros(len(x), 1, self.w)
         with pyro.plate("data", len(x), dim=-2):
             w = pyro.sample("w", dist.Normal(zeros, 1.0, validate_args=False).to_event(1))
-            c = pyro.sample("c", dist.Categorical(logits=x.new_zeros(len(x), 1, CLASSES)))
+            classes = dist.Categorical(
+                logits=zeros[..., :1].expand(-1, -1, CLASSES), validate_args=False
+            )
+            c = pyro.sample("c", classes)
             chosen = (c == torch.arange(CLASSES, device=x.device)).to(x.dtype).unsqueeze(-1)
             each = self.of(w)
             loc, scale = ((chosen * part).sum(-2) for part in (each.loc, each.scale))
