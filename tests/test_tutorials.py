@@ -1,4 +1,4 @@
-"""Every tutorial and every page of the gallery runs, is in the table of contents, and checks what it claims.
+"""Every tutorial and page of the gallery runs, is in the contents, and checks what it claims.
 
 The build of the documentation executes them in full, with the cells that check their claims, and
 fails with an error in one.  Here each runs for an epoch, without those cells.
