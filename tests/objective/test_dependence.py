@@ -564,4 +564,7 @@ def test_penalties_say_what_they_are():
     assert repr(MinibatchTotalCorrelation(2.0, num_data=9)) == (
         "MinibatchTotalCorrelation(2.0, num_data=9)"
     )
+    assert repr(MinibatchTotalCorrelation(2.0, method="weighted")).endswith(
+        "(2.0, method='weighted')"
+    )
     assert repr(DensityRatio(2.0, 3)).startswith("DensityRatio(\n  2.0, 3")
