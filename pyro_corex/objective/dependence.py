@@ -163,7 +163,7 @@ class MinibatchTotalCorrelation:
     :param sites: as for :class:`TotalCorrelation`.
     :param num_data: N, the size of the data set that a batch is from; by default ``step.num_data``.
     :param method: "stratified", with densities that are unbiased, or "weighted", the published
-        one (Sec. 4.1), whose value is too large by up to (m - 1) ln N.
+        one (Sec. 4.1), whose value is too large by up to (m - 1) ln N, and whose cap is ln B.
     :raises ValueError: for ``num_data`` below 1, an unknown ``method``, as
         :class:`TotalCorrelation`, and for latents that do not factorise.
     :raises TypeError: as :class:`TotalCorrelation`.
@@ -201,7 +201,8 @@ class MinibatchTotalCorrelation:
             if len(z) < 2:  # a last batch of one datum says nothing about TC(z)
                 return z.new_zeros(())
             if look:
-                _warn(_pairs(names[0], guide[names[0]], data[names[0]])[0].detach(), num_data)
+                pairs = _pairs(names[0], guide[names[0]], data[names[0]])
+                _warn(pairs[0].detach(), num_data, self.method)
             return minibatch_total_correlation(z, fn.loc, fn.scale, num_data, self.method)
         parts = [_pairs(name, guide[name], data[name]) for name in names]
         _check_same_data(names, [part.shape[:3] for part in parts])
@@ -209,7 +210,7 @@ class MinibatchTotalCorrelation:
         if pairs.shape[1] < 2:  # as above
             return pairs.new_zeros(())
         if look:
-            _warn(pairs[0].detach(), num_data)
+            _warn(pairs[0].detach(), num_data, self.method)
         found = [pairwise_total_correlation(each, num_data, self.method) for each in pairs.unbind()]
         return torch.stack(found).mean()
 
@@ -350,15 +351,16 @@ def _pairs(name: str, site: Site, data: int) -> Tensor:
     return density.flatten(3) if density.dim() > 3 else density.unsqueeze(3)
 
 
-def _warn(pairs: Tensor, num_data: int) -> None:
+def _warn(pairs: Tensor, num_data: int, method: str) -> None:
     """Where the batch's I(x:z) is near its cap; pairs (B, B, m) as of :func:`_pairs`."""
     joint = pairs.sum(2)
-    density = (joint + batch_log_weight(joint, num_data)).logsumexp(1)
-    if float((joint.diagonal() - density).mean()) > math.log(num_data) - 1:
+    name, size = ("N", num_data) if method == "stratified" else ("B", len(joint))
+    density = (joint + batch_log_weight(joint, size)).logsumexp(1)  # with N = B all are 1/B
+    if float((joint.diagonal() - density).mean()) > math.log(size) - 1:
         warnings.warn(
             "MinibatchTotalCorrelation does not see TC(z) here: I(x:z) of the batch is within one "
-            f"nat of ln N = {math.log(num_data):.2f}, where the estimate is the sum of the "
-            "I(z_j:x) less ln N, whatever TC(z) is, and the penalty is on what latents know of x. "
+            f"nat of ln {name} = {math.log(size):.2f}, where the estimate follows the sum of the "
+            "I(z_j:x), whatever TC(z) is, and the penalty is on what latents know of x. "
             "Use TotalCorrelation or DensityRatio; for compression, a KL weight (anchor).",
             UserWarning,
             stacklevel=2,

@@ -482,6 +482,9 @@ def test_a_warning_says_where_the_minibatch_does_not_see_tc():
     elbo, x = CorExELBO(regularizers=[penalty]), torch.randn(64, 20)
     with pytest.warns(UserWarning, match=r"does not see TC\(z\) here.*ln N = 4\.16"):
         elbo.loss(program.model, program.guide, x)
+    elbo = CorExELBO(regularizers=[MinibatchTotalCorrelation(1.0, None, 10**9, method="weighted")])
+    with pytest.warns(UserWarning, match=r"within one nat of ln B = 4\.16"):
+        elbo.loss(program.model, program.guide, x)
     with warnings.catch_warnings():  # calls 3, 5, 6, 7 do not look, and noise of 5 is seen
         warnings.simplefilter("error")
         elbo = CorExELBO(regularizers=[MinibatchTotalCorrelation(1.0)])
