@@ -24,7 +24,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from pyro_corex.objective.sites import Site, analytic_kl, is_delta
+from pyro_corex.objective.sites import Recorder, Site, analytic_kl, is_delta
 from pyro_corex.objective.structure import Structure
 
 Program = Callable[..., Any]
@@ -262,14 +262,14 @@ class Runs:
         """A trace of the guide."""
         pyro.set_rng_seed(0)  # of every device, and of Python and NumPy; all are put back
         program = handler(self._guide) if handler else self._guide
-        return poutine.trace(program).get_trace(*self._args, **self._kwargs)
+        return Recorder()(program).get_trace(*self._args, **self._kwargs)
 
     def model(self, values: Any, handler: Any = None) -> Any:
         """A trace of the model with the draws of a trace of the guide."""
         pyro.set_rng_seed(0)
         program = poutine.replay(self._model, values)
         program = handler(program) if handler else program
-        return poutine.trace(program).get_trace(*self._args, **self._kwargs)
+        return Recorder()(program).get_trace(*self._args, **self._kwargs)
 
     def changes(self, name: str) -> bool:
         """Whether the model's density at a site depends on what the guide draws from it."""

@@ -158,25 +158,34 @@ class MinibatchTotalCorrelation:
     of the latents together exceeds ln N, a draw is explained by its own datum alone, and the value
     is :math:`\sum_j I(z_j:x) - \ln N`, whatever TC(z) is: it then penalises what each latent knows
     of x, as a KL weight does.  A warning says so where I(x:z) comes within a nat of ln N.  See
-    :func:`pyro_corex.information.pairwise_total_correlation` for the estimator.
+    :func:`pyro_corex.information.pairwise_total_correlation` for the two methods.
 
     :param weight: see :class:`Regularizer`.
     :param sites: as for :class:`TotalCorrelation`.
     :param num_data: N, the size of the data set that a batch is from; by default ``step.num_data``.
-    :raises ValueError: for ``num_data`` below 1, as :class:`TotalCorrelation`, and for latents that
-        do not factorise.
+    :param method: "stratified", with densities that are unbiased, or "weighted", the published
+        one (Sec. 4.1), whose value is too large by up to (m - 1) ln N, and whose cap is ln B.
+    :raises ValueError: for ``num_data`` below 1, an unknown ``method``, as
+        :class:`TotalCorrelation`, and for latents that do not factorise.
     :raises TypeError: as :class:`TotalCorrelation`.
     """
 
     name = "minibatch_total_correlation"
 
     def __init__(
-        self, weight: Weight, sites: Collection[str] | None = None, num_data: int | None = None
+        self,
+        weight: Weight,
+        sites: Collection[str] | None = None,
+        num_data: int | None = None,
+        *,
+        method: str = "stratified",
     ) -> None:
         if num_data is not None and (not isinstance(num_data, Real) or num_data < 1):
             raise ValueError(f"num_data must be an integer >= 1, but got {num_data!r}")
+        if method not in ("stratified", "weighted"):
+            raise ValueError(f"method must be 'stratified' or 'weighted', but got {method!r}")
         check_weight(self.name, weight)
-        self.weight, self.num_data = weight, num_data
+        self.weight, self.num_data, self.method = weight, num_data, method
         self.sites = check_sites(sites)
         self._calls = 0
 
@@ -193,21 +202,23 @@ class MinibatchTotalCorrelation:
             if len(z) < 2:  # a last batch of one datum says nothing about TC(z)
                 return z.new_zeros(())
             if look:
-                _warn(_pairs(names[0], guide[names[0]], data[names[0]])[0].detach(), num_data)
-            return minibatch_total_correlation(z, fn.loc, fn.scale, num_data)
+                pairs = _pairs(names[0], guide[names[0]], data[names[0]])
+                _warn(pairs[0].detach(), num_data, self.method)
+            return minibatch_total_correlation(z, fn.loc, fn.scale, num_data, self.method)
         parts = [_pairs(name, guide[name], data[name]) for name in names]
         _check_same_data(names, [part.shape[:3] for part in parts])
         pairs = torch.cat(parts, -1)
         if pairs.shape[1] < 2:  # as above
             return pairs.new_zeros(())
         if look:
-            _warn(pairs[0].detach(), num_data)
-        found = [pairwise_total_correlation(particle, num_data) for particle in pairs.unbind()]
+            _warn(pairs[0].detach(), num_data, self.method)
+        found = [pairwise_total_correlation(each, num_data, self.method) for each in pairs.unbind()]
         return torch.stack(found).mean()
 
     def __repr__(self) -> str:
         num_data = "" if self.num_data is None else f", num_data={self.num_data}"
-        return f"MinibatchTotalCorrelation({self.weight!r}{_repr(self.sites)}{num_data})"
+        method = "" if self.method == "stratified" else f", method={self.method!r}"
+        return f"MinibatchTotalCorrelation({self.weight!r}{_repr(self.sites)}{num_data}{method})"
 
 
 # ---------------------------------------------------------------------- which latents
@@ -341,15 +352,16 @@ def _pairs(name: str, site: Site, data: int) -> Tensor:
     return density.flatten(3) if density.dim() > 3 else density.unsqueeze(3)
 
 
-def _warn(pairs: Tensor, num_data: int) -> None:
+def _warn(pairs: Tensor, num_data: int, method: str) -> None:
     """Where the batch's I(x:z) is near its cap; pairs (B, B, m) as of :func:`_pairs`."""
     joint = pairs.sum(2)
-    density = (joint + batch_log_weight(joint, num_data)).logsumexp(1)
-    if float((joint.diagonal() - density).mean()) > math.log(num_data) - 1:
+    name, size = ("N", num_data) if method == "stratified" else ("B", len(joint))
+    density = (joint + batch_log_weight(joint, size)).logsumexp(1)  # with N = B all are 1/B
+    if float((joint.diagonal() - density).mean()) > math.log(size) - 1:
         warnings.warn(
             "MinibatchTotalCorrelation does not see TC(z) here: I(x:z) of the batch is within one "
-            f"nat of ln N = {math.log(num_data):.2f}, where the estimate is the sum of the "
-            "I(z_j:x) less ln N, whatever TC(z) is, and the penalty is on what latents know of x. "
+            f"nat of ln {name} = {math.log(size):.2f}, where the estimate follows the sum of the "
+            "I(z_j:x), whatever TC(z) is, and the penalty is on what latents know of x. "
             "Use TotalCorrelation or DensityRatio; for compression, a KL weight (anchor).",
             UserWarning,
             stacklevel=2,

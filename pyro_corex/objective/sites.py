@@ -16,6 +16,7 @@ import torch
 from pyro.distributions.distribution import Distribution as PyroDistribution
 from pyro.distributions.score_parts import ScoreParts
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
+from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
@@ -27,6 +28,16 @@ PARTICLE_PLATE = "num_particles_vectorized"
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _SQRT_HALF = math.sqrt(0.5)
+
+
+class Recorder(TraceMessenger):
+    """``poutine.trace`` that says that it has no use for parameters.
+
+    A program whose parameters are a module's own may then leave them unregistered, unless
+    someone else, such as ``SVI``, is listening.
+    """
+
+    records_params = False
 
 
 def log_prob(fn: Distribution, value: Tensor) -> Factored:

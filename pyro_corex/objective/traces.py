@@ -14,26 +14,15 @@ from pyro.infer.elbo import ELBO
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.trace_messenger import TraceMessenger
 from pyro.poutine.util import site_is_subsample
 from pyro.util import check_model_guide_match, check_site_shape, check_traceenum_requirements
 
 from pyro_corex.objective import sites
 from pyro_corex.objective.auxiliary import Auxiliaries
 from pyro_corex.objective.closed_form import ClosedForms
-from pyro_corex.objective.sites import Site
+from pyro_corex.objective.sites import Recorder, Site
 
 Program = Callable[..., Any]
-
-
-class Recorder(TraceMessenger):
-    """``poutine.trace`` that says that it has no use for parameters.
-
-    A program whose parameters are a module's own may then leave them unregistered, unless
-    someone else, such as ``SVI``, is listening.
-    """
-
-    records_params = False
 
 
 class Enumerate(EnumMessenger):

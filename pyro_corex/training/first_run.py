@@ -20,7 +20,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedBuffer
 
 from pyro_corex.batches import Batch, Transform, prepare, programs_of
-from pyro_corex.objective.traces import Recorder
+from pyro_corex.objective.sites import Recorder
 from pyro_corex.programs.base import CorExProgram
 from pyro_corex.programs.priors import UserPrior
 from pyro_corex.training.data import normalised

@@ -482,6 +482,9 @@ def test_a_warning_says_where_the_minibatch_does_not_see_tc():
     elbo, x = CorExELBO(regularizers=[penalty]), torch.randn(64, 20)
     with pytest.warns(UserWarning, match=r"does not see TC\(z\) here.*ln N = 4\.16"):
         elbo.loss(program.model, program.guide, x)
+    elbo = CorExELBO(regularizers=[MinibatchTotalCorrelation(1.0, None, 10**9, method="weighted")])
+    with pytest.warns(UserWarning, match=r"within one nat of ln B = 4\.16"):
+        elbo.loss(program.model, program.guide, x)
     with warnings.catch_warnings():  # calls 3, 5, 6, 7 do not look, and noise of 5 is seen
         warnings.simplefilter("error")
         elbo = CorExELBO(regularizers=[MinibatchTotalCorrelation(1.0)])
@@ -563,5 +566,8 @@ def test_penalties_say_what_they_are():
     assert repr(TotalCorrelation(2.0, ["z"])) == "TotalCorrelation(2.0, sites=['z'])"
     assert repr(MinibatchTotalCorrelation(2.0, num_data=9)) == (
         "MinibatchTotalCorrelation(2.0, num_data=9)"
+    )
+    assert repr(MinibatchTotalCorrelation(2.0, method="weighted")).endswith(
+        "(2.0, method='weighted')"
     )
     assert repr(DensityRatio(2.0, 3)).startswith("DensityRatio(\n  2.0, 3")

@@ -272,6 +272,14 @@ def test_parameters_that_come_later_are_named():
         pc.fit(module, X, epochs=3, callback=turn, **OPTIONS)
 
 
+def test_parameters_of_a_ready_made_program_are_no_later_ones():
+    """A penalty on the top of a stack asks for the order of its layers, with runs of its own."""
+    stack = pc.StackedCorEx([(4, 3), (3, 2)], n_classes=None, likelihood="normal")
+    elbo = pc.CorExELBO(tc_weight=1.0)
+    pc.fit(stack, torch.randn(40, 4), epochs=1, elbo=elbo, **OPTIONS)  # warnings are errors
+    assert not len(pyro.get_param_store())
+
+
 def test_data_that_cannot_be_read_are_met_in_training():
     class Broken(torch.utils.data.Dataset):
         def __len__(self):

@@ -186,6 +186,14 @@ USES: list[Use] = [
         "[[",
     ),
     refused(
+        f"{R}.MinibatchTotalCorrelation",
+        "an unknown method",
+        lambda: reg.MinibatchTotalCorrelation(1.0, method="mss"),
+        "method",
+        "'stratified' or 'weighted'",
+        "'mss'",
+    ),
+    refused(
         f"{R}.MaximumMeanDiscrepancy",
         "an unknown kernel",
         lambda: reg.MaximumMeanDiscrepancy(1.0, kernel="gaussian"),
