@@ -261,7 +261,7 @@ def bottleneck(beta: float, d: int, smoke: bool, dropout: bool = False) -> pc.Bo
     m, wide = (4, 16) if smoke else (256, 1024)
     encoder: nn.Module = mlp_encoder([d, wide, wide, m])
     options: Any = {"prior": "log_uniform"} if dropout else {}
-    encoder = LogNormalEncoder(encoder) if dropout else encoder
+    encoder = LogNormalEncoder(encoder, max_scale=0.7) if dropout else encoder
     return pc.Bottleneck(encoder, mlp([m, 10]), m, labels=10, beta=beta, **options)
 
 

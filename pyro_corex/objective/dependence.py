@@ -197,6 +197,7 @@ class MinibatchTotalCorrelation:
         num_data = int(step.num_data) if self.num_data is None else self.num_data
         self._calls += 1
         look = self._calls & (self._calls - 1) == 0  # at calls 1, 2, 4, 8, ...: it stops a GPU
+        look = look and _may_read(guide[names[0]]["value"])
         if len(names) == 1 and _is_normal_matrix(guide[names[0]], data[names[0]]):
             z, fn = guide[names[0]]["value"], guide[names[0]]["fn"]
             if len(z) < 2:  # a last batch of one datum says nothing about TC(z)
@@ -350,6 +351,13 @@ def _pairs(name: str, site: Site, data: int) -> Tensor:
     else:
         density = density.unsqueeze(0)
     return density.flatten(3) if density.dim() > 3 else density.unsqueeze(3)
+
+
+def _may_read(value: Tensor) -> bool:
+    """Whether numbers may be read: not of a step that is being recorded, or is about to be."""
+    return not value.is_cuda or not (
+        torch.cuda.is_current_stream_capturing() or torch.cuda.get_sync_debug_mode()
+    )
 
 
 def _warn(pairs: Tensor, num_data: int, method: str) -> None:

@@ -6,6 +6,7 @@ import itertools
 import math
 import weakref
 from collections.abc import Mapping, MutableMapping
+from numbers import Real
 from typing import Any
 
 import pyro
@@ -320,15 +321,21 @@ class LogNormalEncoder(nn.Module):
 
     :param encoder: maps a batch of x to locations and log-scales, or to a pair (loc, scale), of the
         logarithm of the latents.
+    :param max_scale: a limit that α(x) comes close to and does not reach; 0.7 in the paper.  Under
+        the prior "log_uniform" noise without a limit is free for a latent that is not needed.
+    :raises ValueError: for a limit that is not positive.
     :raises TypeError: for an encoder that is no module; when called, for one that gives others.
 
     >>> LogNormalEncoder(nn.Linear(6, 4))(torch.zeros(5, 6)).batch_shape
     torch.Size([5, 2])
     """
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, *, max_scale: float = math.inf) -> None:
         super().__init__()
+        if not isinstance(max_scale, Real) or not max_scale > 0:
+            raise ValueError(f"max_scale must be a positive number, but got {max_scale!r}")
         self.encoder = check_network("encoder", encoder)
+        self.max_scale = float(max_scale)
 
     def forward(self, x: Tensor) -> Distribution:
         """LogNormal of batch shape ``(B, m)``, for ``x`` of shape ``(B, ...)``.
@@ -344,7 +351,12 @@ class LogNormalEncoder(nn.Module):
                 "The encoder in a LogNormalEncoder must give locations and log-scales, but gave "
                 f"{type(normal).__name__}: a program takes an encoder of that as it is"
             )
-        return dist.LogNormal(normal.loc, normal.scale, validate_args=False)
+        scale = normal.scale / (1 + normal.scale / self.max_scale)
+        return dist.LogNormal(normal.loc, scale, validate_args=False)
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows of this module."""
+        return f"max_scale={self.max_scale:g}"
 
 
 def latents_from(output: Any, dim: int, name: str) -> Any:

@@ -105,3 +105,14 @@ def test_a_pair_is_taken(x):
 
     q = LogNormalEncoder(Pair())(x)
     torch.testing.assert_close(q.base_dist.scale, x[:, :2].exp())
+
+
+def test_noise_has_a_limit_where_one_is_given(x):
+    encoder = nn.Linear(D, 2 * M)
+    with torch.no_grad():
+        encoder.weight.zero_()
+        encoder.bias[M:] = torch.tensor([-9.0, 0.0, 9.0])
+    found = LogNormalEncoder(encoder, max_scale=0.7)(x).base_dist.scale[0]
+    free = torch.tensor([-9.0, 0.0, 8.0]).exp()  # log-scales end at 8
+    torch.testing.assert_close(found, 1 / (1 / free + 1 / 0.7))
+    assert bool((found < 0.7).all())

@@ -85,6 +85,13 @@ USES: list[Use] = [
     refused(B, "y for n", lambda: bottleneck().model(None, Y), "y must hold", "of 1 data", "(40,)"),
     refused(B, "another width of the head", lambda: bottleneck(labels=4).model(X, Y), "needs", "4"),
     refused(LOG, "a class", lambda: programs.LogNormalEncoder(nn.Linear), "encoder", "the class"),
+    refused(
+        LOG,
+        "no noise",
+        lambda: programs.LogNormalEncoder(mlp([4, 4]), max_scale=0.0),
+        "max_scale must be a positive number",
+        "0.0",
+    ),
     refused(LOG, "an odd width", lambda: programs.LogNormalEncoder(mlp([4, 3]))(X), "3 numbers"),
     refused(
         LOG,
