@@ -42,6 +42,8 @@ def test_the_table_of_starts():
     [
         ("anchors", ["--table", "--out"]),
         ("known_truths", ["--table", "--out"]),
+        ("models", ["--out"]),
+        ("on_cuda", ["--table", "--out"]),
         ("samples", ["--out"]),
         ("tables", ["--table", "--output"]),
     ],
