@@ -473,21 +473,29 @@ def figure(rows: list[Row], path: Path) -> None:
     """The bound of each system over what its latents share, on MNIST."""
     import matplotlib.pyplot as plt
 
-    _, ax = plt.subplots(figsize=(8, 5.5), layout="constrained")
-    for i, name in enumerate(SYSTEMS):
+    found = []
+    for name in SYSTEMS:
         bound = column(rows, "mnist", name, "bound")
         ends = [column(rows, "mnist", name, f"tc_{end}") for end in ("lower", "upper")]
-        if not bound or not ends[0]:
-            continue
-        low, high, y = (statistics.fmean(values) for values in (*ends, bound))
-        error = statistics.stdev(bound) if len(bound) > 1 else 0.0
+        if bound and ends[0]:
+            error = statistics.stdev(bound) if len(bound) > 1 else 0.0
+            found.append((statistics.fmean(bound), error, *map(statistics.fmean, ends), name))
+    found.sort()
+    gap = (found[-1][0] - found[0][0]) / 24
+    places = [found[0][0]]
+    for y, *_ in found[1:]:  # names one above the other
+        places.append(max(y, places[-1] + gap))
+    right = 1.06 * max(high for _, _, _, high, _ in found)
+    _, ax = plt.subplots(figsize=(8.5, 6), layout="constrained")
+    for i, ((y, error, low, high, name), place) in enumerate(zip(found, places, strict=True)):
         colour = f"C{i % 10}"
         ax.plot([low, high], [y, y], color=colour, lw=2.5, alpha=0.6, solid_capstyle="butt")
         ax.errorbar(low, y, yerr=error, fmt="o", color=colour, ms=5, capsize=2)
-        ax.annotate(name, (high, y), (5, 0), textcoords="offset points", va="center", fontsize=9)
+        ax.plot([high, right], [y, place], color=colour, lw=0.6, ls=":")
+        ax.text(1.01 * right, place, name, va="center", fontsize=9, color=colour)
     ax.set(xlabel="TC(z), between its two ends (nats)", ylabel="lower bound on TC(x) (nats)")
-    ax.margins(x=0.3)
-    ax.set_xlim(left=0)
+    ax.set_xlim(-0.3, 1.45 * right)
+    ax.spines[["top", "right"]].set_visible(False)
     plt.savefig(path, dpi=110)
     plt.close()
 
