@@ -144,3 +144,12 @@ def test_models_that_were_run_are_not_run_again(models, tmp_path):
     runs.add(section="mnist", name="DLGM", seed=0)
     again = models["Runs"](args).missing("mnist", ["VAE", "VaDE", "DLGM"])
     assert list(again) == left[1:]
+
+
+def test_the_readme_chooses_by_the_same_rows():
+    readme = (ROOT / "README.md").read_text()
+    section = readme.split("## Which model should I use?")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    kept = (RESULTS / "models.md").read_text().splitlines()
+    assert len(rows) == 2 + 5
+    assert [row for row in rows if row not in kept] == []
