@@ -449,11 +449,14 @@ PUBLISHED = [
 
 def of_published(rows: list[Row]) -> list[str]:
     """Published numbers beside ours."""
-    lines = ["| number | published | source | ours | seeds |", "| --- " * 5 + "|"]
+    lines = ["| number | published | source | ours | epochs | seeds |", "| --- " * 6 + "|"]
     for p in PUBLISHED:
-        found = column(rows, p.section, p.name, p.field, p.times)
+        longest = [s for s in (p.section, "mnist") if column(rows, s, p.name, p.field)]
+        section = longest[0] if longest else p.section
+        found = column(rows, section, p.name, p.field, p.times)
         ours = spread(found, p.digits) or "not run"
-        lines.append(f"| {p.what} | {p.number} | {p.source} | {ours} | {len(found)} |")
+        epochs = f"{column(rows, section, p.name, 'epochs')[0]:g}" if found else ""
+        lines.append(f"| {p.what} | {p.number} | {p.source} | {ours} | {epochs} | {len(found)} |")
     return lines
 
 
