@@ -45,9 +45,10 @@ class StoreParameters(nn.ParameterList):
             store._params.get(name) is value for name, value in zip(self.names, self, strict=True)
         )
 
-    def warn_of_later_ones(self) -> None:
-        """Warns of parameters that have come into the store since."""
-        new = set(pyro.get_param_store().keys()) - self.known
+    def warn_of_later_ones(self, module: nn.Module) -> None:
+        """Warns of parameters that have come into the store since and are not the module's."""
+        store, own = pyro.get_param_store(), {id(parameter) for parameter in module.parameters()}
+        new = {n for n in store.keys() - self.known if id(store._params[n]) not in own}
         if new:
             self.known |= new
             warnings.warn(

@@ -182,7 +182,7 @@ class Loop:
         averages["seconds"] = time.perf_counter() - start
         self.history.epochs.append(averages)
         self._tell(number, averages)
-        self.from_store.warn_of_later_ones()
+        self.from_store.warn_of_later_ones(self.module)
         objective = averages.get("val_objective", averages["objective"])
         self.learner.epoch_done(objective)
         if self.held_out is not None:

@@ -280,6 +280,14 @@ def test_parameters_of_a_ready_made_program_are_no_later_ones():
     assert not len(pyro.get_param_store())
 
 
+def test_nor_where_the_objective_looks_for_plates_by_itself():
+    pyro.clear_param_store()
+    vae = pc.CorExVAE(nn.Linear(3, 4), nn.Linear(2, 3), 2, likelihood="normal")
+    elbo = pc.CorExELBO(num_particles=2, vectorize_particles=True)
+    pc.fit(vae, X, epochs=1, elbo=elbo, **OPTIONS)  # a warning would be an error
+    assert "encoder.weight" in pyro.get_param_store()
+
+
 def test_data_that_cannot_be_read_are_met_in_training():
     class Broken(torch.utils.data.Dataset):
         def __len__(self):
