@@ -6,7 +6,6 @@ import itertools
 import math
 import weakref
 from collections.abc import Mapping, MutableMapping
-from numbers import Real
 from typing import Any
 
 import pyro
@@ -332,7 +331,7 @@ class LogNormalEncoder(nn.Module):
 
     def __init__(self, encoder: nn.Module, *, max_scale: float = math.inf) -> None:
         super().__init__()
-        if not isinstance(max_scale, Real) or not max_scale > 0:
+        if not isinstance(max_scale, (int, float)) or not max_scale > 0:
             raise ValueError(f"max_scale must be a positive number, but got {max_scale!r}")
         self.encoder = check_network("encoder", encoder)
         self.max_scale = float(max_scale)
