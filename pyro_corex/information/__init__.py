@@ -8,6 +8,7 @@ from pyro_corex.information.aggregate import AggregatePosterior
 from pyro_corex.information.bracket import Bracket, aggregate_total_correlation
 from pyro_corex.information.entropy import entropy_estimate, marginal_entropy, mean_with_entropies
 from pyro_corex.information.estimate import Estimate
+from pyro_corex.information.linear import LinearOptimum, lead_weight, linear_optimum
 from pyro_corex.information.mixture import Mixture, fit_mixture, merge_states
 from pyro_corex.information.mutual_information import (
     CAP_MARGIN,
@@ -33,6 +34,7 @@ __all__ = [
     "AggregatePosterior",
     "Bracket",
     "Estimate",
+    "LinearOptimum",
     "Mixture",
     "aggregate_entropy",
     "aggregate_total_correlation",
@@ -45,6 +47,8 @@ __all__ = [
     "gaussian_mutual_information",
     "gaussian_mutual_information_estimate",
     "gaussian_total_correlation",
+    "lead_weight",
+    "linear_optimum",
     "marginal_entropy",
     "mean_with_entropies",
     "merge_states",

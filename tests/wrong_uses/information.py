@@ -28,6 +28,7 @@ MIN, PAIR = "information.minibatch_total_correlation", "information.pairwise_tot
 SAMPLED, MEAN = "information.sampled_mutual_information", "information.mean_with_entropies"
 DTC, STC = "information.discrete_total_correlation", "information.sample_total_correlation"
 WEIGHT = "information.batch_log_weight"
+LIN, LEAD = "information.linear_optimum", "information.lead_weight"
 MATCHED, FRECHET = "evaluation.matched_information", "evaluation.frechet_distance"
 ACC, DCI, MIG = "evaluation.cluster_accuracy", "evaluation.dci", "evaluation.mutual_information_gap"
 TABLE = "evaluation.factor_information"
@@ -50,6 +51,35 @@ USES: list[Use] = [
     answered(
         H, "an array", lambda: info.entropy_estimate(N).value, same(info.entropy_estimate(Z).value)
     ),
+    refused(LIN, "one datum", lambda: info.linear_optimum(Z[0], 0.5, [1.0]), "x must be a batch"),
+    refused(LIN, "NaN", lambda: info.linear_optimum(NAN, 0.5, [1.0]), "x must be finite"),
+    refused(
+        LIN,
+        "no noise",
+        lambda: info.linear_optimum(Z, 0.0, [1.0]),
+        "scale must be a positive",
+        "0.0",
+    ),
+    refused(
+        LIN,
+        "a latent without a price",
+        lambda: info.linear_optimum(Z, 0.5, [1.0, 0.0]),
+        "kl_weights must hold a positive number for each latent",
+        "know everything",
+    ),
+    answered(
+        LIN,
+        "a table of data, a list of weights",
+        lambda: info.linear_optimum(pd.DataFrame(N), 0.5, [0.5, 1]).information,
+        same(info.linear_optimum(Z, 0.5, torch.tensor([0.5, 1.0])).information),
+    ),
+    answered(
+        "information.LinearOptimum",
+        "no latent is worth its price",
+        lambda: info.linear_optimum(Z, 50.0, [1.0, 1.0]),
+        lambda found: repr(found).startswith("LinearOptimum(0 of 2 latents used, 0 nats in all"),
+    ),
+    refused(LEAD, "no number", lambda: info.lead_weight(float("inf")), "nats must be a finite"),
     refused(H, "words", lambda: info.entropy_estimate([["a"]]), "x must be a tensor", "list"),
     refused(H, "dates", lambda: info.entropy_estimate(N.astype("M8[D]")), "x", "dates by days"),
     refused(H, "a masked array", lambda: info.entropy_estimate(MASKED), "x", "masked", "filled"),
