@@ -26,6 +26,7 @@ from pyro_corex.training import (
     fit,
     load,
     save,
+    start_anchors,
     start_top,
 )
 
@@ -66,6 +67,7 @@ __all__ = [
     "regularizers",
     "report",
     "save",
+    "start_anchors",
     "start_top",
     "tc_bound",
     "to_arviz",

@@ -93,8 +93,8 @@ def linear_optimum(x: Any, scale: float, kl_weights: Any) -> LinearOptimum:
 def lead_weight(nats: float) -> float:
     r"""The KL weight that puts a latent so many nats above its place, :math:`e^{-2k}`.
 
-    It is exact where the decoder is linear: see :class:`LinearOptimum`.  The paper's weight of 0.5
-    makes a lead of 0.35 nats.
+    Of Eq. 21 it is exact where the decoder is linear: see :class:`LinearOptimum`.  The paper's
+    weight of 0.5 makes a lead of 0.35 nats.
 
     :param nats: the lead, k.
     :raises ValueError: for a lead that is not a finite number.

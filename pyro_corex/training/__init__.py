@@ -1,5 +1,6 @@
-"""Training: fit, what it keeps, and where the top of a stack starts from."""
+"""Training: fit, what it keeps, and where anchors and the top of a stack start from."""
 
+from pyro_corex.training.anchors import AnchoredEncoder, start_anchors
 from pyro_corex.training.checkpoint import Checkpoint, CheckpointError, load, save
 from pyro_corex.training.fit import fit
 from pyro_corex.training.history import History
@@ -8,6 +9,7 @@ from pyro_corex.training.runners import Devices
 from pyro_corex.training.start import Start, start_top
 
 __all__ = [
+    "AnchoredEncoder",
     "Checkpoint",
     "CheckpointError",
     "Devices",
@@ -17,5 +19,6 @@ __all__ = [
     "fit",
     "load",
     "save",
+    "start_anchors",
     "start_top",
 ]

@@ -77,6 +77,15 @@ def top(data=X, **options):
     return pc.start_top(STACK, data, **{"steps": 1, "n_starts": 1, "progress": False, **options})
 
 
+LED = pc.AnchorVAE(programs.mlp_encoder([4, 2]), programs.mlp_decoder([2, 4]), 2, anchors={0: 0.5})
+
+
+def anchors(found, data=X, encoder=None, **options):
+    encoder = programs.mlp_encoder([4, 2]) if encoder is None else encoder
+    program = pc.AnchorVAE(encoder, programs.mlp_decoder([2, 4]), 2, anchors=found)
+    return pc.start_anchors(program, data, **{"steps": 1, "progress": False, **options})
+
+
 USES: list[Use] = [
     refused("fit", "no epochs", lambda: pc.fit(vae(), X, epochs=0), "epochs", ">= 1", "0"),
     refused("fit", "a seed in words", lambda: fit(X, seed="a"), "seed", "integer", "'a'"),
@@ -94,6 +103,29 @@ USES: list[Use] = [
         lambda: pc.start_top(programs.LadderVAE([(4, 2), (2, 2)], n_classes=2), X),
         "needs a stack whose guide goes up",
         "LadderVAE",
+    ),
+    refused("start_anchors", "no anchors", lambda: anchors({}), "vae must have anchors", "{}"),
+    refused(
+        "start_anchors",
+        "twice",
+        lambda: [pc.start_anchors(LED, X, steps=1, progress=False) for _ in range(2)],
+        "were not started before",
+    ),
+    refused(
+        "start_anchors",
+        "fewer data than anchors",
+        lambda: anchors({0: 0.5, 1: 0.5}, X[:1]),
+        "at least as many data and dimensions as anchors",
+        "(1, 4)",
+    ),
+    refused("start_anchors", "NaN", lambda: anchors({0: 0.5}, X / 0), "x must be finite"),
+    refused("start_anchors", "no steps", lambda: anchors({0: 0.5}, steps=0), "steps", "0"),
+    refused(
+        "training.AnchoredEncoder",
+        "an encoder that gives a distribution",
+        lambda: anchors({0: 0.5}, encoder=programs.LogNormalEncoder(programs.mlp_encoder([4, 2]))),
+        "encoder must give 4 numbers or a pair (loc, scale)",
+        "LogNormal",
     ),
     refused("start_top", "no stack", lambda: pc.start_top(vae(), X), "two layers", "CorExVAE"),
     refused("fit", "no batch", lambda: fit(X, batch_size=0), "batch_size", ">= 1", "0"),
