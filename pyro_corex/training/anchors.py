@@ -140,7 +140,10 @@ class AnchoredEncoder(nn.Module):
         self.gain = nn.Parameter(torch.full_like(bias, 0.1))  # of the network, for these latents
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Locations and scales, ``(B, m)`` each, for ``x`` of shape ``(B, ...)``."""
+        """Locations and scales, ``(B, m)`` each, for ``x`` of shape ``(B, ...)``.
+
+        :raises ValueError: for a network that gives another kind of output.
+        """
         out = self.network(x)
         if isinstance(out, Tensor) and out.shape[-1] == 2 * self.latent_dim:
             loc, log_scale = out.chunk(2, -1)
