@@ -77,10 +77,8 @@ def start_anchors(
     scale = vae.likelihood.scale if isinstance(vae.likelihood, NormalLikelihood) else 0.3
     prices = vae.kl_weights[latents].to(variance) * scale**2
     noise = (prices / variance).clamp(1e-4, 0.5)  # of the encoder, s² where the prior has 1
-    weight = basis.T * ((1 - noise) / variance).sqrt().unsqueeze(1)
-    encoder = AnchoredEncoder(
-        vae.encoder, latents, weight, -weight @ mean, noise.log() / 2, vae.latent_dim
-    )
+    directions = basis.T / variance.sqrt().unsqueeze(1)
+    encoder = AnchoredEncoder(vae.encoder, latents, directions, mean, noise, vae.latent_dim)
     with torch.no_grad():
         encoder(data[:2].to(place))  # which refuses one of another kind
     vae.encoder = encoder
@@ -113,31 +111,38 @@ def _teach(
 class AnchoredEncoder(nn.Module):
     """An encoder in which chosen latents start at linear functions of x; see :func:`start_anchors`.
 
+    The directions stay as they are.  What is trained is how the latents mix them, and what the
+    network adds, which is little at the start.
+
     :param network: the encoder, to ``2 * latent_dim`` numbers or to a pair (loc, scale).
     :param latents: the chosen ones, k of them.
-    :param weight: of their linear functions, shape ``(k, d)``.
-    :param bias: shape ``(k,)``.
-    :param log_scale: of their noise at the start, shape ``(k,)``.
+    :param directions: shape ``(k, d)``, along which x has variance 1.
+    :param mean: of x, shape ``(d,)``.
+    :param noise: the variance of each chosen latent given x at the start, shape ``(k,)``.
     :param latent_dim: m.
     """
 
     latents: Tensor
+    directions: Tensor
+    mean: Tensor
 
     def __init__(
         self,
         network: nn.Module,
         latents: list[int],
-        weight: Tensor,
-        bias: Tensor,
-        log_scale: Tensor,
+        directions: Tensor,
+        mean: Tensor,
+        noise: Tensor,
         latent_dim: int,
     ) -> None:
         super().__init__()
         self.network, self.latent_dim = network, latent_dim
-        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
-        self.log_scale = nn.Parameter(log_scale)
-        self.register_buffer("latents", torch.tensor(latents, device=weight.device))
-        self.gain = nn.Parameter(torch.full_like(bias, 0.1))  # of the network, for these latents
+        self.register_buffer("latents", torch.tensor(latents, device=mean.device))
+        self.register_buffer("directions", directions)
+        self.register_buffer("mean", mean)
+        self.mix = nn.Parameter(torch.diag((1 - noise).sqrt()))
+        self.log_scale = nn.Parameter(noise.log() / 2)
+        self.gain = nn.Parameter(torch.full_like(noise, 0.1))  # of the network, for these latents
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Locations and scales, ``(B, m)`` each, for ``x`` of shape ``(B, ...)``.
@@ -155,8 +160,8 @@ class AnchoredEncoder(nn.Module):
                 f"encoder must give {2 * self.latent_dim} numbers or a pair (loc, scale) for "
                 f"start_anchors, but gave {type(out).__name__}"
             )
-        linear = x.flatten(1) @ self.weight.T + self.bias
-        started = linear + self.gain * loc[:, self.latents]
+        along = (x.flatten(1) - self.mean) @ self.directions.T
+        started = along @ self.mix.T + self.gain * loc[:, self.latents]
         noise = self.log_scale + self.gain * log_scale[:, self.latents]
         loc = loc.index_copy(1, self.latents, started)
         return loc, log_scale.index_copy(1, self.latents, noise).exp()
