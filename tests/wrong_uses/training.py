@@ -121,7 +121,7 @@ USES: list[Use] = [
     refused("start_anchors", "NaN", lambda: anchors({0: 0.5}, X / 0), "x must be finite"),
     refused("start_anchors", "no steps", lambda: anchors({0: 0.5}, steps=0), "steps", "0"),
     refused(
-        "training.AnchoredEncoder",
+        "start_anchors",
         "an encoder that gives a distribution",
         lambda: anchors({0: 0.5}, encoder=programs.LogNormalEncoder(programs.mlp_encoder([4, 2]))),
         "encoder must give 4 numbers or a pair (loc, scale)",
