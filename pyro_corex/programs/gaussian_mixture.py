@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_corex.batches import argument, check_count
+from pyro_corex.batches import argument, check_count, check_seed
 from pyro_corex.programs.priors import Prior
 
 
@@ -70,7 +70,8 @@ class GaussianMixture(Prior):
         :param n_starts: how often EM starts anew.
         :param seed: of the starts.
         :returns: the prior itself, changed in place.
-        :raises ValueError: for fewer latents than classes, another width, and values not finite.
+        :raises ValueError: for fewer latents than classes, another width, values not finite, and a
+            number of starts or a seed that is none.
         """
         z = argument(z, self, "z")
         if z.shape[1:] != (self.dim,) or len(z) < self.n_classes or not bool(z.isfinite().all()):
@@ -79,6 +80,7 @@ class GaussianMixture(Prior):
                 f"but got the shape {tuple(z.shape)} with {int(z.isfinite().sum())} finite values"
             )
         check_count("n_starts", n_starts)
+        check_seed(seed)
         from sklearn import mixture  # here, since it sets filters of warnings
 
         options: Any = {"covariance_type": "diag", "n_init": n_starts, "random_state": seed}

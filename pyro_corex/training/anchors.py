@@ -13,6 +13,7 @@ from pyro_corex.batches import check_count, check_seed
 from pyro_corex.information.checks import check_finite
 from pyro_corex.programs import AnchorVAE, NormalLikelihood
 from pyro_corex.threads import alone
+from pyro_corex.training.optimization import check_positive
 from pyro_corex.training.random_state import seeded
 
 
@@ -42,10 +43,13 @@ def start_anchors(
     :param vae: an untrained program; changed in place.
     :param x: the data, as its encoder takes them: shape ``(N, ...)``.
     :param steps: of the decoder, towards what the anchors tell of x.
+    :param batch_size: of these steps.
+    :param lr: the learning rate of these steps, which falls to a hundredth.
     :param seed: of all draws; the global random states are put back.
     :param progress: show a progress bar.
     :raises ValueError: for a program without anchors or one that was started already, fewer data
-        than anchors, data that are not finite, and an encoder that gives a distribution.
+        than anchors, data that are not finite, cannot occur or do not vary, an encoder that gives a
+        distribution or does not take them, and numbers that are not positive.
     :raises TypeError: for another program than an AnchorVAE, and data that hold no numbers.
     """
     if not isinstance(vae, AnchorVAE):
@@ -58,6 +62,7 @@ def start_anchors(
     check_seed(seed)
     for name, value in (("steps", steps), ("batch_size", batch_size)):
         check_count(name, value)
+    check_positive("lr", lr)
     data = as_tensor(x, "x")
     check_finite("x", data)
     place = next(vae.parameters())
@@ -68,7 +73,12 @@ def start_anchors(
             f"x must have the shape (N, ...) with at least as many data and dimensions as anchors, "
             f"{len(latents)}, but got {tuple(data.shape)}"
         )
+    vae.check_data(data)
+    with torch.no_grad():
+        vae.encode(data[:2].to(place))  # which says so where it does not take them
     mean = rows.mean(0)
+    if not bool((rows != rows[0]).any()):
+        raise ValueError("x must vary, but its data are all the same")
     with seeded(seed, place.device):
         more = min(len(latents) + 10, *rows.shape)  # than are asked for, for their precision
         _, values, basis = torch.pca_lowrank(rows - mean, more, center=False, niter=3)

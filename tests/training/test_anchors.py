@@ -54,12 +54,12 @@ def test_they_lead_when_trained(x):
 
 
 def test_images_pairs_and_other_likelihoods(x):
-    images = torch.rand(30, 1, 8, 8)
+    images = torch.rand(30, 1, 8, 8).round()
     networks = conv_encoder((1, 8, 8), 3, [4]), conv_decoder(3, (1, 8, 8), [4])
     vae = AnchorVAE(*networks, 3, anchors={0: 0.5})
     start_anchors(vae, images.numpy(), steps=2, progress=False)
     assert vae.encode(images).batch_shape == (30, 3)
-    pc.fit(vae, images.round(), epochs=1, progress=False)
+    pc.fit(vae, images, epochs=1, progress=False)
 
     class Pair(nn.Module):
         def __init__(self):

@@ -119,6 +119,10 @@ USES: list[Use] = [
         "(1, 4)",
     ),
     refused("start_anchors", "NaN", lambda: anchors({0: 0.5}, X / 0), "x must be finite"),
+    refused("start_anchors", "no rate", lambda: anchors({0: 0.5}, lr="a"), "lr", "'a'"),
+    refused("start_anchors", "all the same", lambda: anchors({0: 0.5}, X * 0), "x must vary"),
+    refused("start_anchors", "another width", lambda: anchors({0: 0.5}, X[:, :3]), "(2, 3)"),
+    refused("start_anchors", "not binary", lambda: anchors({0: 0.5}, X * 3), "bernoulli"),
     refused("start_anchors", "no steps", lambda: anchors({0: 0.5}, steps=0), "steps", "0"),
     refused(
         "start_anchors",
