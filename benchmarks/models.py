@@ -412,8 +412,10 @@ def of_labels(rows: list[Row]) -> list[str]:
     for name in LABELLED:
         errors = column(rows, "labels", name, "error", 100)
         if errors:
-            plane = (spread(column(rows, "labels", name, f), 3) for f in ("relevance", "kl"))
-            lines.append(f"| {name} | {len(errors)} | {spread(errors, 2)} | {' | '.join(plane)} |")
+            relevance = spread(column(rows, "labels", name, "relevance"), 3)
+            kl = spread(column(rows, "labels", name, "kl"))
+            kl = "up to a constant" if LABELLED[name][1] else kl  # to an improper prior
+            lines.append(f"| {name} | {len(errors)} | {spread(errors, 2)} | {relevance} | {kl} |")
     return lines
 
 
