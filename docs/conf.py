@@ -59,7 +59,7 @@ autodoc_preserve_defaults = True
 
 
 def spread(app, env, docnames):
-    """Divides the pages that are executed evenly: Sphinx cuts the list in three for two processes."""
+    """Divides evenly what is executed; Sphinx cuts the list in three for two processes."""
     executed = [name for name in docnames if "/" in name]
     others = [name for name in docnames if "/" not in name]
     between = len(others) // 6

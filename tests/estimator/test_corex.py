@@ -131,7 +131,7 @@ def test_auto_finds_the_number_of_latents(groups):
 
 def test_auto_finds_the_number_of_causes():
     x, _ = erased_copies(1000, 3, 4, 2, 0.3, seed=0)
-    assert CorEx("auto", latent="categorical", random_state=0).fit(x).n_hidden_ == 3
+    assert CorEx("auto", latent="categorical", cv=None, random_state=0).fit(x).n_hidden_ == 3
 
 
 def test_an_anchor_on_a_constant_column():
