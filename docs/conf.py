@@ -5,9 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import pkgutil
+import sys
 import urllib.request
 from pathlib import Path
 
+# Threads wait for each other busily, which is slow where a core is taken.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import kernels
 from sphinx.util import logging
 
 import pyro_corex
@@ -41,8 +47,6 @@ html_static_path = ["docs.css", str(Path(_package) / "static" / "mathjax" / "tex
 html_css_files = ["docs.css"]
 mathjax_path = "tex-svg.js"
 
-# Threads wait for each other busily, which is slow where a core is taken.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The tutorials are executed anew in each build, and an error in one fails it.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
@@ -148,6 +152,7 @@ def resolve_other_names(app, env, node, contnode):
 
 def setup(app):
     """Adds them to the build."""
+    kernels.copy_this_process()
     app.connect("env-before-read-docs", spread)
     app.connect("env-check-consistency", check_public_names)
     app.connect("missing-reference", resolve_other_names)
