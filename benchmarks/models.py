@@ -117,7 +117,7 @@ def train(runs: Runs, system: System, problem: Problem, epochs: int, seed: int, 
     if hasattr(module, "begin"):
         epochs = max(epochs // 2, 1)
         first = problem.vae()
-        runs.fit(first, problem.x, max(epochs, 12), seed, **options)
+        runs.fit(first, problem.x, 12 if runs.smoke else epochs, seed, **options)
         device = next(first.parameters()).device
         x = problem.x.to(device)
         x = x.bernoulli() if "transform" in options else x

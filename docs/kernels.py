@@ -58,7 +58,8 @@ def serve(connection: str, folder: str) -> None:
 
     os.chdir(folder)
     asyncio.set_event_loop(asyncio.new_event_loop())
-    IPKernelApp.launch_instance(argv=["-f", connection])
+    parent = f"--IPKernelApp.parent_handle={os.getppid()}"  # with which it ends
+    IPKernelApp.launch_instance(argv=["-f", connection, parent, "--log-level=ERROR"])
 
 
 def copy_this_process() -> None:

@@ -170,7 +170,7 @@ class Told(pyro.poutine.messenger.Messenger):
     def _pyro_sample(self, msg):
         if (value := self.values.get(msg["name"])) is not None:
             kind = type(msg["fn"])
-            draw = {"sample": lambda self, shape=(): value.expand(*shape, *self.batch_shape)}
+            draw = {"sample": lambda self, shape=(): value.expand((*shape, *self.batch_shape))}
             msg["fn"] = copy.copy(msg["fn"])
             msg["fn"].__class__ = type(kind.__name__, (kind,), draw)
 
@@ -185,7 +185,9 @@ def mean_gradient(make, sites, x, num_particles, infer=DRAWN):
         num_particles, vectorize_particles=True, max_plate_nesting=1,
         strict_enumeration_warning=False,
     )  # fmt: skip
-    shapes = {name: (num_particles, len(x) if own else 1) for name, (_, own) in sites.items()}
+    shapes = {name: (len(x),) if own else () for name, (_, own) in sites.items()}
+    if num_particles > 1:
+        shapes = {name: (num_particles, *(shape or (1,))) for name, shape in shapes.items()}
     sizes = [math.prod(shape) for shape in shapes.values()]
     cells = [range(k) for (k, _), size in zip(sites.values(), sizes, strict=True)
              for _ in range(size)]  # fmt: skip

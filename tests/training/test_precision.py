@@ -60,7 +60,7 @@ def test_bf16_reaches_the_bound_of_float32(seed):
     for precision in ("32-true", "bf16-mixed"):
         module = vae((64, 64, 8), seed=seed)
         fit(
-            module, x, epochs=8, lr=1e-2, seed=seed, precision=precision, progress=False,
+            module, x, epochs=15, lr=3e-3, seed=seed, precision=precision, progress=False,
             batch_size=128,
         )  # fmt: skip
         torch.manual_seed(seed)
