@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import multiprocessing
 import os
 from typing import Any
@@ -66,4 +67,5 @@ def copy_this_process() -> None:
     """Has Jupyter start kernels in this way."""
     for name in IMPORTED:
         importlib.import_module(name)
+    logging.getLogger("traitlets").setLevel(logging.WARNING)  # it has a word about each page
     local_provisioner.launch_kernel = Copy
