@@ -152,7 +152,8 @@ def resolve_other_names(app, env, node, contnode):
 
 def setup(app):
     """Adds them to the build."""
-    kernels.copy_this_process()
+    if sys.platform == "linux":  # elsewhere a copy of a process may lack what it needs
+        kernels.copy_this_process()
     app.connect("env-before-read-docs", spread)
     app.connect("env-check-consistency", check_public_names)
     app.connect("missing-reference", resolve_other_names)
