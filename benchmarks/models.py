@@ -117,7 +117,7 @@ def train(runs: Runs, system: System, problem: Problem, epochs: int, seed: int, 
     if hasattr(module, "begin"):
         epochs = max(epochs // 2, 1)
         first = problem.vae()
-        runs.fit(first, problem.x, max(epochs, 6), seed, **options)
+        runs.fit(first, problem.x, 12 if runs.smoke else epochs, seed, **options)
         device = next(first.parameters()).device
         x = problem.x.to(device)
         x = x.bernoulli() if "transform" in options else x
@@ -182,9 +182,9 @@ def digits(root: Path | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """
     torch.manual_seed(0)
     if root is None:
-        labels = torch.randint(10, (800,))
+        labels = torch.randint(10, (300,))
         x = torch.where(torch.rand(10, 64) < 0.5, 0.95, 0.05)[labels]  # ten patterns, and noise
-        return x[:600], labels[:600], x[600:].bernoulli(), labels[600:]
+        return x[:200], labels[:200], x[200:].bernoulli(), labels[200:]
     data, test = mnist(root), mnist(root, train=False)
     return data.x, data.labels, test.x.bernoulli(), test.labels
 

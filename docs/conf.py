@@ -5,9 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import pkgutil
+import sys
 import urllib.request
 from pathlib import Path
 
+# Threads wait for each other busily, which is slow where a core is taken.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import kernels
 from sphinx.util import logging
 
 import pyro_corex
@@ -41,8 +47,6 @@ html_static_path = ["docs.css", str(Path(_package) / "static" / "mathjax" / "tex
 html_css_files = ["docs.css"]
 mathjax_path = "tex-svg.js"
 
-# Threads wait for each other busily, which is slow where a core is taken.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The tutorials are executed anew in each build, and an error in one fails it.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
@@ -56,6 +60,15 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+
+
+def spread(app, env, docnames):
+    """Divides evenly what is executed; Sphinx cuts the list in three for two processes."""
+    executed = [name for name in docnames if "/" in name]
+    others = [name for name in docnames if "/" not in name]
+    between = len(others) // 6
+    docnames[:] = executed[::2] + others[:between] + executed[1::2] + others[between:]
+
 
 # ---------------------------------------------------------------------- links to other projects
 
@@ -138,6 +151,9 @@ def resolve_other_names(app, env, node, contnode):
 
 
 def setup(app):
-    """Adds both to the build."""
+    """Adds them to the build."""
+    if sys.platform == "linux":  # elsewhere a copy of a process may lack what it needs
+        kernels.copy_this_process()
+    app.connect("env-before-read-docs", spread)
     app.connect("env-check-consistency", check_public_names)
     app.connect("missing-reference", resolve_other_names)

@@ -2,9 +2,31 @@ import os
 import shutil
 from collections.abc import Iterator
 
+# Of what is imported and started below: threads of several processes wait for each other busily.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pyro
 import pytest
 import torch
+
+
+class NoStack:
+    """Torch notes the stack at each seed for devices that are not in use: milliseconds here."""
+
+    format_stack = staticmethod(lambda: [])
+
+
+for device in ("cuda", "mtia", "xpu"):
+    if hasattr(torch, device):
+        getattr(torch, device).traceback = NoStack
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each process takes neighbouring tests, which share what their modules have trained."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.option.dist == "load" else None
 
 
 @pytest.fixture(autouse=True)

@@ -276,11 +276,16 @@ with warnings.catch_warnings(record=True) as caught:
     import pyro_corex
     assert str(warnings.filters) == inside
 after = state()
+modules = sorted({name.split(".")[0] for name in sys.modules})
+networks = pyro_corex.programs.mlp_encoder([8, 2]), pyro_corex.programs.mlp_decoder([2, 8])
+vae = pyro_corex.CorExVAE(*networks, 2)
+pyro_corex.fit(vae, torch.zeros(16, 8), epochs=1, progress=False, device="cpu")
 print(json.dumps({
     "before": before,
     "after": after,
     "warnings": [str(w.message) for w in caught],
-    "modules": sorted({name.split(".")[0] for name in sys.modules}),
+    "modules": modules,
+    "after a fit": sorted({name.split(".")[0] for name in sys.modules}),
 }))
 """
 
@@ -312,6 +317,10 @@ def test_an_import_needs_no_extra(probe):
         "xarray",
     }
     assert extras & set(probe["modules"]) == set()
+
+
+def test_one_process_on_one_device_imports_no_fabric(probe):
+    assert {"lightning_fabric", "lightning"} & set(probe["after a fit"]) == set()
 
 
 def test_public_names_exist():

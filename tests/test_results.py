@@ -4,7 +4,6 @@ import argparse
 import json
 import runpy
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +17,20 @@ from pyro_corex.programs import mlp_decoder, mlp_encoder
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 SECTIONS = ("mnist", "faces", "labels", "published")
+
+
+@pytest.fixture
+def benchmark(monkeypatch, capsys):
+    """Runs a benchmark as from the command line, and returns what it prints."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+    def run(name, *arguments):
+        path = str(ROOT / "benchmarks" / f"{name}.py")
+        monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
+        runpy.run_path(path, run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
 def test_the_tables_of_mnist():
@@ -48,12 +61,9 @@ def test_the_table_of_starts():
         ("tables", ["--table", "--output"]),
     ],
 )
-def test_the_tables_of_benchmarks(name, options):
-    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", *options]
-    run = subprocess.run(
-        [*command, RESULTS / f"{name}.jsonl"], capture_output=True, text=True, check=True
-    )
-    assert (RESULTS / f"{name}.md").read_text() == run.stdout
+def test_the_tables_of_benchmarks(name, options, benchmark):
+    printed = benchmark(name, *options, RESULTS / f"{name}.jsonl")
+    assert (RESULTS / f"{name}.md").read_text() == printed
 
 
 def test_known_truths_are_run_and_resumed(tmp_path):
@@ -87,12 +97,10 @@ def test_the_table_of_gradients_is_printed(capsys):
     assert lines[2].startswith("| 20, 0, 0.3 | 0.000 | -18.35 | ")
 
 
-def test_the_benchmark_on_cuda_runs_on_a_cpu(tmp_path):
-    command = [sys.executable, ROOT / "benchmarks" / "on_cuda.py", "--out", tmp_path / "rows"]
-    run = subprocess.run([*command, "--smoke"], capture_output=True, text=True, check=True)
-    again = subprocess.run([*command, "--table"], capture_output=True, text=True, check=True)
-    assert run.stdout == again.stdout
-    assert len(run.stdout.splitlines()) - 2 >= 2 * 3  # and two each recorded, on a GPU
+def test_the_benchmark_on_cuda_runs_on_a_cpu(benchmark, tmp_path):
+    printed = benchmark("on_cuda", "--out", tmp_path / "rows", "--smoke")
+    assert printed == benchmark("on_cuda", "--out", tmp_path / "rows", "--table")
+    assert len(printed.splitlines()) - 2 >= 2 * 3  # and two each recorded, on a GPU
 
 
 @pytest.mark.parametrize("name", ["stack", "anchor"])

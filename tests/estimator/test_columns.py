@@ -14,7 +14,7 @@ D, _ = erased_copies(100, 2, 3, 3, 0.2, seed=0)
 
 def test_negative_counts_in_new_rows():
     x = np.random.default_rng(0).poisson(3, (100, 3)).astype(float)
-    corex = CorEx(1, kinds="counts", random_state=0, max_iter=20, tol=10.0).fit(x)
+    corex = CorEx(1, kinds="counts", random_state=0, max_iter=20, tol=10.0, cv=None).fit(x)
     with pytest.raises(ValueError, match=r"'x0' holds counts, but -1 is negative"):
         corex.transform(-np.ones((1, 3)))
 

@@ -28,21 +28,15 @@ from tests.estimator.tables import (
 X, _ = factor_table(300, 2, 3, 0.5, seed=0)
 
 
-def test_scikit_learns_own_checks_pass():
+@pytest.mark.parametrize(
+    "options", [{"cv": 2}, {"latent": "categorical", "cv": None}], ids=["gaussian", "categorical"]
+)
+def test_scikit_learns_own_checks_pass(options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        results = check_estimator(CorEx(2, max_iter=20), on_fail=None)
-    failed = [r["check_name"] for r in results if r["status"] == "failed"]
-    assert failed == []
-    assert sum(r["status"] == "passed" for r in results) > 30
-
-
-@pytest.mark.parametrize("latent", ["gaussian", "categorical"])
-def test_scikit_learns_own_checks_pass_for_two_latents(latent):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        results = check_estimator(CorEx(2, latent=latent, max_iter=20, cv=None), on_fail=None)
+        results = check_estimator(CorEx(2, max_iter=20, **options), on_fail=None)
     assert [r["check_name"] for r in results if r["status"] == "failed"] == []
+    assert sum(r["status"] == "passed" for r in results) > 30
 
 
 def test_a_clone_has_the_parameters_and_is_not_fitted():
@@ -137,7 +131,7 @@ def test_auto_finds_the_number_of_latents(groups):
 
 def test_auto_finds_the_number_of_causes():
     x, _ = erased_copies(1000, 3, 4, 2, 0.3, seed=0)
-    assert CorEx("auto", latent="categorical", random_state=0).fit(x).n_hidden_ == 3
+    assert CorEx("auto", latent="categorical", cv=None, random_state=0).fit(x).n_hidden_ == 3
 
 
 def test_an_anchor_on_a_constant_column():

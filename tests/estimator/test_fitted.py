@@ -164,7 +164,7 @@ def test_levels_that_were_not_seen_are_named_and_count_as_missing():
     rng = np.random.default_rng(0)
     trait = rng.standard_normal(300)
     x = np.stack([np.digitize(trait + rng.standard_normal(300), [-1, 0, 1]) for _ in range(4)], 1)
-    corex = CorEx(1, random_state=0).fit(x)
+    corex = CorEx(1, random_state=0, max_iter=20, tol=10.0, cv=None).fit(x)
     new, gap = (x[:3].astype(float) for _ in range(2))
     new[1, 2], gap[1, 2] = 9, np.nan
     with pytest.warns(UserWarning, match=r"Column 'x2' .* no level .* 9, in 1 of 3 .* 0, 1, 2, 3"):

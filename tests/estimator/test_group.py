@@ -19,7 +19,7 @@ def test_of_explanations_as_likely_that_with_more_zeros_is_taken():
     for seed in range(8):
         x, hidden, known = with_gaps(100, 3, 5, 4, 0.5, 0.3, seed)
         anchors = {j: list(range(5 * j, 5 * j + 5)) for j in range(3)}
-        labels = CorEx(3, latent="categorical", n_states=4, anchors=anchors).fit(x).labels_
+        labels = CorEx(3, latent="categorical", n_states=4, anchors=anchors, cv=None).fit(x).labels_
         right += sum(same_groups(labels[known[:, j], j], hidden[known[:, j], j]) for j in range(3))
     assert right >= 22  # of 24
 
@@ -61,7 +61,7 @@ def test_a_lone_column_has_one_state_and_no_parameters():
 def test_pairs_that_depend_weakly_stay_together():
     for seed in range(4):
         x, _, _ = with_gaps(100, 4, 2, 3, 0.5, 0.3, seed)
-        corex = CorEx(4, latent="categorical", n_states=3, random_state=0).fit(x)
+        corex = CorEx(4, latent="categorical", n_states=3, cv=None, random_state=0).fit(x)
         assert same_groups(corex.clusters_, np.arange(4).repeat(2))
 
 

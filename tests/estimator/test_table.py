@@ -70,7 +70,7 @@ def test_a_frame_of_mixed_columns_is_read_by_kind():
     frame["flag"] = frame["flag"].astype(float)
     frame.loc[::10, "word"] = None
     frame.loc[::7, "size"] = np.nan
-    corex = CorEx(1, random_state=0, max_iter=100).fit(frame)
+    corex = CorEx(1, random_state=0, max_iter=100, cv=None).fit(frame)
     kinds = {column.name: column.kind for column in corex.columns_}
     assert kinds == {
         "flag": "binary", "level": "ordinal", "word": "categorical", "grade": "ordinal",
@@ -116,7 +116,8 @@ def test_sparse_columns_of_pandas_are_read_as_dense_ones():
     x, _ = factor_table(60, 1, 3, 0.5, seed=0)
     dense = pandas.DataFrame((x > 0).astype(float), columns=list("abc"))
     sparse = dense.astype({"a": pandas.SparseDtype("float", 0.0)})
-    found = [CorEx(1, random_state=0).fit(each).tc_ for each in (dense, sparse)]
+    corex = CorEx(1, random_state=0, max_iter=20, tol=10.0, cv=None)
+    found = [corex.fit(each).tc_ for each in (dense, sparse)]
     assert found[0] == found[1]
 
 
@@ -125,7 +126,7 @@ def test_words_that_are_all_missing_in_new_rows():
     x, _ = factor_table(80, 1, 3, 0.5, seed=0)
     table = pandas.DataFrame(x, columns=list("abc"))
     table["c"] = np.where(x[:, 2] > 0, "yes", "no")
-    corex = CorEx(1, random_state=0).fit(table)
+    corex = CorEx(1, random_state=0, max_iter=20, tol=10.0, cv=None).fit(table)
     one, two = table.iloc[:1].copy(), table.iloc[:2].copy()
     one["c"], two.loc[0, "c"] = None, None
     np.testing.assert_allclose(corex.transform(one)[0], corex.transform(two)[0])

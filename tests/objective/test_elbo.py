@@ -90,7 +90,7 @@ def test_svi_with_autoguides(autoguide):
     model, _ = conjugate()
     x = torch.tensor([0.5, 1.0, 1.5])
     guide = autoguide(model)
-    svi = SVI(model, guide, Adam({"lr": 0.05}), CorExELBO(num_particles=10))
+    svi = SVI(model, guide, Adam({"lr": 0.05}), CorExELBO(10, vectorize_particles=True))
     losses = [svi.step(x) for _ in range(120)]
     assert sum(losses[-10:]) < sum(losses[:10])
     assert float(guide.median(x)["mu"].detach()) == pytest.approx(0.75, abs=0.25)

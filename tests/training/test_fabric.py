@@ -10,6 +10,7 @@ from pathlib import Path
 import pyro.distributions as dist
 import pytest
 import torch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_corex as pc
@@ -235,27 +236,16 @@ def test_processes_listen_on_the_loopback_alone(tmp_path):
     assert found == {"0100007F"}
 
 
-SPAWNED = """
-import torch
-
-import pyro_corex as pc
-from tests.training.programs import copies, vae, vector
-
-if __name__ == "__main__":
-    found, options = [], {"epochs": 2, "batch_size": 32, "progress": False, "device": "cpu"}
+def test_processes_that_are_spawned_do_not_share_their_parameters():
+    found = []
     for start in ("spawn", "fork"):
         module = vae()
-        pc.fit(module, copies(), devices=pc.Devices(2, strategy=f"ddp_{start}"), **options)
+        fit(
+            module, copies(), epochs=2, batch_size=32, devices=2, strategy=f"ddp_{start}",
+            progress=False, device="cpu",
+        )  # fmt: skip
         found.append(vector(module))
     torch.testing.assert_close(*found, rtol=0, atol=1e-6)
-"""
-
-
-def test_processes_that_are_spawned_do_not_share_their_parameters(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SPAWNED)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, script], env=environment, check=True, capture_output=True)
 
 
 def test_a_stream_cannot_be_shared():
@@ -270,6 +260,8 @@ def test_a_stream_cannot_be_shared():
 SCRIPT = """
 import sys
 from pathlib import Path
+
+import torch._dynamo  # once, and not in each process that is forked
 
 import pyro_corex as pc
 from tests.training.programs import copies, vae
@@ -311,30 +303,20 @@ def test_a_signal_to_the_parent_ends_all_in_order(tmp_path):
     assert sorted(tmp_path.iterdir()) == paths
 
 
-TORCHRUN = """
-import os
-import sys
-from pathlib import Path
-
-import pyro_corex as pc
-from tests.training.programs import copies, vae, vector
-
-module = vae()
-history = pc.fit(module, copies(), epochs=2, batch_size=32, progress=False, device="cpu")
-found = f"{history.steps} {vector(module).sum().item()}"
-Path(sys.argv[1], os.environ["RANK"]).write_text(found)
-"""
+def in_a_process_of_torchrun(folder):
+    module = vae()
+    history = pc.fit(module, copies(), epochs=2, batch_size=32, progress=False, device="cpu")
+    found = f"{history.steps} {vector(module).sum().item()}"
+    (folder / os.environ["RANK"]).write_text(found)
 
 
 def test_torchrun(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(TORCHRUN)
-    run = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", script,
-         tmp_path],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    """What ``torchrun`` does, with a function in place of a script."""
+    launch = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", start_method="fork",
     )  # fmt: skip
-    assert run.returncode == 0, run.stderr
+    elastic_launch(launch, in_a_process_of_torchrun)(tmp_path)
     module = vae()
     pc.fit(module, copies(), epochs=2, batch_size=32, devices=2, progress=False, device="cpu")
     expected = f"16 {vector(module).sum().item()}"

@@ -1,8 +1,6 @@
 """The runner that needs torch alone, and the choice between the two."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,25 +12,6 @@ from tests.training.programs import OPTIONS, copies, vae, vector, without_time
 
 fitting = sys.modules["pyro_corex.training.fit"]  # the package has the function of this name
 make_runner = fitting._runner
-ROOT = Path(pc.__file__).parents[1]
-
-PROBE = """
-import sys
-
-import torch
-
-import pyro_corex as pc
-from pyro_corex.programs import mlp_decoder, mlp_encoder
-
-vae = pc.CorExVAE(mlp_encoder([8, 2]), mlp_decoder([2, 8]), 2)
-pc.fit(vae, torch.zeros(16, 8), epochs=1, progress=False, device="cpu")
-print(sorted({name.partition(".")[0] for name in sys.modules} & {"lightning_fabric", "lightning"}))
-"""
-
-
-def test_one_process_on_one_device_imports_no_fabric():
-    done = subprocess.run([sys.executable, "-c", PROBE], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "[]\n", done.stderr
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def test_the_top_takes_the_groups(trained, transform):
     components = None if transform is None else [3, 5]
     state = torch.get_rng_state()
     starts = pc.start_top(stack, x, transform=transform, n_components=components, n_starts=2,
-                          steps=1000, batch_size=64, progress=False)  # fmt: skip
+                          steps=300, batch_size=64, progress=False)  # fmt: skip
     assert torch.equal(state, torch.get_rng_state())
     key = "log_likelihood" if transform is None else "information"
     ranks = [getattr(start, key) for start in starts]
