@@ -50,7 +50,7 @@ def images_of(args: argparse.Namespace) -> Iterator[tuple[str, Tensor, Tensor]]:
         yield (
             "synthetic faces",
             synthetic_faces(128, 30, size=16)[0],
-            synthetic_faces(64, 31, size=16)[0],
+            synthetic_faces(100, 31, size=16)[0],
         )
         return
     if "MNIST" in args.only and args.mnist:
@@ -164,7 +164,7 @@ def scored(
 def run(rows: Rows, section: str, args: argparse.Namespace) -> None:
     """Trains what is missing, and scores it."""
     steps = 16 if args.smoke else STEPS[section]
-    looks = [steps // 2**k for k in range(7)] if section == "variances" else []
+    looks = [steps // 2**k for k in range(3 if args.smoke else 7)] if section == "variances" else []
     for name, seen, unseen in images_of(args):
         seeds = [s for s in args.seeds or SEEDS[section] if not rows.has(section, name, s)]
         if not seeds:
