@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from anchors import Rows, spread
 from sample_quality import sample_quality, train_features
+from scipy.stats import spearmanr
 from torch import Tensor
 
 import pyro_corex as pc
@@ -115,6 +116,8 @@ def spread_of(posterior: pc.AggregatePosterior) -> dict[str, Any]:
     second = variance + posterior.mean.square()
     order = information.argsort(descending=True)
     return {
+        "above_two": float((variance > WIDE).double().mean()),
+        "rank_correlation": float(spearmanr(variance.cpu(), information.cpu()).statistic),
         "information": [round(float(v), 4) for v in information[order]],
         "variance": [round(float(v), 4) for v in variance[order]],
         "to_gain": float((second - 1 - second.log()).sum() / 2),
@@ -258,21 +261,14 @@ def of_variances(rows: list[dict[str, Any]]) -> list[str]:
             each = [torch.tensor(s["variance"]) for s in stage]
             quarters = torch.stack([v.quantile(torch.tensor([0.25, 0.5, 0.75])) for v in each])
             cells = [
-                spread([100 * float((v > WIDE).double().mean()) for v in each], 0),
+                spread([100 * s["above_two"] for s in stage], 0),
                 ", ".join(f"{float(q):.2f}" for q in quarters.mean(0)),
                 spread([float(v.max()) for v in each], 2),
-                spread([ranks(s["variance"], s["information"]) for s in stage], 2),
+                spread([s["rank_correlation"] for s in stage], 2),
                 spread([s["to_gain"] for s in stage], 1),
             ]
             lines.append(f"| {name} | {stage[0]['step']:,} | {len(runs)} | {' | '.join(cells)} |")
     return lines
-
-
-def ranks(a: list[float], b: list[float]) -> float:
-    """Spearman's correlation."""
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(a, b).statistic)
 
 
 def figure(rows: list[dict[str, Any]], path: Path) -> None:
