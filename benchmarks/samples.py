@@ -37,10 +37,18 @@ import pyro_corex as pc
 from pyro_corex.datasets import ImageFiles, mnist, synthetic_faces
 from pyro_corex.programs import NormalLikelihood, conv_decoder, conv_encoder
 
-BATCH, SCALE = 64, 0.1
+BATCH = 64
 STEPS = {"sampling": 8_000, "variances": 32_000}
 SEEDS = {"sampling": range(10, 13), "variances": range(10, 12)}
-LATENTS = {"MNIST": 32, "photographs": 128, "synthetic faces": 128}
+SMALL = "photographs, 16 × 16"  # of which the decoder blurs little
+SIZES = {
+    "MNIST": (32, 0.1),
+    "photographs": (128, 0.1),
+    SMALL: (128, 0.05),
+    "synthetic faces": (128, 0.1),
+}
+"""Of each data set the latents and the scale of the likelihood."""
+COMPONENTS = (1, 4, 16, 64) if torch.cuda.is_available() else (1, 4, 16)
 KINDS = ("prior", "product", "Gaussian", "mixture", "reconstructions")
 WIDE = 2.0  # the paper's "variance greater than two"
 
@@ -57,26 +65,29 @@ def images_of(args: argparse.Namespace) -> Iterator[tuple[str, Tensor, Tensor]]:
     if "MNIST" in args.only and args.mnist:
         x = torch.nn.functional.pad(mnist(args.mnist).x.unflatten(1, (1, 28, 28)), (2, 2, 2, 2))
         yield "MNIST", x[2000:20_000], x[:2000]
-    if "photographs" in args.only and args.photographs:
+    for name in args.only if args.photographs else ():
+        if name not in ("photographs", SMALL):
+            continue
         files = ImageFiles(args.photographs)
         x = torch.stack([files[i] for i in range(len(files))])
+        x = torch.nn.functional.avg_pool2d(x, 4) if name == SMALL else x
         held = len(x) // 4
-        yield "photographs", torch.cat([x[held:], x[held:].flip(-1)]), x[:held]
+        yield name, torch.cat([x[held:], x[held:].flip(-1)]), x[:held]
     if "synthetic faces" in args.only:
         yield "synthetic faces", synthetic_faces(8000, 30)[0], synthetic_faces(2000, 31)[0]
 
 
 def train(
-    x: Tensor, latents: int, steps: int, seed: int, capture: bool, marks: list[int]
+    x: Tensor, size: tuple[int, float], steps: int, seed: int, capture: bool, marks: list[int]
 ) -> tuple[pc.CorExVAE, list[dict[str, Any]]]:
     """A plain VAE, and how its latents spread after each of so many steps."""
     torch.manual_seed(seed)
-    shape = tuple(x.shape[1:])
+    shape, (latents, scale) = tuple(x.shape[1:]), size
     vae = pc.CorExVAE(
         conv_encoder(shape, latents),
         conv_decoder(latents, shape),
         latents,
-        likelihood=NormalLikelihood(SCALE),
+        likelihood=NormalLikelihood(scale),
     )
     if marks:  # long epochs, after which one can look
         some, x = x[:4000], x.repeat(-(-min(marks) * BATCH // len(x)), *[1] * (x.dim() - 1))
@@ -133,7 +144,7 @@ def scored(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "TC.z. can be bounded from above only loosely")
         tc = posterior.total_correlation()
-        gaussian, mixture = posterior.fit_joint(1), posterior.fit_joint()
+        gaussian, mixture = posterior.fit_joint(1), posterior.fit_joint(COMPONENTS)
     with torch.no_grad():
         own = torch.cat([vae.encode(part).mean for part in unseen.split(500)])
         codes = {
@@ -177,15 +188,15 @@ def run(rows: Rows, section: str, args: argparse.Namespace) -> None:
         features = train_features(seen, steps=10 if args.smoke else 1000)
         for seed in seeds[:1] if args.smoke else seeds:
             start = time.perf_counter()
-            latents = 4 if args.smoke else LATENTS[name]
-            vae, on_the_way = train(seen, latents, steps, seed, args.capture, looks)
+            size = (4, 0.1) if args.smoke else SIZES[name]
+            vae, on_the_way = train(seen, size, steps, seed, args.capture, looks)
             trained = time.perf_counter()
             rows.add(
                 section=section,
                 name=name,
                 seed=seed,
-                latents=latents,
-                scale=SCALE,
+                latents=size[0],
+                scale=size[1],
                 steps=steps,
                 data=len(seen),
                 held_out=len(unseen),
@@ -201,32 +212,44 @@ def run(rows: Rows, section: str, args: argparse.Namespace) -> None:
 
 def of_samples(rows: list[dict[str, Any]]) -> list[str]:
     """The quality of samples."""
-    head = "| samples | steps | seeds | to the images | to reconstructions | precision | recall |"
-    lines = [head, "| --- " * 7 + "|"]
-    for name, steps in sorted({(r["name"], r["steps"]) for r in rows}):
+    head = (
+        "| samples | steps | seeds | to the images | of the product's | to reconstructions "
+        "| of the product's | precision | recall |"
+    )
+    lines = [head, "| --- " * 9 + "|"]
+    for name, steps in settings(rows):
         runs = [r for r in rows if (r["name"], r["steps"]) == (name, steps)]
         for kind in KINDS:
-            cells = [
-                with_error([r[what][kind][key] for r in runs])
-                for what, key in (
-                    ("images", "frechet"),
-                    ("reconstructions", "frechet"),
-                    ("reconstructions", "precision"),
-                    ("reconstructions", "recall"),
-                )
+            cells = distances(runs, "images", kind) + distances(runs, "reconstructions", kind)
+            cells += [
+                spread([r["reconstructions"][kind][key][0] for r in runs], 2)
+                for key in ("precision", "recall")
             ]
             if kind == "reconstructions":
-                cells[1:] = ["", "", ""]
+                cells[2:] = [""] * 4
             lines.append(f"| {name}, {kind} | {steps:,} | {len(runs)} | {' | '.join(cells)} |")
     return lines
 
 
-def with_error(scores: list[list[float]]) -> str:
-    """Mean and standard deviation over seeds; in brackets half the 95 % interval of one seed."""
-    values = [value for value, _ in scores]
-    digits = 3 if max(values) <= 1 else 1
-    error = 1.96 * statistics.mean(error for _, error in scores)
-    return f"{spread(values, digits)} ({error:.{digits}f})"
+def settings(rows: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """The data sets and numbers of steps that there are."""
+    return sorted({(r["name"], r["steps"]) for r in rows})
+
+
+def distances(runs: list[dict[str, Any]], what: str, kind: str) -> list[str]:
+    """Frechet distances, and their share of the product's; in brackets half the 95 % interval of a
+    seed, and in how many seeds the intervals of the two do not overlap."""
+    own, product = ([r[what][k]["frechet"] for r in runs] for k in (kind, "product"))
+    values = [value for value, _ in own]
+    digits = 0 if max(values) >= 100 else 1
+    error = 1.96 * statistics.mean(error for _, error in own)
+    found = f"{spread(values, digits)} ({error:.{digits}f})"
+    if kind == "product":
+        return [found, ""]
+    pairs = list(zip(own, product, strict=True))
+    share = spread([100 * mine[0] / other[0] for mine, other in pairs], 0)
+    apart = [abs(v - w) > 1.96 * (e + f) for (v, e), (w, f) in pairs]
+    return [found, f"{share} % ({sum(apart)} of {len(apart)})"]
 
 
 def of_densities(rows: list[dict[str, Any]]) -> list[str]:
@@ -236,7 +259,7 @@ def of_densities(rows: list[dict[str, Any]]) -> list[str]:
         "| components |"
     )
     lines = [head, "| --- " * 7 + "|"]
-    for name, steps in sorted({(r["name"], r["steps"]) for r in rows}):
+    for name, steps in settings(rows):
         runs = [r for r in rows if (r["name"], r["steps"]) == (name, steps)]
         ends = " and ".join(spread([r["tc"][i] for r in runs], 1) for i in (0, 1))
         kept = " | ".join(
@@ -279,14 +302,14 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
     drawn = Figure(figsize=(8, 3.4 * len(names)), layout="constrained")
     axes = drawn.subplots(len(names), 2, squeeze=False)
     for name, (left, right) in zip(names, axes, strict=True):
-        stages = next(r for r in rows if r["name"] == name)["on_the_way"]
+        stages = next(r for r in rows if r["name"] == name)["on_the_way"][::2]
         for k, stage in enumerate(stages):
             colour = (0.1, 0.25, 0.45, 1 - 0.8 * (1 - k / max(1, len(stages) - 1)))
             values = torch.tensor(stage["variance"]).sort().values
             share = torch.arange(1, len(values) + 1) / len(values)
             left.step(values, share, where="post", color=colour, label=f"{stage['step']:,} steps")
-            if k in (1, len(stages) - 1):
-                mark = "o" if k == 1 else "D"
+            if k in (0, len(stages) - 1):
+                mark = "D" if k else "o"
                 right.scatter(
                     stage["variance"],
                     stage["information"],
@@ -303,7 +326,7 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
             ax.spines[["top", "right"]].set_visible(False)
         left.set_ylabel("share of the latents")
         right.set_ylabel("$I(z_j : x)$, nats")
-    drawn.savefig(path)
+    drawn.savefig(path, dpi=120)
 
 
 def table(rows: Rows) -> str:
@@ -312,8 +335,14 @@ def table(rows: Rows) -> str:
     known = [r for r in rows.rows if r["section"] in STEPS]
     if not known:
         return ""
-    parts = [of_samples(known), of_densities(known), of_variances(wide)]
-    return "\n\n".join("\n".join(part) for part in parts)
+    parts = [
+        *of_samples(known),
+        "\n<!-- densities -->\n",
+        *of_densities(known),
+        "\n<!-- variances -->\n",
+        *of_variances(wide),
+    ]
+    return "\n".join(parts)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -323,7 +352,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="append a JSON line for each run, and resume")
     parser.add_argument("--mnist", type=Path, help="folder that holds MNIST")
     parser.add_argument("--photographs", type=Path, help="folder or zip archive of images")
-    parser.add_argument("--only", nargs="+", choices=LATENTS, default=list(LATENTS))
+    parser.add_argument("--only", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--capture", action="store_true", help="CUDA graphs")
     parser.add_argument("--figure", type=Path, help="draw Fig. 7 there")
