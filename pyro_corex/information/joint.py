@@ -20,9 +20,10 @@ _FEWEST = 20  # data, of which a fifth is held out
 
 @dataclass(frozen=True, repr=False)
 class JointDensity:
-    """A density over all latents together, which keeps most of what they share, TC(z).
+    """A density over all latents together, which keeps most of what they share, TC(z) (Eq. 4).
 
-    It is a Gaussian mixture with full covariances, as
+    Sec. 6.3 draws from the product of the marginals, which loses it.  This is a Gaussian mixture
+    with full covariances, as
     :meth:`AggregatePosterior.fit_joint <pyro_corex.AggregatePosterior.fit_joint>` finds it.
     """
 
@@ -79,9 +80,7 @@ def fit_joint(
     generator = torch.Generator(loc.device).manual_seed(check_seed(seed))
     order = torch.randperm(n, generator=generator, device=loc.device)
     rows = torch.cat([order, order[held:].repeat(max(0, _DRAWS // n - 1))])
-    noise = torch.randn(
-        (len(rows), loc.shape[1]), generator=generator, dtype=loc.dtype, device=loc.device
-    )
+    noise = loc.new_empty(len(rows), loc.shape[1]).normal_(generator=generator)
     z = loc[rows] + scale[rows] * noise
     centre, spread = z[held:].mean(0), z[held:].std(0)
     found = [

@@ -44,9 +44,7 @@ class Mixture(NamedTuple):
         """
         check_count("n", n, 0)
         check_generator(generator)
-        shape = (n, self.loc.shape[1])
-        like = {"dtype": self.loc.dtype, "device": self.loc.device}
-        draws = torch.randn(shape, generator=generator, **like)
+        draws = self.loc.new_empty(n, self.loc.shape[1]).normal_(generator=generator)
         if n:
             of = self.weights.multinomial(n, replacement=True, generator=generator)
             for k in of.unique():
