@@ -8,6 +8,7 @@ from pyro_corex.information.aggregate import AggregatePosterior
 from pyro_corex.information.bracket import Bracket, aggregate_total_correlation
 from pyro_corex.information.entropy import entropy_estimate, marginal_entropy, mean_with_entropies
 from pyro_corex.information.estimate import Estimate
+from pyro_corex.information.joint import JointDensity
 from pyro_corex.information.linear import LinearOptimum, lead_weight, linear_optimum
 from pyro_corex.information.mixture import Mixture, fit_mixture, merge_states
 from pyro_corex.information.mutual_information import (
@@ -34,6 +35,7 @@ __all__ = [
     "AggregatePosterior",
     "Bracket",
     "Estimate",
+    "JointDensity",
     "LinearOptimum",
     "Mixture",
     "aggregate_entropy",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import torch
@@ -22,9 +22,10 @@ from pyro_corex.batches import (
     read_batches,
 )
 from pyro_corex.information.bracket import Bracket, aggregate_total_correlation
-from pyro_corex.information.checks import check_gaussian
+from pyro_corex.information.checks import check_gaussian, check_generator
 from pyro_corex.information.encodings import choose, drawing, names_of, parameters_of
 from pyro_corex.information.estimate import Estimate
+from pyro_corex.information.joint import JointDensity, fit_joint
 from pyro_corex.information.memory_maps import concatenate_in_files
 from pyro_corex.information.mutual_information import (
     aggregate_entropy,
@@ -188,8 +189,7 @@ class AggregatePosterior:
         Raises ValueError for negative n, TypeError for a generator of another kind.
         """
         check_count("n", n, 0)
-        if not isinstance(generator, (torch.Generator, NoneType)):
-            raise TypeError(f"generator must be a torch.Generator, but got {generator!r}")
+        check_generator(generator)
         if self._probs is not None:
             weights = self._probs.mean(0)
             if n == 0:
@@ -203,6 +203,32 @@ class AggregatePosterior:
         dtype, device = self._loc.dtype, row.device
         noise = torch.randn(row.shape, generator=generator, device=device, dtype=dtype)
         return self._loc.gather(0, row).addcmul_(self._scale.gather(0, row), noise)
+
+    def fit_joint(
+        self, components: int | Sequence[int] = (1, 4, 16, 64), seed: int = 0
+    ) -> JointDensity:
+        """A density over all latents together, from which new data keep what latents share.
+
+        The product of the marginals (:meth:`sample`) loses TC(z).  This is a Gaussian mixture with
+        full covariances, fitted to draws of the aggregate posterior; with one component, a
+        Gaussian.
+
+        :param components: how many components it has; of several numbers the one is taken that
+            explains draws of held-out data best.
+        :param seed: of the draws and of the fit; the global random state is left alone.
+        :raises ValueError: for encoders that are not Gaussian, fewer than 20 data, and numbers of
+            components below 1 or all above the data.
+
+        >>> loc = torch.randn(500, 1, generator=torch.Generator().manual_seed(0)).repeat(1, 2)
+        >>> joint = AggregatePosterior(loc, torch.full((500, 2), 0.5)).fit_joint(1)
+        >>> abs(joint.gain.value - 0.51) < 2 * joint.gain.stderr  # TC(z) of correlation 0.8
+        True
+        """
+        if type(self) is not AggregatePosterior or self._probs is not None:
+            raise ValueError(
+                f"A joint density is for Gaussian encoders, but got {self}; draw with sample()"
+            )
+        return fit_joint(self._loc, self._scale, self.log_prob, components, seed)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log density of the marginals, ln p(z_j): (n, m) -> (n, m), in nats.

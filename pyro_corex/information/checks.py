@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import Any
 
 import torch
@@ -46,6 +47,12 @@ def check_finite(name: str, x: Any) -> Tensor:
             "drop or impute them first"
         )
     return x
+
+
+def check_generator(generator: Any) -> None:
+    """Raises TypeError for what is neither a generator nor None."""
+    if not isinstance(generator, (torch.Generator, NoneType)):
+        raise TypeError(f"generator must be a torch.Generator, but got {generator!r}")
 
 
 def check_matrix(name: str, x: Any, shape: str = "(N, d)") -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pyro_corex.arrays import as_tensor
-from pyro_corex.information.checks import as_floats, held
+from pyro_corex.batches import check_count
+from pyro_corex.information.checks import as_floats, check_generator, held
 
 
 class Mixture(NamedTuple):
@@ -34,6 +35,21 @@ class Mixture(NamedTuple):
             log_det = tril.diagonal().log().sum()
             found.append(-0.5 * white.square().sum(0) - log_det - 0.5 * d * math.log(2 * math.pi))
         return torch.stack(found, -1)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws, ``(n, d)``.
+
+        :raises ValueError: for negative n.
+        :raises TypeError: for a generator of another kind.
+        """
+        check_count("n", n, 0)
+        check_generator(generator)
+        draws = self.loc.new_empty(n, self.loc.shape[1]).normal_(generator=generator)
+        if n:
+            of = self.weights.multinomial(n, replacement=True, generator=generator)
+            for k in of.unique():
+                draws[of == k] = self.loc[k] + draws[of == k] @ self.scale_tril[k].T
+        return draws
 
     def log_density(self, z: Tensor) -> Tensor:
         """The log density of the mixture, in nats: ``(N, d)`` to ``(N,)``."""

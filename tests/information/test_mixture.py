@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pyro_corex.information import fit_mixture, merge_states
+from pyro_corex.information import Mixture, fit_mixture, merge_states
 
 
 @pytest.fixture
@@ -35,6 +35,20 @@ def test_one_component_is_the_gaussian(z):
     want = -0.5 * (torch.logdet(covariance) + 2 * (1 + math.log(2 * math.pi)))
     assert mixture.log_likelihood == pytest.approx(float(want), rel=1e-9)
     assert_close(mixture.responsibilities(z), torch.ones(len(z), 1, dtype=torch.double))
+
+
+def test_draws_follow_the_mixture(generator):
+    tril = torch.tensor([[[1.0, 0.0], [0.8, 0.6]], [[0.5, 0.0], [0.0, 0.1]]], dtype=torch.double)
+    loc = torch.tensor([[-8.0, 0.0], [8.0, 3.0]], dtype=torch.double)
+    mixture = Mixture(torch.tensor([0.75, 0.25], dtype=torch.double), loc, tril, 0.0)
+    z = mixture.sample(8_000, generator)
+    for k, mine in enumerate((z[:, 0] < 0, z[:, 0] > 0)):
+        weight, size = float(mixture.weights[k]), int(mine.sum())
+        assert abs(size / 8_000 - weight) < 4 * math.sqrt(weight * (1 - weight) / 8_000)
+        white = torch.linalg.solve_triangular(tril[k], (z[mine] - loc[k]).T, upper=False)
+        assert_close(white.mean(1), torch.zeros(2).double(), rtol=0, atol=4 / math.sqrt(size))
+        assert_close(torch.cov(white), torch.eye(2).double(), rtol=0, atol=6 / math.sqrt(size))
+    assert mixture.sample(0).shape == (0, 2)
 
 
 def test_copies_share_a_component():

@@ -332,3 +332,30 @@ def test_print_shows_what_it_is():
     vae = make_vae(likelihood=NormalLikelihood(0.5), prior="learned_mixture")
     assert "scale=0.5" in repr(vae)
     assert "n_components=8" in repr(vae)
+
+
+def test_stretching_a_latent_changes_nothing_but_its_kl():
+    """So that at the end of training its variance is 1: see docs/theory.md."""
+    torch.manual_seed(0)
+    x = torch.randn(50, 6)
+    encoder, decoder = mlp_encoder([6, 8, 3]), mlp_decoder([3, 8, 6])
+    vae = CorExVAE(encoder, decoder, 3, likelihood="normal")
+
+    def found():
+        torch.manual_seed(1)
+        terms = CorExELBO().terms(vae.model, vae.guide, x)
+        q = vae.encode(x)
+        return terms.reconstruction["x"], terms.kl["z"], (q.loc**2 + q.scale**2).mean(0)
+
+    before, kl, second = found()
+    stretch = second[1].rsqrt()
+    with torch.no_grad():
+        encoder[-1].weight[1] *= stretch
+        encoder[-1].bias[1] *= stretch
+        encoder[-1].bias[4] += stretch.log()
+        decoder[0].weight[:, 1] /= stretch
+    after, less, second_after = found()
+    torch.testing.assert_close(after, before)
+    gained = (second[1] - 1 - second[1].log()) / 2
+    torch.testing.assert_close(kl - less, torch.tensor([0.0, gained, 0.0]), rtol=1e-3, atol=1e-5)
+    assert float(second_after[1]) == pytest.approx(1.0, abs=1e-5)

@@ -217,6 +217,18 @@ USES: list[Use] = [
         lambda: STATES.log_prob(np.zeros((3, 2), int)),
         lambda found: torch.allclose(found.exp(), torch.tensor(1 / 3)),
     ),
+    refused(f"{A}.fit_joint", "states", STATES.fit_joint, "for Gaussian encoders", "sample()"),
+    refused(f"{A}.fit_joint", "no components", lambda: POSTERIOR.fit_joint(0), "components", "0"),
+    refused(f"{A}.fit_joint", "none to choose", lambda: POSTERIOR.fit_joint(()), "components"),
+    refused(f"{A}.fit_joint", "too many", lambda: POSTERIOR.fit_joint(40), "at most 32", "40"),
+    refused(f"{A}.fit_joint", "no seed", lambda: POSTERIOR.fit_joint(1, "a"), "seed", "'a'"),
+    refused(
+        "information.JointDensity",
+        "less than none",
+        lambda: POSTERIOR.fit_joint(1).sample(-1),
+        "n must be",
+        "-1",
+    ),
     refused(
         f"{A}.total_correlation", "no draws", lambda: POSTERIOR.total_correlation(0), "num_samples"
     ),
