@@ -1,0 +1,134 @@
+"""Do anchors lead after start_anchors and 750 steps?  Synthetic faces and photographs.
+
+    python benchmarks/anchor_starts.py --out anchor_starts.jsonl [--photographs faces.zip]
+    python benchmarks/anchor_starts.py --out anchor_starts.jsonl --table    # what is there so far
+    python benchmarks/anchor_starts.py --smoke                              # seconds
+
+Three convolutions, 32 latents, squared error at a scale of 0.3, KL weights of 0.5 on five, Adam at
+its usual rate.  For each seed faces are drawn anew, or 4,000 of the photographs are chosen.  The
+margin is what the weakest anchor has above the best free latent, in nats; where it is positive, all
+anchors lead.  A line is written for each run; what is there is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import pyro_corex as pc
+from pyro_corex.datasets import ImageFiles, synthetic_faces
+from pyro_corex.information import linear_optimum
+from pyro_corex.programs import NormalLikelihood, conv_decoder, conv_encoder
+
+ANCHORS, WEIGHT, SCALE, BATCH, EPOCHS, DATA = 5, 0.5, 0.3, 64, 12, 4000
+FACES, PHOTOGRAPHS = "synthetic faces", "photographs"
+STARTS = ("start_anchors", "random weights")
+
+
+def images_of(kind: str, seed: int, args: argparse.Namespace) -> Tensor:
+    """Images to train on, ``(n, 3, 64, 64)``."""
+    n = 150 if args.smoke else DATA
+    if kind == FACES:
+        return synthetic_faces(n, seed)[0]
+    files = ImageFiles(args.photographs)
+    chosen = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))[:n]
+    return torch.stack([files[int(i)] for i in chosen])
+
+
+def run(kind: str, start: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Starts and trains a program, and says which of its latents lead."""
+    x = images_of(kind, seed, args)
+    shape = (x.shape[1], x.shape[2], x.shape[3])
+    latents, channels = (8, (8, 8, 8)) if args.smoke else (32, (32, 64, 128))
+    torch.manual_seed(seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    vae = pc.AnchorVAE(
+        conv_encoder(shape, latents, channels),
+        conv_decoder(latents, shape, channels),
+        latents,
+        anchors=dict.fromkeys(range(ANCHORS), WEIGHT),
+        likelihood=NormalLikelihood(SCALE),
+    ).to(device)
+    began = time.perf_counter()
+    if start == "start_anchors":
+        pc.start_anchors(vae, x.to(device), steps=3 if args.smoke else 300, progress=False)
+    before = pc.AggregatePosterior.from_data(vae, x).mutual_information()
+    epochs = 1 if args.smoke else EPOCHS
+    # the images are put there once, and not batch by batch
+    pc.fit(vae, x.to(device), epochs=epochs, batch_size=BATCH, seed=seed, progress=False)
+    seconds = time.perf_counter() - began
+    after = pc.AggregatePosterior.from_data(vae, x).mutual_information()
+    weights = [WEIGHT] * ANCHORS + [1.0] * (latents - ANCHORS)
+    predicted = linear_optimum(x, SCALE, weights).information
+    return {
+        "kind": kind,
+        "start": start,
+        "seed": seed,
+        "steps": epochs * -(-len(x) // BATCH),
+        "anchors_at_first": before[:ANCHORS].tolist(),
+        "anchors": after[:ANCHORS].tolist(),
+        "free": after[ANCHORS:].sort(descending=True).values[:5].tolist(),
+        "margin": float(after[:ANCHORS].min() - after[ANCHORS:].max()),
+        "leading": int((after[:ANCHORS] > after[ANCHORS:].max()).sum()),
+        "predicted": predicted[: ANCHORS + 1].tolist(),
+        "seconds": seconds,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """How many anchors lead, and by how much the weakest does."""
+    lines = ["| images | from | seeds | all five lead | weakest anchor | best free | least lead |"]
+    lines.append("| --- " * 7 + "|")
+    for kind in (FACES, PHOTOGRAPHS):
+        for start in STARTS:
+            mine = [r for r in rows if (r["kind"], r["start"]) == (kind, start)]
+            if len(mine) > 1:
+                all_lead = sum(r["leading"] == ANCHORS for r in mine)
+                weakest, free = (
+                    f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}"
+                    for values in ([min(r["anchors"]) for r in mine], [r["free"][0] for r in mine])
+                )
+                lines.append(
+                    f"| {kind} | {start} | {len(mine)} | {all_lead} of {len(mine)} | {weakest} "
+                    f"| {free} | {min(r['margin'] for r in mine):.2f} |"
+                )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
+    """Runs what is missing, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="a JSON line for each run")
+    parser.add_argument("--photographs", type=Path, help="folder or zip archive of images")
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(range(10)))
+    parser.add_argument("--splits", type=int, nargs="*", default=list(range(5)))
+    parser.add_argument("--start", nargs="*", choices=STARTS, default=list(STARTS))
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--smoke", action="store_true", help="seconds, to see that it works")
+    args = parser.parse_args(argv)
+    lines = args.out.read_text().splitlines() if args.out and args.out.exists() else []
+    rows = [json.loads(line) for line in lines]
+    done = {(r["kind"], r["start"], r["seed"]) for r in rows}
+    wanted = [(FACES, start, seed) for seed in args.seeds for start in args.start]
+    if args.photographs:
+        wanted += [(PHOTOGRAPHS, start, seed) for seed in args.splits for start in args.start]
+    for key in [] if args.table else wanted[:2] if args.smoke else wanted:
+        if key not in done:
+            rows.append(run(*key, args))
+            if args.out:
+                with args.out.open("a") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
+    print(table(rows))
+    return rows
+
+
+if __name__ == "__main__":
+    main()

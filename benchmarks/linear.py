@@ -1,0 +1,148 @@
+"""Linear AnchorVAEs against their closed form: ten spectra, three patterns of KL weights.
+
+    python benchmarks/linear.py --out linear.jsonl               # from random weights, minutes
+    python benchmarks/linear.py --out linear.jsonl --start leading      # seconds, by start_anchors
+    python benchmarks/linear.py --out linear.jsonl --table       # what is there so far
+    python benchmarks/linear.py --out linear.jsonl --figure linear.png
+
+The data are normal, and their covariance has the spectrum exactly.  Encoder and decoder are one
+linear layer each, trained on draws by ``fit``, with the whole data set in a batch.  A line is
+written for each run; what is there is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import pyro_corex as pc
+from pyro_corex.information import linear_optimum
+from pyro_corex.programs import NormalLikelihood
+
+SPECTRA, INPUTS, DATA, SCALE = range(10), 6, 1000, 0.3
+WEIGHTS = {
+    "none": (1.0, 1.0, 1.0, 1.0),
+    "two of 0.5": (0.5, 0.5, 1.0, 1.0),
+    "four": (1.0, 0.25, 2.0, 0.5),
+}
+STARTS = {"leading": (100, 1e-2), "random": (4000, 2e-2)}  # -> steps, learning rate at first
+
+
+def data(seed: int) -> tuple[Tensor, Tensor]:
+    """Normal draws, rotated, whose covariance has the spectrum exactly; and the spectrum.
+
+    From a variance of 2 to 6 downwards, each eigenvalue is 0.4 to 0.8 of the one before.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    draw = {"generator": generator, "dtype": torch.float64}
+    shares = 0.4 + 0.4 * torch.rand(INPUTS - 1, **draw)
+    first = 2 + 4 * torch.rand(1, **draw)
+    spectrum = torch.cat([first, first * shares.cumprod(0)])
+    x = torch.randn(DATA, INPUTS, **draw)
+    x = torch.linalg.qr(x - x.mean(0)).Q * math.sqrt(DATA)
+    rotation = torch.linalg.qr(torch.randn(INPUTS, INPUTS, **draw)).Q
+    return x * spectrum.sqrt() @ rotation, spectrum
+
+
+def train(x: Tensor, weights: tuple[float, ...], start: str, seed: int) -> Tensor:
+    """I(z_j:x) of each latent of a trained program."""
+    torch.manual_seed(seed)
+    steps, lr = STARTS[start]
+    m = len(weights)
+    vae = pc.AnchorVAE(
+        nn.Linear(INPUTS, 2 * m),
+        nn.Linear(m, INPUTS),
+        m,
+        anchors=dict(enumerate(weights)),
+        likelihood=NormalLikelihood(SCALE),
+    ).double()
+    if start == "leading":
+        pc.start_anchors(vae, x, seed=seed, progress=False)
+    falling = pc.Optimization(
+        lr_schedule=lambda adam: torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+    )
+    options = {"lr": lr, "seed": seed, "optimizer": falling, "progress": False, "device": "cpu"}
+    pc.fit(vae, x, epochs=steps, batch_size=len(x), **options)
+    return pc.AggregatePosterior.from_data(vae, x).mutual_information()
+
+
+def matched(predicted: Tensor, weights: tuple[float, ...]) -> Tensor:
+    """What is predicted is so for a set of latents of the same weight; here, in their order."""
+    return predicted
+
+
+def run(seed: int, name: str, start: str) -> dict[str, Any]:
+    """Trains one program, and says what each latent has and should have, equal weights sorted."""
+    x, spectrum = data(seed)
+    weights = WEIGHTS[name]
+    began = time.perf_counter()
+    found = train(x, weights, start, seed)
+    seconds = time.perf_counter() - began
+    wanted = linear_optimum(x, SCALE, list(weights)).information
+    for weight in set(weights):  # whose order among themselves is open
+        same = torch.tensor(weights) == weight
+        for values in (found, wanted):
+            values[same] = values[same].sort(descending=True).values
+    return {
+        "start": start,
+        "weights": name,
+        "seed": seed,
+        "steps": STARTS[start][0],
+        "spectrum": spectrum.tolist(),
+        "found": found.tolist(),
+        "predicted": wanted.tolist(),
+        "off": float((found - wanted).abs().max()),
+        "seconds": seconds,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The largest difference of any latent from the closed form."""
+    lines = ["| start | KL weights | spectra | steps | largest difference, nats | within 0.02 |"]
+    lines.append("| --- " * 6 + "|")
+    for start in STARTS:
+        for name, weights in WEIGHTS.items():
+            mine = [r for r in rows if (r["start"], r["weights"]) == (start, name)]
+            if mine:
+                shown = ", ".join(f"{w:g}" for w in weights)
+                off = [r["off"] for r in mine]
+                lines.append(
+                    f"| {start} | {shown} | {len(mine)} | {mine[0]['steps']:,} | {max(off):.4f} "
+                    f"| {sum(v < 0.02 for v in off)} of {len(mine)} |"
+                )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
+    """Runs what is missing, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="a JSON line for each run")
+    parser.add_argument("--start", nargs="*", choices=STARTS, default=list(STARTS))
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(SPECTRA))
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    args = parser.parse_args(argv)
+    lines = args.out.read_text().splitlines() if args.out and args.out.exists() else []
+    rows = [json.loads(line) for line in lines]
+    done = {(r["start"], r["weights"], r["seed"]) for r in rows}
+    wanted = [
+        (start, name, seed) for start in args.start for name in WEIGHTS for seed in args.seeds
+    ]
+    for start, name, seed in [] if args.table else wanted:
+        if (start, name, seed) not in done:
+            rows.append(run(seed, name, start))
+            if args.out:
+                with args.out.open("a") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
+    print(table(rows))
+    return rows
+
+
+if __name__ == "__main__":
+    main()
