@@ -3,11 +3,13 @@
     python benchmarks/anchor_starts.py --out anchor_starts.jsonl [--photographs faces.zip]
     python benchmarks/anchor_starts.py --out anchor_starts.jsonl --table    # what is there so far
     python benchmarks/anchor_starts.py --smoke                              # seconds
+    python benchmarks/anchor_starts.py --keep faces.pt --seeds 0 --figures docs/images
 
 Three convolutions, 32 latents, squared error at a scale of 0.3, KL weights of 0.5 on five, Adam at
 its usual rate.  For each seed faces are drawn anew, or 4,000 of the photographs are chosen.  The
 margin is what the weakest anchor has above the best free latent, in nats; where it is positive, all
-anchors lead.  A line is written for each run; what is there is not run again.
+anchors lead.  A line is written for each run; what is there is not run again.  ``--keep`` leaves the
+program of the first faces, from which ``--figures`` draws.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from torch import Tensor
 
 import pyro_corex as pc
 from pyro_corex.datasets import ImageFiles, synthetic_faces
+from pyro_corex.figures import image_grid, latent_bars, traversal
 from pyro_corex.information import linear_optimum
 from pyro_corex.programs import NormalLikelihood, conv_decoder, conv_encoder
 
@@ -42,31 +45,36 @@ def images_of(kind: str, seed: int, args: argparse.Namespace) -> Tensor:
     return torch.stack([files[int(i)] for i in chosen])
 
 
-def run(kind: str, start: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Starts and trains a program, and says which of its latents lead."""
-    x = images_of(kind, seed, args)
-    shape = (x.shape[1], x.shape[2], x.shape[3])
-    latents, channels = (8, (8, 8, 8)) if args.smoke else (32, (32, 64, 128))
+def program(shape: tuple[int, int, int], seed: int, args: argparse.Namespace) -> pc.AnchorVAE:
+    """The networks at random weights."""
     torch.manual_seed(seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    vae = pc.AnchorVAE(
+    latents, channels = (8, (8, 8, 8)) if args.smoke else (32, (32, 64, 128))
+    return pc.AnchorVAE(
         conv_encoder(shape, latents, channels),
         conv_decoder(latents, shape, channels),
         latents,
         anchors=dict.fromkeys(range(ANCHORS), WEIGHT),
         likelihood=NormalLikelihood(SCALE),
-    ).to(device)
+    )
+
+
+def run(kind: str, start: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Starts and trains a program, and says which of its latents lead."""
+    x = images_of(kind, seed, args)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x = x.to(device)  # once, and not batch by batch
+    vae = program((x.shape[1], x.shape[2], x.shape[3]), seed, args).to(device)
     began = time.perf_counter()
     if start == "start_anchors":
-        pc.start_anchors(vae, x.to(device), steps=3 if args.smoke else 300, progress=False)
+        pc.start_anchors(vae, x, steps=3 if args.smoke else 300, progress=False)
     before = pc.AggregatePosterior.from_data(vae, x).mutual_information()
     epochs = 1 if args.smoke else EPOCHS
-    # the images are put there once, and not batch by batch
-    pc.fit(vae, x.to(device), epochs=epochs, batch_size=BATCH, seed=seed, progress=False)
+    pc.fit(vae, x, epochs=epochs, batch_size=BATCH, seed=seed, progress=False)
     seconds = time.perf_counter() - began
     after = pc.AggregatePosterior.from_data(vae, x).mutual_information()
-    weights = [WEIGHT] * ANCHORS + [1.0] * (latents - ANCHORS)
-    predicted = linear_optimum(x, SCALE, weights).information
+    if args.keep and not args.keep.exists() and (kind, start) == (FACES, "start_anchors"):
+        pc.save(vae, args.keep)
+    predicted = linear_optimum(x, SCALE, vae.kl_weights).information
     return {
         "kind": kind,
         "start": start,
@@ -81,6 +89,27 @@ def run(kind: str, start: str, seed: int, args: argparse.Namespace) -> dict[str,
         "seconds": seconds,
         "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
     }
+
+
+@torch.no_grad()
+def draw(args: argparse.Namespace) -> None:
+    """What the latents of the program that was kept carry, and what its anchors change."""
+    x = images_of(FACES, args.seeds[0], args)
+    vae = program((x.shape[1], x.shape[2], x.shape[3]), args.seeds[0], args)
+    pc.start_anchors(vae, x, steps=1, progress=False)  # for its encoder
+    pc.load(args.keep, vae)
+    information = pc.AggregatePosterior.from_data(vae, x).mutual_information()
+    bars = latent_bars(information, anchors=range(ANCHORS))
+    values = torch.linspace(-3, 3, 7)
+    z = vae.encode(x[:1]).mean
+    rows = torch.cat([traversal(vae, z, j, values) for j in range(ANCHORS)])
+    grid = image_grid(
+        rows,
+        row_labels=[f"z{j}, {float(information[j]):.1f} nats" for j in range(ANCHORS)],
+        column_labels=[f"{v:g}" for v in values.tolist()],
+    )
+    for name, ax in (("information", bars), ("anchors", grid)):
+        ax.figure.savefig(args.figures / f"faces_{name}.png", dpi=120)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -111,6 +140,8 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--seeds", type=int, nargs="*", default=list(range(10)))
     parser.add_argument("--splits", type=int, nargs="*", default=list(range(5)))
     parser.add_argument("--start", nargs="*", choices=STARTS, default=list(STARTS))
+    parser.add_argument("--keep", type=Path, help="file for the program of the first faces")
+    parser.add_argument("--figures", type=Path, help="folder to draw what was kept to")
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--smoke", action="store_true", help="seconds, to see that it works")
     args = parser.parse_args(argv)
@@ -120,7 +151,9 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     wanted = [(FACES, start, seed) for seed in args.seeds for start in args.start]
     if args.photographs:
         wanted += [(PHOTOGRAPHS, start, seed) for seed in args.splits for start in args.start]
-    for key in [] if args.table else wanted[:2] if args.smoke else wanted:
+    if args.figures and args.keep and args.keep.exists():
+        draw(args)
+    for key in [] if args.table or args.figures else wanted[:2] if args.smoke else wanted:
         if key not in done:
             rows.append(run(*key, args))
             if args.out:

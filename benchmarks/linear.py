@@ -3,7 +3,7 @@
     python benchmarks/linear.py --out linear.jsonl               # from random weights, minutes
     python benchmarks/linear.py --out linear.jsonl --start leading      # seconds, by start_anchors
     python benchmarks/linear.py --out linear.jsonl --table       # what is there so far
-    python benchmarks/linear.py --out linear.jsonl --figure linear.png
+    python benchmarks/linear.py --out linear.jsonl --figure docs/images/linear.png
 
 The data are normal, and their covariance has the spectrum exactly.  Encoder and decoder are one
 linear layer each, trained on draws by ``fit``, with the whole data set in a batch.  A line is
@@ -73,11 +73,6 @@ def train(x: Tensor, weights: tuple[float, ...], start: str, seed: int) -> Tenso
     return pc.AggregatePosterior.from_data(vae, x).mutual_information()
 
 
-def matched(predicted: Tensor, weights: tuple[float, ...]) -> Tensor:
-    """What is predicted is so for a set of latents of the same weight; here, in their order."""
-    return predicted
-
-
 def run(seed: int, name: str, start: str) -> dict[str, Any]:
     """Trains one program, and says what each latent has and should have, equal weights sorted."""
     x, spectrum = data(seed)
@@ -120,12 +115,32 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def figure(rows: list[dict[str, Any]], path: Path) -> None:
+    """What was measured over what is predicted, a point for each latent."""
+    from matplotlib.figure import Figure
+
+    ax = Figure(figsize=(4.2, 4.0), layout="constrained").subplots()
+    last = max(max(r["predicted"]) for r in rows) * 1.05
+    ax.axline((0, 0), slope=1, color="0.8", zorder=0)
+    for (name, weights), marker in zip(WEIGHTS.items(), "o^s", strict=True):
+        mine = [r for r in rows if r["weights"] == name]
+        x, y = (sum((r[key] for r in mine), []) for key in ("predicted", "found"))
+        shown = ", ".join(f"{w:g}" for w in weights)
+        ax.plot(x, y, marker, markersize=4, alpha=0.7, markeredgewidth=0, label=f"weights {shown}")
+    ax.set(xlim=(0, last), ylim=(0, last), aspect="equal")
+    ax.set(xlabel="nats of the closed form", ylabel="nats of the trained program")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize="small")
+    ax.figure.savefig(path, dpi=120)
+
+
 def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     """Runs what is missing, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="a JSON line for each run")
     parser.add_argument("--start", nargs="*", choices=STARTS, default=list(STARTS))
     parser.add_argument("--seeds", type=int, nargs="*", default=list(SPECTRA))
+    parser.add_argument("--figure", type=Path, help="draw those from random weights to this file")
     parser.add_argument("--table", action="store_true", help="run nothing")
     args = parser.parse_args(argv)
     lines = args.out.read_text().splitlines() if args.out and args.out.exists() else []
@@ -134,12 +149,14 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     wanted = [
         (start, name, seed) for start in args.start for name in WEIGHTS for seed in args.seeds
     ]
-    for start, name, seed in [] if args.table else wanted:
+    for start, name, seed in [] if args.table or args.figure else wanted:
         if (start, name, seed) not in done:
             rows.append(run(seed, name, start))
             if args.out:
                 with args.out.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
+    if args.figure:
+        figure([r for r in rows if r["start"] == "random"], args.figure)
     print(table(rows))
     return rows
 
