@@ -8,8 +8,8 @@
 Three convolutions, 32 latents, squared error at a scale of 0.3, KL weights of 0.5 on five, Adam at
 its usual rate.  For each seed faces are drawn anew, or 4,000 of the photographs are chosen.  The
 margin is what the weakest anchor has above the best free latent, in nats; where it is positive, all
-anchors lead.  A line is written for each run; what is there is not run again.  ``--keep`` leaves the
-program of the first faces, from which ``--figures`` draws.
+anchors lead.  A line is written for each run; what is there is not run again.  ``--keep`` leaves
+the program of the first faces, from which ``--figures`` draws.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
     ax.axline((0, 0), slope=1, color="0.8", zorder=0)
     for (name, weights), marker in zip(WEIGHTS.items(), "o^s", strict=True):
         mine = [r for r in rows if r["weights"] == name]
-        x, y = (sum((r[key] for r in mine), []) for key in ("predicted", "found"))
+        x, y = ([v for r in mine for v in r[key]] for key in ("predicted", "found"))
         shown = ", ".join(f"{w:g}" for w in weights)
         ax.plot(x, y, marker, markersize=4, alpha=0.7, markeredgewidth=0, label=f"weights {shown}")
     ax.set(xlim=(0, last), ylim=(0, last), aspect="equal")
