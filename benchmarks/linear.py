@@ -64,7 +64,7 @@ def train(x: Tensor, weights: tuple[float, ...], start: str, seed: int) -> Tenso
         likelihood=NormalLikelihood(SCALE),
     ).double()
     if start == "leading":
-        pc.start_anchors(vae, x, seed=seed, progress=False)
+        pc.start_anchors(vae, x, seed=seed, lr=0.05, batch_size=256, progress=False)
     falling = pc.Optimization(
         lr_schedule=lambda adam: torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
     )

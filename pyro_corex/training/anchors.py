@@ -152,7 +152,7 @@ class AnchoredEncoder(nn.Module):
         self.register_buffer("mean", mean)
         self.mix = nn.Parameter(torch.diag((1 - noise).sqrt()))
         self.log_scale = nn.Parameter(noise.log() / 2)
-        self.gain = nn.Parameter(torch.full_like(noise, 0.1))  # of the network, for these latents
+        self.gain = nn.Parameter(torch.zeros_like(noise))  # of the network, for these latents
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Locations and scales, ``(B, m)`` each, for ``x`` of shape ``(B, ...)``.
