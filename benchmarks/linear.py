@@ -6,8 +6,8 @@
     python benchmarks/linear.py --out linear.jsonl --figure docs/images/linear.png
 
 The data are normal, and their covariance has the spectrum exactly.  Encoder and decoder are one
-linear layer each, trained on draws by ``fit``, with the whole data set in a batch.  A line is
-written for each run; what is there is not run again.
+linear layer each, trained on draws of z, with the whole data set in a batch.  A line is written for
+each run; what is there is not run again.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor, nn
 
@@ -65,11 +66,14 @@ def train(x: Tensor, weights: tuple[float, ...], start: str, seed: int) -> Tenso
     ).double()
     if start == "leading":
         pc.start_anchors(vae, x, seed=seed, lr=0.05, batch_size=256, progress=False)
-    falling = pc.Optimization(
-        lr_schedule=lambda adam: torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-    )
-    options = {"lr": lr, "seed": seed, "optimizer": falling, "progress": False, "device": "cpu"}
-    pc.fit(vae, x, epochs=steps, batch_size=len(x), **options)
+    elbo, adam = pc.CorExELBO(), torch.optim.Adam(vae.parameters(), lr=lr)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+    with pyro.validation_enabled(False):
+        for _ in range(steps):
+            adam.zero_grad()
+            elbo.differentiable_loss(vae.model, vae.guide, x).backward()
+            adam.step()
+            falling.step()
     return pc.AggregatePosterior.from_data(vae, x).mutual_information()
 
 
