@@ -122,7 +122,7 @@ class AnchoredEncoder(nn.Module):
     """An encoder in which chosen latents start at linear functions of x; see :func:`start_anchors`.
 
     The directions stay as they are.  What is trained is how the latents mix them, and what the
-    network adds, which is little at the start.
+    network adds, which is nothing at the start.
 
     :param network: the encoder, to ``2 * latent_dim`` numbers or to a pair (loc, scale).
     :param latents: the chosen ones, k of them.
