@@ -86,7 +86,7 @@ def start_anchors(
     variance = (values.square() / len(rows)).clamp(min=torch.finfo(place.dtype).tiny)
     scale = vae.likelihood.scale if isinstance(vae.likelihood, NormalLikelihood) else 0.3
     prices = vae.kl_weights[latents].to(variance) * scale**2
-    noise = (prices / variance).clamp(1e-4, 0.5)  # of the encoder, s² where the prior has 1
+    noise = (prices / variance).clamp(1e-4, 0.99)  # of the encoder, s² where the prior has 1
     directions = basis.T / variance.sqrt().unsqueeze(1)
     encoder = AnchoredEncoder(vae.encoder, latents, directions, mean, noise, vae.latent_dim)
     with torch.no_grad():
