@@ -3,13 +3,13 @@
     python benchmarks/anchor_starts.py --out anchor_starts.jsonl [--photographs faces.zip]
     python benchmarks/anchor_starts.py --out anchor_starts.jsonl --table    # what is there so far
     python benchmarks/anchor_starts.py --smoke                              # seconds
-    python benchmarks/anchor_starts.py --keep faces.pt --seeds 0 --figures docs/images
+    python benchmarks/anchor_starts.py --out anchor_starts.jsonl --figures docs/images
 
 Three convolutions, 32 latents, squared error at a scale of 0.3, KL weights of 0.5 on five, Adam at
 its usual rate.  For each seed faces are drawn anew, or 4,000 of the photographs are chosen.  The
 margin is what the weakest anchor has above the best free latent, in nats; where it is positive, all
 anchors lead.  A line is written for each run; what is there is not run again.  ``--keep`` leaves
-the program of the first faces, from which ``--figures`` draws.
+the program of the first faces, whose anchors ``--figures`` draws, too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 import pyro_corex as pc
@@ -39,7 +40,7 @@ def images_of(kind: str, seed: int, args: argparse.Namespace) -> Tensor:
     """Images to train on, ``(n, 3, 64, 64)``."""
     n = 150 if args.smoke else DATA
     if kind == FACES:
-        return synthetic_faces(n, seed)[0]
+        return synthetic_faces(n, seed, size=args.size)[0]
     files = ImageFiles(args.photographs)
     chosen = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))[:n]
     return torch.stack([files[int(i)] for i in chosen])
@@ -91,25 +92,34 @@ def run(kind: str, start: str, seed: int, args: argparse.Namespace) -> dict[str,
     }
 
 
+def draw_information(rows: list[dict[str, Any]], path: Path) -> None:
+    """What the anchors and the best other latents carry, on the faces of the first seed."""
+    ax = Figure(figsize=(6.4, 2.6), layout="constrained").subplots(1, 2, sharey=True)
+    for axes, start in zip(ax, STARTS, strict=True):
+        first = next(r for r in rows if (r["kind"], r["start"], r["seed"]) == (FACES, start, 1))
+        values = torch.tensor(first["anchors"] + first["free"])
+        latent_bars(values, ax=axes, anchors=range(ANCHORS), title=f"from {start}")
+    ax[1].set_ylabel("")
+    ax[0].figure.savefig(path, dpi=120)
+
+
 @torch.no_grad()
-def draw(args: argparse.Namespace) -> None:
-    """What the latents of the program that was kept carry, and what its anchors change."""
+def draw_anchors(args: argparse.Namespace, path: Path) -> None:
+    """What the anchors of the program that was kept change."""
     x = images_of(FACES, args.seeds[0], args)
     vae = program((x.shape[1], x.shape[2], x.shape[3]), args.seeds[0], args)
     pc.start_anchors(vae, x, steps=1, progress=False)  # for its encoder
     pc.load(args.keep, vae)
     information = pc.AggregatePosterior.from_data(vae, x).mutual_information()
-    bars = latent_bars(information, anchors=range(ANCHORS))
     values = torch.linspace(-3, 3, 7)
     z = vae.encode(x[:1]).mean
-    rows = torch.cat([traversal(vae, z, j, values) for j in range(ANCHORS)])
-    grid = image_grid(
-        rows,
+    walks = torch.cat([traversal(vae, z, j, values) for j in range(ANCHORS)])
+    ax = image_grid(
+        walks,
         row_labels=[f"z{j}, {float(information[j]):.1f} nats" for j in range(ANCHORS)],
         column_labels=[f"{v:g}" for v in values.tolist()],
     )
-    for name, ax in (("information", bars), ("anchors", grid)):
-        ax.figure.savefig(args.figures / f"faces_{name}.png", dpi=120)
+    ax.figure.savefig(path, dpi=120)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -142,6 +152,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--start", nargs="*", choices=STARTS, default=list(STARTS))
     parser.add_argument("--keep", type=Path, help="file for the program of the first faces")
     parser.add_argument("--figures", type=Path, help="folder to draw what was kept to")
+    parser.add_argument("--size", type=int, default=64, help="of the faces, for a quick figure")
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--smoke", action="store_true", help="seconds, to see that it works")
     args = parser.parse_args(argv)
@@ -151,8 +162,10 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     wanted = [(FACES, start, seed) for seed in args.seeds for start in args.start]
     if args.photographs:
         wanted += [(PHOTOGRAPHS, start, seed) for seed in args.splits for start in args.start]
-    if args.figures and args.keep and args.keep.exists():
-        draw(args)
+    if args.figures:
+        draw_information(rows, args.figures / "faces_information.png")
+        if args.keep and args.keep.exists():
+            draw_anchors(args, args.figures / "faces_anchors.png")
     for key in [] if args.table or args.figures else wanted[:2] if args.smoke else wanted:
         if key not in done:
             rows.append(run(*key, args))

@@ -30,7 +30,7 @@ from pyro_corex.datasets import ImageFiles, PrincipalComponents, synthetic_faces
 from pyro_corex.information import linear_optimum
 from pyro_corex.programs import NormalLikelihood, conv_decoder, conv_encoder
 
-ANCHORS, WEIGHT, BATCH, COMPONENTS = 5, 0.5, 128, 256
+ANCHORS, WEIGHT, COMPONENTS = 5, 0.5, 256
 SHAPE = (3, 64, 64)
 PROGRAMS = ("plain", "anchored", "anchored, started", "linear, plain", "linear, anchored")
 
@@ -112,19 +112,19 @@ def run(args: argparse.Namespace, name: str, x: Tensor, held: Tensor) -> dict[st
     vae = program(name, args)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     x, vae = x.to(device), vae.to(device)  # no copies during training
-    started = "started" in name
-    if started:
-        pc.start_anchors(vae, x, steps=3 if args.smoke else 300, seed=args.seed, progress=False)
-    per_epoch = -(-len(x) // BATCH)
+    path = args.checkpoints and args.checkpoints / f"{name}_{args.scale:g}_{args.seed}.pt"
+    if "started" in name:
+        again = args.smoke or (path and path.exists())  # what training had come to is read
+        pc.start_anchors(vae, x, steps=1 if again else 300, seed=args.seed, progress=False)
+    per_epoch = -(-len(x) // args.batch_size)
     epochs = -(-args.steps // per_epoch)
     course = Course(vae, x, per_epoch, epochs)
-    path = args.checkpoints and args.checkpoints / f"{name}_{args.scale:g}_{args.seed}.pt"
     begin = time.perf_counter()
     pc.fit(
         vae,
         x,
         epochs=epochs,
-        batch_size=BATCH,
+        batch_size=args.batch_size,
         seed=args.seed,
         optimizer=pc.Optimization(
             lr_schedule=lambda adam: torch.optim.lr_scheduler.CosineAnnealingLR(
@@ -143,6 +143,7 @@ def run(args: argparse.Namespace, name: str, x: Tensor, held: Tensor) -> dict[st
         "seed": args.seed,
         "scale": args.scale,
         "steps": epochs * per_epoch,
+        "batch_size": args.batch_size,
         "latents": vae.latent_dim,
         "data": len(x),
         **told(vae, x),
@@ -156,10 +157,16 @@ def run(args: argparse.Namespace, name: str, x: Tensor, held: Tensor) -> dict[st
 
 def paper_table(rows: list[dict[str, Any]]) -> str:
     """Figures 4 and 6 as numbers: the paper's, those of the closed form, and ours."""
-    lines = [
-        "| | paper, CelebA | closed form | linear program | convolutions | held out |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    columns = (
+        "",
+        "paper, CelebA",
+        "closed form",
+        "linear program",
+        "convolutions",
+        "held out",
+        "started",
+    )
+    lines = ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
     wanted: list[tuple[str, str, str, Callable[[Any], float]]] = [
         ("Fig. 4, the five anchors", "around 3.5", "anchored", lambda r: fmean(r["anchors"])),
         ("Fig. 4, the best other latent", "less", "anchored", lambda r: r["best_free"]),
@@ -167,9 +174,15 @@ def paper_table(rows: list[dict[str, Any]]) -> str:
         ("Fig. 6, plain, the second", "2.8", "plain", lambda r: r["information"][1]),
     ]
     for what, paper, name, number in wanted:
-        mine, linear = ([r for r in rows if r["name"] == n] for n in (name, f"linear, {name}"))
-        columns = [r["optimum"] for r in mine], linear, mine, [r["held_out"] for r in mine]
-        cells = [f"{fmean(map(number, c)):.2f}" if c else "not run" for c in columns]
+        mine, linear, started = (
+            [r for r in rows if r["name"] == n]
+            for n in (name, f"linear, {name}", f"{name}, started")
+        )
+        optimum, held = ([r[key] for r in mine] for key in ("optimum", "held_out"))
+        cells = [
+            f"{fmean(map(number, column)):.2f}" if column else ""
+            for column in (optimum, linear, mine, held, started)
+        ]
         lines.append(f"| {what} | {paper} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -202,6 +215,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--out", type=Path, help="a JSON line for each run")
     parser.add_argument("--scale", type=float, default=0.35)
     parser.add_argument("--steps", type=int, default=40_000)
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--seed", type=int, default=10)
     parser.add_argument("--only", nargs="*", choices=PROGRAMS, default=list(PROGRAMS))
     parser.add_argument("--capture", action="store_true", help="CUDA graphs")
