@@ -26,13 +26,13 @@ import pyro_corex as pc
 from pyro_corex.information import linear_optimum
 from pyro_corex.programs import NormalLikelihood
 
-SPECTRA, INPUTS, DATA, SCALE = range(10), 6, 2000, 0.3
+SPECTRA, INPUTS, DATA, SCALE = range(10), 6, 3000, 0.3
 WEIGHTS = {
     "none": (1.0, 1.0, 1.0, 1.0),
     "two of 0.5": (0.5, 0.5, 1.0, 1.0),
     "four": (1.0, 0.25, 2.0, 0.5),
 }
-STARTS = {"leading": (20, 2e-3), "random": (20_000, 3e-2)}  # -> steps, learning rate at first
+STARTS = {"leading": (30, 1e-3), "random": (20_000, 3e-2)}  # -> steps, learning rate at first
 
 
 def data(seed: int) -> tuple[Tensor, Tensor]:
@@ -117,7 +117,7 @@ def from_the_leading(seed: int, name: str) -> list[float]:
     anchors, likelihood = dict(enumerate(WEIGHTS[name])), NormalLikelihood(SCALE)
     networks = nn.Linear(INPUTS, 2 * m), nn.Linear(m, INPUTS)
     vae = pc.AnchorVAE(*networks, m, anchors=anchors, likelihood=likelihood).double()
-    pc.start_anchors(vae, x, steps=60, batch_size=256, lr=0.1, seed=seed, progress=False)
+    pc.start_anchors(vae, x, steps=100, batch_size=256, lr=0.1, seed=seed, progress=False)
     return train(vae, x, "leading")
 
 
