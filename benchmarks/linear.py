@@ -32,7 +32,8 @@ WEIGHTS = {
     "two of 0.5": (0.5, 0.5, 1.0, 1.0),
     "four": (1.0, 0.25, 2.0, 0.5),
 }
-STARTS = {"leading": (30, 1e-3), "random": (20_000, 3e-2)}  # -> steps, learning rate at first
+STEPS = {"leading": 30, "random": 100}  # of Adam, the last ones
+LBFGS_STEPS = 500
 
 
 def data(seed: int) -> tuple[Tensor, Tensor]:
@@ -51,74 +52,55 @@ def data(seed: int) -> tuple[Tensor, Tensor]:
     return x * spectrum.sqrt() @ rotation, spectrum
 
 
-class Blocks(nn.Module):
-    """Linear layers side by side, one for each group of the inputs, which share nothing."""
-
-    def __init__(self, n: int, inputs: int, outputs: int) -> None:
-        super().__init__()
-        layers = [nn.Linear(inputs, outputs) for _ in range(n)]
-        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
-        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape ``(B, n, outputs)`` for ``(B, n * inputs)``."""
-        groups = x.unflatten(-1, (len(self.weight), -1))
-        return torch.einsum("bni,noi->bno", groups, self.weight) + self.bias
-
-
-class Encoder(nn.Module):
-    """Locations and scales of the latents of several linear programs."""
-
-    def __init__(self, n: int, latents: int) -> None:
-        super().__init__()
-        self.blocks = Blocks(n, INPUTS, 2 * latents)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Shape ``(B, n * latents)`` each."""
-        loc, log_scale = self.blocks(x).chunk(2, -1)
-        return loc.flatten(1), log_scale.flatten(1).exp()
-
-
-def train(vae: pc.AnchorVAE, x: Tensor, start: str) -> list[float]:
-    """I(z_j:x) of each latent after training."""
-    steps, lr = STARTS[start]
-    elbo, adam = pc.CorExELBO(), torch.optim.Adam(vae.parameters(), lr=lr)
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-    with pyro.validation_enabled(False):
-        for _ in range(steps):
-            adam.zero_grad()
-            elbo.differentiable_loss(vae.model, vae.guide, x).backward()
-            adam.step()
-            falling.step()
-    information: Tensor = pc.AggregatePosterior.from_data(vae, x).mutual_information()
-    return information.tolist()
-
-
-def from_random_weights(seeds: list[int]) -> list[tuple[int, str, list[float]]]:
-    """All programs at once.  Adam moves each parameter by itself, so each is trained as alone."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    keys = [(seed, name) for seed in seeds for name in WEIGHTS]
-    x = torch.cat([data(seed)[0] for seed, _ in keys], 1).to(device)
-    weights = [w for _, name in keys for w in WEIGHTS[name]]
-    torch.manual_seed(0)
-    n, m = len(keys), len(weights)
-    decoder = nn.Sequential(Blocks(n, m // n, INPUTS), nn.Flatten(1))
-    networks = Encoder(n, m // n), decoder
-    anchors, likelihood = dict(enumerate(weights)), NormalLikelihood(SCALE)
-    vae = pc.AnchorVAE(*networks, m, anchors=anchors, likelihood=likelihood)
-    found = iter(train(vae.to(device, torch.float64), x, "random"))
-    return [(seed, name, [next(found) for _ in WEIGHTS[name]]) for seed, name in keys]
-
-
-def from_the_leading(seed: int, name: str) -> list[float]:
-    """One program, from ``start_anchors``."""
+def program(seed: int, name: str) -> tuple[pc.AnchorVAE, Tensor]:
+    """A linear program at random weights, and its data."""
     torch.manual_seed(seed)
     x, m = data(seed)[0], len(WEIGHTS[name])
     anchors, likelihood = dict(enumerate(WEIGHTS[name])), NormalLikelihood(SCALE)
     networks = nn.Linear(INPUTS, 2 * m), nn.Linear(m, INPUTS)
-    vae = pc.AnchorVAE(*networks, m, anchors=anchors, likelihood=likelihood).double()
-    pc.start_anchors(vae, x, steps=100, batch_size=256, lr=0.1, seed=seed, progress=False)
-    return train(vae, x, "leading")
+    vae = pc.AnchorVAE(*networks, m, anchors=anchors, likelihood=likelihood)
+    return vae.double(), x
+
+
+def train(seed: int, name: str, start: str) -> list[float]:
+    """I(z_j:x) of each latent after training from the start.
+
+    From random weights most of the way is L-BFGS's, on the same draws at each step.
+    """
+    vae, x = program(seed, name)
+    elbo, steps = pc.CorExELBO(), STEPS[start]
+
+    def loss() -> Tensor:
+        value = elbo.differentiable_loss(vae.model, vae.guide, x) / len(x)
+        vae.zero_grad()
+        value.backward()
+        return value
+
+    def on_kept_draws() -> Tensor:
+        torch.manual_seed(seed)
+        return loss()
+
+    with pyro.validation_enabled(False):
+        if start == "leading":
+            pc.start_anchors(vae, x, steps=100, batch_size=256, lr=0.1, seed=seed, progress=False)
+        else:
+            options = {"max_iter": LBFGS_STEPS, "max_eval": 2 * LBFGS_STEPS, "history_size": 50}
+            torch.optim.LBFGS(
+                vae.parameters(),
+                line_search_fn="strong_wolfe",
+                tolerance_grad=1e-7,
+                tolerance_change=0,
+                **options,
+            ).step(on_kept_draws)
+        adam = torch.optim.Adam(vae.parameters(), lr=1e-3)
+        falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+        torch.manual_seed(seed)
+        for _ in range(steps):
+            loss()
+            adam.step()
+            falling.step()
+    information: Tensor = pc.AggregatePosterior.from_data(vae, x).mutual_information()
+    return information.tolist()
 
 
 def row(seed: int, name: str, start: str, information: list[float]) -> dict[str, Any]:
@@ -134,7 +116,7 @@ def row(seed: int, name: str, start: str, information: list[float]) -> dict[str,
         "start": start,
         "weights": name,
         "seed": seed,
-        "steps": STARTS[start][0],
+        "steps": STEPS[start] + (LBFGS_STEPS if start == "random" else 0),
         "spectrum": spectrum.tolist(),
         "found": found.tolist(),
         "predicted": wanted.tolist(),
@@ -146,7 +128,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The largest difference of any latent from the closed form."""
     lines = ["| start | KL weights | spectra | steps | largest difference, nats | within 0.02 |"]
     lines.append("| --- " * 6 + "|")
-    for start in STARTS:
+    for start in STEPS:
         for name, weights in WEIGHTS.items():
             mine = [r for r in rows if (r["start"], r["weights"]) == (start, name)]
             if mine:
@@ -182,7 +164,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     """Runs what is missing, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="a JSON line for each run")
-    parser.add_argument("--start", nargs="*", choices=STARTS, default=list(STARTS))
+    parser.add_argument("--start", nargs="*", choices=STEPS, default=list(STEPS))
     parser.add_argument("--seeds", type=int, nargs="*", default=list(SPECTRA))
     parser.add_argument("--figure", type=Path, help="draw those from random weights to this file")
     parser.add_argument("--table", action="store_true", help="run nothing")
@@ -191,11 +173,8 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in lines]
     missing = [] if args.table or args.figure else args.start
     for start in (s for s in missing if s not in {r["start"] for r in rows}):
-        if start == "random":
-            found = from_random_weights(args.seeds)
-        else:
-            found = [(s, name, from_the_leading(s, name)) for s in args.seeds for name in WEIGHTS]
-        rows += [row(seed, name, start, values) for seed, name, values in found]
+        for key in ((seed, name) for seed in args.seeds for name in WEIGHTS):
+            rows.append(row(*key, start, train(*key, start)))
         if args.out:
             args.out.write_text("".join(json.dumps(r) + "\n" for r in rows))
     if args.figure:

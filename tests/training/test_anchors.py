@@ -58,7 +58,7 @@ def test_they_lead_when_trained(x):
 def test_trained_linear_programs_have_the_information_of_the_closed_form(seed):
     """Within 0.02 nats, for three patterns of weights.  The data have the spectrum exactly."""
     for name in LINEAR["WEIGHTS"]:
-        information = LINEAR["from_the_leading"](seed, name)
+        information = LINEAR["train"](seed, name, "leading")
         assert LINEAR["row"](seed, name, "leading", information)["off"] < 0.02
 
 
