@@ -53,10 +53,13 @@ def test_the_table_of_starts():
 @pytest.mark.parametrize(
     ("name", "options"),
     [
+        ("anchor_starts", ["--table", "--out"]),
         ("anchors", ["--table", "--out"]),
         ("known_truths", ["--table", "--out"]),
+        ("linear", ["--table", "--out"]),
         ("models", ["--out"]),
         ("on_cuda", ["--table", "--out"]),
+        ("photographs", ["--out"]),
         ("samples", ["--out"]),
         ("tables", ["--table", "--output"]),
     ],

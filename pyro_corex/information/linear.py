@@ -64,7 +64,7 @@ def linear_optimum(x: Any, scale: float, kl_weights: Any) -> LinearOptimum:
     check_finite("x", data)
     if data.dim() < 2 or len(data) < 2:
         raise ValueError(f"x must be a batch of shape (N, ...), but got {tuple(data.shape)}")
-    weights = as_tensor(kl_weights, "kl_weights").double().flatten()
+    weights = as_tensor(kl_weights, "kl_weights").to(data.device, torch.float64).flatten()
     if not isinstance(scale, Real) or not 0 < scale < math.inf:
         raise ValueError(f"scale must be a positive number, but got {scale!r}")
     if not len(weights) or not bool(((weights > 0) & weights.isfinite()).all()):

@@ -86,7 +86,7 @@ def start_anchors(
     variance = (values.square() / len(rows)).clamp(min=torch.finfo(place.dtype).tiny)
     scale = vae.likelihood.scale if isinstance(vae.likelihood, NormalLikelihood) else 0.3
     prices = vae.kl_weights[latents].to(variance) * scale**2
-    noise = (prices / variance).clamp(1e-4, 0.5)  # of the encoder, s² where the prior has 1
+    noise = (prices / variance).clamp(1e-4, 0.99)  # of the encoder, s² where the prior has 1
     directions = basis.T / variance.sqrt().unsqueeze(1)
     encoder = AnchoredEncoder(vae.encoder, latents, directions, mean, noise, vae.latent_dim)
     with torch.no_grad():
@@ -122,7 +122,7 @@ class AnchoredEncoder(nn.Module):
     """An encoder in which chosen latents start at linear functions of x; see :func:`start_anchors`.
 
     The directions stay as they are.  What is trained is how the latents mix them, and what the
-    network adds, which is little at the start.
+    network adds, which is nothing at the start.
 
     :param network: the encoder, to ``2 * latent_dim`` numbers or to a pair (loc, scale).
     :param latents: the chosen ones, k of them.
@@ -152,7 +152,7 @@ class AnchoredEncoder(nn.Module):
         self.register_buffer("mean", mean)
         self.mix = nn.Parameter(torch.diag((1 - noise).sqrt()))
         self.log_scale = nn.Parameter(noise.log() / 2)
-        self.gain = nn.Parameter(torch.full_like(noise, 0.1))  # of the network, for these latents
+        self.gain = nn.Parameter(torch.zeros_like(noise))  # of the network, for these latents
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Locations and scales, ``(B, m)`` each, for ``x`` of shape ``(B, ...)``.
