@@ -75,25 +75,10 @@ def start_top(
         that are less than 1.
     :raises TypeError: for data that are no tensor.
     """
-    if not isinstance(stack, StackedCorEx) or stack.n_classes is None or stack.n_layers < 2:
-        raise ValueError(
-            "start_top needs a stack of at least two layers with a discrete top, but got "
-            f"{stack!r}. Give StackedCorEx n_classes."
-        )
-    if isinstance(stack, LadderVAE):
-        raise ValueError(
-            "start_top needs a stack whose guide goes up, but got a LadderVAE, whose layers depend "
-            "on the top. Start a StackedCorEx of the same networks, and load its parameters."
-        )
-    default = stack.n_classes * (1 if transform is None else 2)
+    n_classes = check_start("start_top", stack, x)
+    default = n_classes * (1 if transform is None else 2)
     given = default if n_components is None else n_components
     numbers: list[Any] = list(given) if isinstance(given, Sequence) else [given]
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            f"x must be a tensor of shape (N, ...), but got {type(x).__name__}. Convert it with "
-            "torch.as_tensor."
-        )
-    check_finite("x", x)
     counts = {"n_starts": n_starts, "copies": copies, "max_data": max_data, "steps": steps}
     for name, value in {**counts, "batch_size": batch_size}.items():
         check_count(name, value)
@@ -122,11 +107,32 @@ def start_top(
         some = torch.randperm(len(x), device=device)[:max_data]
         wanted = [(n, 1000 * seed + i) for n in numbers for i in range(n_starts)]
         shown = tqdm(wanted, desc="mixtures", disable=not progress)
-        found = [_start(draws, some, n, stack.n_classes, own) for n, own in shown]
+        found = [_start(draws, some, n, n_classes, own) for n, own in shown]
         found.sort(key=lambda s: s.log_likelihood if transform is None else s.information)
         found.reverse()
         _copy_into_top(stack, below[0], found[0].responsibilities, steps, batch_size, lr)
     return found
+
+
+def check_start(call: str, stack: Any, x: Any) -> int:
+    """The classes of a stack; raises as :func:`start_top` does for what cannot be started."""
+    if not isinstance(stack, StackedCorEx) or stack.n_classes is None or stack.n_layers < 2:
+        raise ValueError(
+            f"{call} needs a stack of at least two layers with a discrete top, but got "
+            f"{stack!r}. Give StackedCorEx n_classes."
+        )
+    if isinstance(stack, LadderVAE):
+        raise ValueError(
+            f"{call} needs a stack whose guide goes up, but got a LadderVAE, whose layers depend "
+            "on the top. Start a StackedCorEx of the same networks, and load its parameters."
+        )
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"x must be a tensor of shape (N, ...), but got {type(x).__name__}. Convert it with "
+            "torch.as_tensor."
+        )
+    check_finite("x", x)
+    return stack.n_classes
 
 
 def _start(draws: Tensor, some: Tensor, components: int, classes: int, seed: int) -> Start:
