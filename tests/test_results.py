@@ -21,7 +21,7 @@ SECTIONS = ("mnist", "faces", "labels", "published")
 
 
 def test_the_tables_of_mnist():
-    script = runpy.run_path(str(ROOT / "examples" / "stacked_mnist.py"))
+    script = runpy.run_path(str(ROOT / "benchmarks" / "stacked_mnist.py"))
     rows = script["rows_of"](RESULTS / "stacked_mnist.jsonl")
     assert {row["data"] for row in rows} == {"mnist"}
     accuracy = [100 * row["accuracy"] for row in rows if row["variant"] == "all"]
@@ -31,7 +31,8 @@ def test_the_tables_of_mnist():
     assert (RESULTS / "stacked_mnist.md").read_text().strip() == script["table"](rows)
 
 
-def test_the_table_of_starts():
+def test_the_table_of_starts(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     script = runpy.run_path(str(ROOT / "benchmarks" / "starts.py"))
     rows = [json.loads(line) for line in (RESULTS / "starts.jsonl").read_text().splitlines()]
     assert (RESULTS / "starts.md").read_text().strip() == script["table"](rows)
