@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +26,9 @@ from pyro_corex.training.start import Start, check_start, start_top
 
 _END = 0.05
 """The learning rate at the end of a stage, as a share of that at its beginning."""
+
+_OPTIONS = {"batch_size", "copies", "lr", "max_data", "n_components", "n_starts", "steps"}
+"""Those of :func:`start_top` that are not :func:`fit_stack`'s own."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def fit_stack(
     copy: Callable[[Tensor], Tensor] | None = None,
     transform: Callable[[Tensor], Tensor] | None = None,
     below_epochs: int = 100,
-    n_starts: int = 8,
+    start: Mapping[str, Any] | None = MappingProxyType({}),
     epochs: int = 200,
     mi_weight: float = 20.0,
     invariance: float = 100.0,
@@ -73,12 +78,15 @@ def fit_stack(
     classes, such as small rotations of images (:class:`~pyro_corex.datasets.RandomAffine`).  In
     each stage the learning rate falls along a cosine.
 
-    >>> x = torch.bernoulli(torch.full((64, 20), 0.3))
-    >>> stack = StackedCorEx([(20, 16, 4), (4, 8, 2)], n_classes=2)
+    >>> kind = torch.arange(64) % 2  # dark and bright images of 20 pixels
+    >>> x = torch.bernoulli((0.1 + 0.8 * kind[:, None]).expand(64, 20))
+    >>> stack = StackedCorEx([(20, 16, 2), (2, 8, 2)], n_classes=2)
     >>> noisy = lambda x: torch.where(torch.rand_like(x) < 0.1, 1 - x, x)
-    >>> stages = fit_stack(stack, x, copy=noisy, below_epochs=2, epochs=2, progress=False)
-    >>> stack.encode(x)[-1].probs.shape  # of each datum, its classes' probabilities
-    torch.Size([64, 2])
+    >>> few = {"below_epochs": 50, "epochs": 5, "start": {"steps": 50}, "progress": False}
+    >>> stages = fit_stack(stack, x, copy=noisy, **few)
+    >>> found = stack.encode(x)[-1].probs.argmax(-1)
+    >>> bool((found == kind).all() or (found == 1 - kind).all())
+    True
 
     :param stack: two layers or more with a discrete top; trained in place.
     :param x: the data, shape ``(N, ...)``.
@@ -87,7 +95,8 @@ def fit_stack(
     :param transform: makes of each batch what the encoder takes, e.g. ``torch.bernoulli`` to draw
         binary pixels anew; see :func:`fit`.
     :param below_epochs: of the first stage; 0 leaves it out.
-    :param n_starts: mixtures to choose from; 0 leaves the second stage out.
+    :param start: options of :func:`start_top`, e.g. ``{"n_starts": 8}``; ``None`` leaves the second
+        stage out.
     :param epochs: of the third stage; 0 leaves it out.
     :param mi_weight: in nats of the bound for each nat of I(c:x).
     :param invariance: the same for I(c:t|x).
@@ -103,8 +112,10 @@ def fit_stack(
     :raises TypeError: likewise, and for data that are no tensor.
     :raises OSError: where ``folder`` cannot be written.
     """
-    for name, value in (("below_epochs", below_epochs), ("n_starts", n_starts), ("epochs", epochs)):
+    for name, value in (("below_epochs", below_epochs), ("epochs", epochs)):
         check_count(name, value, least=0)
+    if not isinstance(start, Mapping | None) or not set(start or {}) <= _OPTIONS:
+        raise ValueError(f"start must be None or map some of {sorted(_OPTIONS)}, but got {start!r}")
     check_count("batch_size", batch_size)
     seed, path = check_seed(seed), None if folder is None else check_folder(folder)
     check_start("fit_stack", stack, x)
@@ -128,8 +139,9 @@ def fit_stack(
     below, starts, joint = None, None, None
     if below_epochs:
         below = train("layers below", _below(stack), below_epochs, None)
-    if n_starts:
-        starts = _start(stack, x, path, transform, copy, n_starts, seed, progress)
+    if start is not None:
+        told = {"transform": copy, "seed": seed, "progress": progress, **start}
+        starts = _start(stack, x, path, transform, told)
     if epochs:
         joint = train("all layers", stack, epochs, elbo)
     return Stages(below, starts, joint)
@@ -147,19 +159,16 @@ def _start(
     x: Tensor,
     folder: Path | None,
     transform: Callable[[Tensor], Tensor] | None,
-    copy: Callable[[Tensor], Tensor] | None,
-    n_starts: int,
-    seed: int,
-    progress: bool,
+    options: dict[str, Any],
 ) -> list[Start] | None:
     file = None if folder is None else folder / "start"
     if file is not None and file.exists():
         load(file, stack)
         return None
     if transform is not None:
-        with seeded(seed, x.device):
+        with seeded(options["seed"], x.device):
             x = transform(x)
-    starts = start_top(stack, x, transform=copy, n_starts=n_starts, seed=seed, progress=progress)
+    starts = start_top(stack, x, **options)
     if file is not None:
         save(stack, file)
     return starts
