@@ -16,7 +16,7 @@ from pyro_corex.batches import check_count, check_seed
 from pyro_corex.objective import CorExELBO, Invariance
 from pyro_corex.programs import Layer, StackedCorEx
 from pyro_corex.threads import alone
-from pyro_corex.training.checkpoint import Checkpoint, check_folder, load, save
+from pyro_corex.training.checkpoint import Checkpoint, load, save
 from pyro_corex.training.fit import fit
 from pyro_corex.training.history import History
 from pyro_corex.training.optimization import Optimization
@@ -110,14 +110,14 @@ def fit_stack(
     :returns: the histories of the stages.
     :raises ValueError: as :func:`fit` and :func:`start_top`, of which it is made.
     :raises TypeError: likewise, and for data that are no tensor.
-    :raises OSError: where ``folder`` cannot be written.
+    :raises OSError: where ``folder`` cannot be made or written.
     """
     for name, value in (("below_epochs", below_epochs), ("epochs", epochs)):
         check_count(name, value, least=0)
     if not isinstance(start, Mapping | None) or not set(start or {}) <= _OPTIONS:
         raise ValueError(f"start must be None or map some of {sorted(_OPTIONS)}, but got {start!r}")
     check_count("batch_size", batch_size)
-    seed, path = check_seed(seed), None if folder is None else check_folder(folder)
+    seed, path = check_seed(seed), None if folder is None else Path(folder)
     check_start("fit_stack", stack, x)
     top = f"z{stack.n_layers}"
     elbo = CorExELBO(
@@ -125,7 +125,7 @@ def fit_stack(
         invariance=Invariance(copy, {top: invariance}) if copy and invariance else None,
     )
     if path is not None:
-        path.mkdir(exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
 
     def train(name: str, module: StackedCorEx, epochs: int, elbo: CorExELBO | None) -> History:
         steps = epochs * -(-len(x) // batch_size)
