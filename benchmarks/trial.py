@@ -34,6 +34,7 @@ V = dict(
     jbs=None,
     nearinv=True,
     aug=0.0,
+    refine=0,
 )
 V |= json.loads(sys.argv[1])
 limit = float(sys.argv[3]) if len(sys.argv) > 3 else 230
@@ -89,6 +90,7 @@ for seed in json.loads(sys.argv[2]):
         n_components=V["comps"],
         n_starts=V["starts"],
         steps=1000,
+        refine=V["refine"],
         seed=seed,
         progress=False,
     )

@@ -27,7 +27,9 @@ from pyro_corex.training.start import Start, check_start, start_top
 _END = 0.05
 """The learning rate at the end of a stage, as a share of that at its beginning."""
 
-_OPTIONS = {"batch_size", "copies", "lr", "max_data", "n_components", "n_starts", "steps"}
+_OPTIONS = {
+    "batch_size", "copies", "lr", "max_data", "n_components", "n_starts", "refine", "steps",
+}  # fmt: skip
 """Those of :func:`start_top` that are not :func:`fit_stack`'s own."""
 
 
