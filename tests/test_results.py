@@ -38,6 +38,18 @@ def test_the_table_of_starts(monkeypatch):
     assert (RESULTS / "starts.md").read_text().strip() == script["table"](rows)
 
 
+def test_the_table_of_the_bundled_digits():
+    script = runpy.run_path(str(ROOT / "benchmarks" / "digits_seeds.py"))
+    kept = (RESULTS / "stacked_digits.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in kept]
+    assert [row["seed"] for row in rows] == list(range(20, 30))
+    assert (RESULTS / "stacked_digits.md").read_text().strip() == script["table"](rows)
+    accuracy = [100 * row["accuracy"] for row in rows]
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    spread = f"{statistics.fmean(accuracy):.1f} ± {statistics.stdev(accuracy):.1f} %"
+    assert f"{spread} over 10 seeds, the lowest {min(accuracy):.1f} %" in readme
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
