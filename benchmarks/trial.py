@@ -97,7 +97,19 @@ for seed in json.loads(sys.argv[2]):
     t2 = time.time()
     acc = lambda c: round(cluster_accuracy(d.labels[: len(c)], c), 4)
     s_acc = [acc(s.responsibilities.argmax(-1)) for s in st]
-    print(json.dumps({"V": sys.argv[1], "seed": seed, "start": s_acc, "info": [round(s.information, 3) for s in st], "first": round(t1 - t0, 1), "mix": round(t2 - t1, 1)}), flush=True)
+    print(
+        json.dumps(
+            {
+                "V": sys.argv[1],
+                "seed": seed,
+                "start": s_acc,
+                "info": [round(s.information, 3) for s in st],
+                "first": round(t1 - t0, 1),
+                "mix": round(t2 - t1, 1),
+            }
+        ),
+        flush=True,
+    )
     h = train(
         stack,
         V["joint"],

@@ -114,10 +114,10 @@ def start_top(
         shown = tqdm(wanted, desc="mixtures", disable=not progress)
         found = [_start(draws, some, n, n_classes, own) for n, own in shown]
         if refine and transform is not None:
-            found = _refined(draws, some, found, refine)
+            found = _refined(draws, some, found, refine, progress)
         found.sort(key=lambda s: s.log_likelihood if transform is None else s.information)
         found.reverse()
-        _copy_into_top(stack, below[0], found[0].responsibilities, steps, batch_size, lr)
+        _copy_into_top(stack, below[0], found[0].responsibilities, steps, batch_size, lr, progress)
     return found
 
 
@@ -160,7 +160,9 @@ def _start(draws: Tensor, some: Tensor, components: int, classes: int, seed: int
     return Start(components, mixture.log_likelihood, information, resp)
 
 
-def _refined(draws: Tensor, some: Tensor, starts: list[Start], steps: int) -> list[Start]:
+def _refined(
+    draws: Tensor, some: Tensor, starts: list[Start], steps: int, progress: bool
+) -> list[Start]:
     """The starts, each as a network that tells most about the class of another copy."""
     z = (draws - draws.mean((0, 1))) / draws.std((0, 1))
     resp = torch.stack([start.responsibilities for start in starts])
@@ -174,7 +176,7 @@ def _refined(draws: Tensor, some: Tensor, starts: list[Start], steps: int) -> li
         return ((z @ up + bias).relu() @ out).softmax(-1)
 
     optimiser = torch.optim.Adam(parameters, lr=1e-2)
-    for step in range(2 * steps):
+    for step in tqdm(range(2 * steps), desc="refined mixtures", disable=not progress):
         rows = some[torch.randint(len(some), (1024,), device=z.device)]
         one, other = torch.randperm(len(z), device=z.device)[:2]
         own = probs(z[one, rows])
@@ -216,6 +218,7 @@ def _copy_into_top(
     steps: int,
     size: int,
     lr: float,
+    progress: bool,
 ) -> None:
     loc, scale = below
     top = [stack.encoders[-1], stack.decoders[-1], stack.prior]
@@ -223,7 +226,7 @@ def _copy_into_top(
     optimiser = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, steps)
     classes = torch.arange(stack.dims[-1], device=loc.device)
-    for _ in range(steps):
+    for _ in tqdm(range(steps), desc="top layer", disable=not progress):
         rows = torch.randint(len(loc), (size,), device=loc.device)
         z, r = torch.normal(loc[rows], scale[rows]), resp[rows]
         up: Any = stack.encode_layer(stack.n_layers, z)
