@@ -77,8 +77,9 @@ def fit_stack(
        and a penalty ``invariance`` :math:`\cdot I(c:t|x)` on what the class tells of the copy.
 
     What counts as the same is for you to say: ``copy`` makes copies of a batch that keep its
-    classes, such as small rotations of images (:class:`~pyro_corex.datasets.RandomAffine`).  In
-    each stage the learning rate falls along a cosine.
+    classes, such as small rotations of images (:class:`~pyro_corex.datasets.RandomAffine`), or
+    the neighbours of a datum (:class:`~pyro_corex.datasets.Neighbours`).  In each stage the
+    learning rate falls along a cosine.  Anchors of the stack are in force in the third.
 
     >>> kind = torch.arange(64) % 2  # dark and bright images of 20 pixels
     >>> x = torch.bernoulli((0.1 + 0.8 * kind[:, None]).expand(64, 20))
