@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", default="20-29", help="e.g. 3 or 20-29")
     parser.add_argument("--out", type=Path, default=Path("digits_seeds.jsonl"))
+    parser.add_argument("--stages", type=Path, help="keep stages here, and go on from them")
     parser.add_argument("--table", action="store_true", help="print the table of --out and stop")
     args = parser.parse_args(argv)
     lines = args.out.read_text().splitlines() if args.out.exists() else []
@@ -72,7 +73,8 @@ def main(argv: list[str] | None = None) -> None:
     wanted = [] if args.table else range(int(low), int(high or low) + 1)
     for seed in wanted:
         if seed not in {row["seed"] for row in rows}:
-            rows.append(run(seed))
+            folder = args.stages and args.stages / str(seed)
+            rows.append(run(seed, folder=folder))
             with args.out.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
     print(table(sorted(rows, key=lambda row: row["seed"])))

@@ -80,7 +80,7 @@ def bundled() -> Task:
             "transform": lambda x: torch.where(
                 torch.rand_like(x[:, :1]) < 0.5, moved(x).round(), x
             ),
-            "start": {"n_starts": 6, "refine": 200, "steps": 1000},
+            "start": {"n_starts": 4, "refine": 300, "steps": 1000},
         },
     )
 

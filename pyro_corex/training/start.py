@@ -17,6 +17,9 @@ from pyro_corex.programs import LadderVAE, StackedCorEx
 from pyro_corex.threads import alone
 from pyro_corex.training.random_state import seeded
 
+_IMITATE = 150
+"""Steps in which a refined start is brought to what it was."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -114,7 +117,8 @@ def start_top(
         shown = tqdm(wanted, desc="mixtures", disable=not progress)
         found = [_start(draws, some, n, n_classes, own) for n, own in shown]
         if refine and transform is not None:
-            found = _refined(draws, some, found, refine, progress)
+            means = torch.stack([moments[0][:, active] for moments in below])
+            found = _refined(means, some, found, refine, progress)
         found.sort(key=lambda s: s.log_likelihood if transform is None else s.information)
         found.reverse()
         _copy_into_top(stack, below[0], found[0].responsibilities, steps, batch_size, lr, progress)
@@ -161,10 +165,10 @@ def _start(draws: Tensor, some: Tensor, components: int, classes: int, seed: int
 
 
 def _refined(
-    draws: Tensor, some: Tensor, starts: list[Start], steps: int, progress: bool
+    means: Tensor, some: Tensor, starts: list[Start], steps: int, progress: bool
 ) -> list[Start]:
     """The starts, each as a network that tells most about the class of another copy."""
-    z = (draws - draws.mean((0, 1))) / draws.std((0, 1))
+    z = (means - means.mean((0, 1))) / means.std((0, 1))
     resp = torch.stack([start.responsibilities for start in starts])
     n, hidden = len(starts), 64
     sizes = [(n, z.shape[-1], hidden), (n, 1, hidden), (n, hidden, resp.shape[-1])]
@@ -176,11 +180,11 @@ def _refined(
         return ((z @ up + bias).relu() @ out).softmax(-1)
 
     optimiser = torch.optim.Adam(parameters, lr=1e-2)
-    for step in tqdm(range(2 * steps), desc="refined mixtures", disable=not progress):
+    for step in tqdm(range(_IMITATE + steps), desc="refined mixtures", disable=not progress):
         rows = some[torch.randint(len(some), (1024,), device=z.device)]
         one, other = torch.randperm(len(z), device=z.device)[:2]
         own = probs(z[one, rows])
-        if step < steps:  # imitate
+        if step < _IMITATE:
             gain = (resp[:, rows] * own.clamp_min(1e-6).log()).sum(-1).mean(-1)
         else:
             gain = _information(own.mT @ probs(z[other, rows]))
