@@ -61,7 +61,6 @@ def bundled() -> Task:
     """The digits that scikit-learn bundles, with all of their 17 grey levels."""
     digits = bundled_digits()
     x = (16 * digits.x).round()
-    near = Neighbours(x[:-HELD_OUT])
     moved = RandomAffine(digits.side, rotation=0.2, scale=0.1, shear=0.15, shift=0.5)
     return Task(
         name="digits that scikit-learn bundles",
@@ -72,9 +71,9 @@ def bundled() -> Task:
         make=lambda: pc.StackedCorEx(
             [(64, 128, 16), (16, 32, 10)], likelihood=CategoricalLikelihood(17)
         ),
-        copy=lambda x: moved(near(x)).round(),
-        told="a digit that is moved, turned, slanted or scaled a little keeps its class, and one "
-        "of its five nearest neighbours most probably has the same",
+        copy=Neighbours(x[:-HELD_OUT], n=5),
+        told="a digit that is moved, turned, slanted or scaled a little keeps its class, and has "
+        "it in common with its nearest neighbours",
         options={
             # half of the digits of each step are moved, so that these few are not learned by heart
             "transform": lambda x: torch.where(

@@ -96,7 +96,8 @@ def fit_stack(
     :param copy: from a batch, as the encoder takes it, to one that is transformed at random.
         Without it the starts are ranked by their likelihood, and there is no penalty.
     :param transform: makes of each batch what the encoder takes, e.g. ``torch.bernoulli`` to draw
-        binary pixels anew; see :func:`fit`.
+        binary pixels anew; see :func:`fit`.  The second stage takes the data as they are, if the
+        likelihood is for such data.
     :param below_epochs: of the first stage; 0 leaves it out.
     :param start: options of :func:`start_top`, e.g. ``{"n_starts": 8}``; ``None`` leaves the second
         stage out.
@@ -168,9 +169,12 @@ def _start(
     if file is not None and file.exists():
         load(file, stack)
         return None
-    if transform is not None:
-        with seeded(options["seed"], x.device):
-            x = transform(x)
+    try:
+        stack.check_data(x.cpu())  # elsewhere values are not looked at
+    except ValueError:
+        if transform is not None:
+            with seeded(options["seed"], x.device):
+                x = transform(x)
     starts = start_top(stack, x, **options)
     if file is not None:
         save(stack, file)
