@@ -25,6 +25,7 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.cluster import KMeans
 from torch import Tensor
+from torch.distributions import Categorical
 
 import pyro_corex as pc
 from pyro_corex.datasets import Digits, Neighbours, RandomAffine, bundled_digits, mnist
@@ -203,7 +204,7 @@ def draw(stack: pc.StackedCorEx, task: Task, output: Path) -> None:
         """What the first layer's latents decode to, in rows."""
         q: Any = stack.decode(z, layer=1)
         levels = torch.arange(task.levels + 1.0, device=device)
-        grey = q.probs @ levels if hasattr(q, "logits") and q.logits.dim() > 2 else q.mean
+        grey = q.probs @ levels if isinstance(q, Categorical) else q.mean
         return (grey / task.levels).reshape(-1, columns, side, side)
 
     # a row for each class, in the order of the digits that most of its data are
