@@ -2,8 +2,8 @@
 
     python benchmarks/starts.py --data-root DIR --stages outputs/stacked_mnist --out starts.jsonl
 
-Needs the trained first layers that examples/stacked_mnist.py leaves in --stages.  For each seed and
-way it appends a line to --out; what is there is skipped.  Labels are for scoring only.
+Needs the trained first layers that benchmarks/stacked_mnist.py leaves in --stages.  For each seed
+and way it appends a line to --out; what is there is skipped.  Labels are for scoring only.
 """
 
 from __future__ import annotations
@@ -11,16 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 from pathlib import Path
 
 import torch
+from stacked_mnist import build, score
 
 import pyro_corex as pc
 from pyro_corex.datasets import mnist
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from stacked_mnist import build, score
 
 REDRAWN = "20 components, merged by what redrawn pixels share"
 # name -> the number of components, of starts, and what copies are made by

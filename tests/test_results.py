@@ -34,7 +34,7 @@ def benchmark(monkeypatch, capsys):
 
 
 def test_the_tables_of_mnist():
-    script = runpy.run_path(str(ROOT / "examples" / "stacked_mnist.py"))
+    script = runpy.run_path(str(ROOT / "benchmarks" / "stacked_mnist.py"))
     rows = script["rows_of"](RESULTS / "stacked_mnist.jsonl")
     assert {row["data"] for row in rows} == {"mnist"}
     accuracy = [100 * row["accuracy"] for row in rows if row["variant"] == "all"]
@@ -44,10 +44,23 @@ def test_the_tables_of_mnist():
     assert (RESULTS / "stacked_mnist.md").read_text().strip() == script["table"](rows)
 
 
-def test_the_table_of_starts():
+def test_the_table_of_starts(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     script = runpy.run_path(str(ROOT / "benchmarks" / "starts.py"))
     rows = [json.loads(line) for line in (RESULTS / "starts.jsonl").read_text().splitlines()]
     assert (RESULTS / "starts.md").read_text().strip() == script["table"](rows)
+
+
+def test_the_table_of_the_bundled_digits():
+    script = runpy.run_path(str(ROOT / "benchmarks" / "digits_seeds.py"))
+    kept = (RESULTS / "stacked_digits.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in kept]
+    assert [row["seed"] for row in rows] == list(range(20, 30))
+    assert (RESULTS / "stacked_digits.md").read_text().strip() == script["table"](rows)
+    accuracy = [100 * row["accuracy"] for row in rows]
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    spread = f"{statistics.fmean(accuracy):.1f} ± {statistics.stdev(accuracy):.1f} %"
+    assert f"{spread} over 10 seeds, the lowest {min(accuracy):.1f} %" in readme
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from pyro_corex.datasets.components import PrincipalComponents, independent_dire
 from pyro_corex.datasets.digits import Digits, bundled_digits, mnist
 from pyro_corex.datasets.faces import FACE_FACTORS, draw_faces, synthetic_faces
 from pyro_corex.datasets.images import CelebA, ImageFiles
+from pyro_corex.datasets.neighbours import Neighbours
 from pyro_corex.datasets.synthetic import Synthetic, layered, linear_gaussian, noisy_coins
 from pyro_corex.datasets.transforms import RandomAffine, affine
 
@@ -12,6 +13,7 @@ __all__ = [
     "CelebA",
     "Digits",
     "ImageFiles",
+    "Neighbours",
     "PrincipalComponents",
     "RandomAffine",
     "Synthetic",

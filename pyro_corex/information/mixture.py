@@ -28,13 +28,13 @@ class Mixture(NamedTuple):
     def log_prob(self, z: Tensor) -> Tensor:
         """The log density of each component, without its weight, nats: ``(N, d)`` to ``(N, K)``."""
         z = as_tensor(z, "z").to(self.loc)
-        d = z.shape[-1]
-        found = []
-        for loc, tril in zip(self.loc, self.scale_tril, strict=True):
-            white = torch.linalg.solve_triangular(tril, (z - loc).T, upper=False)
-            log_det = tril.diagonal().log().sum()
-            found.append(-0.5 * white.square().sum(0) - log_det - 0.5 * d * math.log(2 * math.pi))
-        return torch.stack(found, -1)
+        k, d = self.loc.shape
+        one = torch.eye(d).to(self.loc).expand(k, d, d)
+        inverse = torch.linalg.solve_triangular(self.scale_tril, one, upper=False)
+        white = (z @ inverse.flatten(0, 1).mT).unflatten(-1, (k, d))
+        white = white - (inverse @ self.loc.unsqueeze(-1)).squeeze(-1)
+        log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return -0.5 * white.square().sum(-1) - log_det - 0.5 * d * math.log(2 * math.pi)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws, ``(n, d)``.

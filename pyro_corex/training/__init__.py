@@ -6,6 +6,7 @@ from pyro_corex.training.fit import fit
 from pyro_corex.training.history import History
 from pyro_corex.training.optimization import Optimization
 from pyro_corex.training.runners import Devices
+from pyro_corex.training.stack import Stages, fit_stack
 from pyro_corex.training.start import Start, start_top
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     "Devices",
     "History",
     "Optimization",
+    "Stages",
     "Start",
     "fit",
+    "fit_stack",
     "load",
     "save",
     "start_anchors",

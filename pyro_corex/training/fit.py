@@ -48,7 +48,7 @@ def fit(
     checkpoint: str | Path | Checkpoint | None = None,
     devices: int | Devices = 1,
     callback: Any = None,
-    progress: bool = True,
+    progress: bool | str = True,
 ) -> History:
     """Trains a program, on one device or on several.
 
@@ -91,7 +91,7 @@ def fit(
         :class:`Devices`, which have precision, strategies, compilation and capture, too.
     :param callback: called after each epoch with its number from 1, the module and its record; or a
         logger of Lightning Fabric, such as ``CSVLogger``, which gets the record; or several.
-    :param progress: show a bar with the terms of the bound.
+    :param progress: show a bar with the terms of the bound; a text stands before it.
     :raises ValueError: for options out of range; for data that are empty or outside of the
         likelihood's support; when the loss becomes NaN or infinite, naming the site, the term and
         the step; and for a checkpoint that is damaged or of another run.

@@ -61,7 +61,7 @@ class Loop:
     optimization: Optimization
     checkpoint: Checkpoint | None
     callbacks: Sequence[Any]
-    progress: bool
+    progress: bool | str
     from_store: StoreParameters = field(default_factory=StoreParameters)
 
     def run(self, runner: Runner) -> History:
@@ -141,6 +141,7 @@ class Loop:
         left = 0 if self.history.stopped_early else self.epochs
         with tqdm(
             range(self.epoch, left + 1),
+            desc=self.progress if isinstance(self.progress, str) else None,
             disable=not self.progress or self.runner.rank > 0,
             unit="epoch",
             dynamic_ncols=True,

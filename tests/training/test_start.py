@@ -18,18 +18,26 @@ def trained():
     return stack, x, group
 
 
-@pytest.mark.parametrize("transform", [None, lambda x: (x - torch.bernoulli(0.02 + 0 * x)).abs()])
-def test_the_top_takes_the_groups(trained, transform):
+def flipped(x):
+    return (x - torch.bernoulli(0.02 + 0 * x)).abs()
+
+
+@pytest.mark.parametrize(("transform", "refine"), [(None, 0), (flipped, 0), (flipped, 100)])
+def test_the_top_takes_the_groups(trained, transform, refine):
     stack, x, group = trained
     components = None if transform is None else [3, 5]
     state = torch.get_rng_state()
     starts = pc.start_top(stack, x, transform=transform, n_components=components, n_starts=2,
-                          steps=300, batch_size=64, progress=False)  # fmt: skip
+                          refine=refine, steps=300, batch_size=64, progress=False)  # fmt: skip
     assert torch.equal(state, torch.get_rng_state())
     key = "log_likelihood" if transform is None else "information"
     ranks = [getattr(start, key) for start in starts]
     assert ranks == sorted(ranks, reverse=True)
     assert len(starts) == (2 if transform is None else 4)
+    if transform is not None:  # copies agree on the group, and so tell its entropy
+        share = group.bincount() / 600
+        entropy = float(-(share * share.log()).sum())
+        assert starts[0].information == pytest.approx(entropy, rel=0.1)
     resp = starts[0].responsibilities
     assert resp.shape == (600, 3)
     torch.testing.assert_close(resp.sum(1), torch.ones(600))

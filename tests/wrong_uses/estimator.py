@@ -319,6 +319,9 @@ USES: list[Use] = [
         lambda x: x.shape == (1797, 64) and (x.min(), x.max()) == (0, 1),
     ),
     refused(
+        "datasets.Neighbours", "all of them", lambda: datasets.Neighbours(torch.ones(3, 1), 3), "n"
+    ),
+    refused(
         "datasets.RandomAffine", "a scale of 1", lambda: datasets.RandomAffine(scale=1), "scale"
     ),
     refused(

@@ -132,6 +132,17 @@ USES: list[Use] = [
         "LogNormal",
     ),
     refused("start_top", "no stack", lambda: pc.start_top(vae(), X), "two layers", "CorExVAE"),
+    refused("fit_stack", "no stack", lambda: pc.fit_stack(vae(), X), "two layers", "CorExVAE"),
+    refused(
+        "fit_stack",
+        "an unknown option of the start",
+        lambda: pc.fit_stack(STACK, X, start={"n": 3}),
+        "start must be None or map some of",
+        "{'n': 3}",
+    ),
+    refused(
+        "fit_stack", "no epochs", lambda: pc.fit_stack(STACK, X, epochs=-1), "epochs", ">= 0", "-1"
+    ),
     refused("fit", "no batch", lambda: fit(X, batch_size=0), "batch_size", ">= 1", "0"),
     refused("fit", "a rate by name", lambda: fit(X, lr="a"), "lr", "> 0", "'a'"),
     refused("fit", "NaN as the rate", lambda: fit(X, lr=float("nan")), "lr", "> 0", "nan"),

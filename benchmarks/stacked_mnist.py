@@ -1,8 +1,8 @@
 """Section 6.1 on MNIST: the paper's stack, and what makes its top find the digits.
 
-    python examples/stacked_mnist.py --data-root DIR
-    python examples/stacked_mnist.py --data-root DIR --variant anchor --seeds 10-14
-    python examples/stacked_mnist.py --table
+    python benchmarks/stacked_mnist.py --data-root DIR
+    python benchmarks/stacked_mnist.py --data-root DIR --variant anchor --seeds 10-14
+    python benchmarks/stacked_mnist.py --table
 
 Without MNIST under --data-root it takes the digits that scikit-learn bundles, and says so.  For
 each variant and seed it appends a line to --results; a (variant, seed) that is there is skipped,

@@ -1,4 +1,4 @@
-"""What examples/stacked_mnist.py measures, and that it does nothing twice."""
+"""What benchmarks/stacked_mnist.py measures, and that it does nothing twice."""
 
 import json
 import runpy
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "stacked_mnist.py"
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "stacked_mnist.py"
 
 
 @pytest.fixture(scope="module")
