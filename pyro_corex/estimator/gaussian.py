@@ -97,24 +97,42 @@ class GaussianLayer(Layer):
 
     @torch.no_grad()
     def mutual_information(self, x: Tensor, n_data: Array) -> tuple[Array, Array]:
-        """Of the model, whatever the rows: by quadrature over z_j and points of the others."""
+        """Of the model, whatever the rows: in closed form for normal columns with a linear
+        predictor, and else by quadrature over z_j and points of the others.
+        """
         program, m = self.program, self.n_hidden
-        at_nodes, at_weights = np.polynomial.hermite_e.hermegauss(15)
-        weights, nodes = torch.as_tensor(at_weights / at_weights.sum()), torch.as_tensor(at_nodes)
+        value, spread = np.zeros((2, m, len(self.columns)))
         r = torch.as_tensor(self.rotation)
         corr = r.T @ torch.linalg.inv(program.prior_precision) @ r  # of the reported latents
+        linear = program.site_columns.get("continuous", []) if not program.hidden else []
+        if linear:
+            value[:, linear], spread[:, linear] = self._normal_information(r, corr)
+        if len(linear) == len(self.columns):
+            return value, np.sqrt(np.maximum(spread, 0.5 / n_data) / n_data)
+        at_nodes, at_weights = np.polynomial.hermite_e.hermegauss(15)
+        weights, nodes = torch.as_tensor(at_weights / at_weights.sum()), torch.as_tensor(at_nodes)
         others = normal_points(m, 64) @ torch.linalg.cholesky(corr).T
-        value, spread = np.zeros((2, m, len(self.columns)))
         for j in range(m):
             given_0 = others - others[:, j : j + 1] * corr[:, j]
             z = given_0 + nodes[:, None, None] * corr[:, j]
             for _, columns, fn in program.column_distributions(z @ r.T):
                 if self.columns[columns[0]].kind == "continuous":
-                    value[j, columns], spread[j, columns] = _normal_information(fn, weights)
+                    if not linear:
+                        found = _information_of_networks(fn, weights)
+                        value[j, columns], spread[j, columns] = found
                     continue
                 for at, i in enumerate(columns):
                     value[j, i], spread[j, i] = _information(self.columns[i], at, fn, weights)
         return value, np.sqrt(np.maximum(spread, 0.5 / n_data) / n_data)
+
+    def _normal_information(self, r: Tensor, corr: Tensor) -> tuple[Array, Array]:
+        """I(z_j : x_i) of linear normal columns, and the variance of its summand: ``(m, k)``."""
+        scale = self.program.log_scale.exp()
+        w = self.program.loadings()[: len(scale)] @ r
+        with_latent = w @ corr
+        variance = (with_latent * w).sum(1) + scale.square()
+        share = (with_latent.square() / variance[:, None]).clamp(0.0, 1 - 1e-9).T
+        return (-0.5 * torch.log1p(-share)).numpy(), share.numpy()
 
     def make_oblique(self) -> None:
         """Lets the reported latents be correlated (promax), for a layer above to explain.
@@ -138,7 +156,7 @@ class GaussianLayer(Layer):
         self.rotation = np.eye(self.n_hidden)
 
 
-def _normal_information(fn: Any, weights: Tensor) -> tuple[Array, Array]:
+def _information_of_networks(fn: Any, weights: Tensor) -> tuple[Array, Array]:
     """I(z_j : x_i) of continuous columns, and the variance of its summand: ``(k,)`` each.
 
     :param fn: of shape (nodes of z_j, draws of the other latents, k).
@@ -179,6 +197,7 @@ def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
     asks = all(c.kind in ("binary", "ordinal") for c in columns)
     if asks and not options.anchors and not options.hidden:
         loadings, psi, style = with_style(found.corr, found.n, loadings, psi, floor)
+    loadings, psi = found.restored(loadings, psi)
     with seeded(options.seed):
         program = TableVAE(table_spec(columns), loadings.shape[1], options.hidden)
     program = program.to(options.dtype)
@@ -248,5 +267,5 @@ def has_converged(elbos: Array, tol: float) -> bool:
 def _to_principal(program: TableVAE) -> None:
     """Turns the latents of a linear-Gaussian program so that its encoder is exact."""
     scaled = program.weight * (-program.log_scale).exp()[:, None]
-    _, _, vt = torch.linalg.svd(scaled, full_matrices=True)
-    program.weight.copy_(program.weight @ vt.T)
+    axes = torch.linalg.eigh(scaled.T @ scaled)[1]
+    program.weight.copy_(program.weight @ axes.flip(1))

@@ -331,9 +331,11 @@ class TableVAE(CorExProgram):
         if parts:
             y, precision = (torch.cat(list(part), -1) for part in zip(*parts, strict=True))
             right = (precision * y) @ loadings
-            outer = (loadings[:, :, None] * loadings[:, None, :]).flatten(1)
-            same = complete and self._all_continuous
-            gram = gram + ((precision[:1] if same else precision) @ outer).unflatten(-1, (m, m))
+            if complete and self._all_continuous:  # the same in each row
+                gram = gram + (loadings * precision[0, :, None]).T @ loadings
+            else:
+                outer = (loadings[:, :, None] * loadings[:, None, :]).flatten(1)
+                gram = gram + (precision @ outer).unflatten(-1, (m, m))
         if self._by_kind["nominal"]:
             columns = self._by_kind["nominal"]
             v, p = self.state_loadings(), (self.state_bias + self._no_state).softmax(-1)
