@@ -18,7 +18,8 @@ from pyro_corex.estimator.group import information
 from pyro_corex.estimator.initial import initialise, moments, place_anchors
 from pyro_corex.estimator.layer import Layer, Points, Training, seeded, table_spec
 from pyro_corex.estimator.parameters import Options
-from pyro_corex.estimator.rotation import correlation_loadings, promax, reported_rotation
+from pyro_corex.estimator.rotation import correlation_loadings, promax, reported_rotation, varimax
+from pyro_corex.estimator.shrinkage import shrunken_loadings
 from pyro_corex.estimator.table import as_tensor
 from pyro_corex.programs.tables import TableVAE, normal_points
 from pyro_corex.training import Optimization, fit
@@ -197,6 +198,12 @@ def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
     asks = all(c.kind in ("binary", "ordinal") for c in columns)
     if asks and not options.anchors and not options.hidden:
         loadings, psi, style = with_style(found.corr, found.n, loadings, psi, floor)
+    linear_gaussian = all(c.kind == "continuous" for c in columns) and not options.hidden
+    sparse = linear_gaussian and found.wide and found.complete and not options.anchors
+    if sparse:
+        turned = loadings @ varimax(loadings)
+        loadings, psi, more = shrunken_loadings(found.corr, turned, psi, floor)
+        n_iter += more
     loadings, psi = found.restored(loadings, psi)
     with seeded(options.seed):
         program = TableVAE(table_spec(columns), loadings.shape[1], options.hidden)
@@ -204,7 +211,6 @@ def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
     if options.anchors:
         loadings, psi = place_anchors(found, loadings, program, options)
     initialise(program, columns, found, loadings, psi)
-    linear_gaussian = all(c.kind == "continuous" for c in columns) and not options.hidden
     training = Training()
     if not linear_gaussian:
         training = train(program, coding, x, options)
@@ -213,9 +219,8 @@ def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
     training.n_iter += n_iter
     rotation = np.eye(program.latent_dim)
     if not options.anchors:
-        if linear_gaussian:
-            _to_principal(program)
-        rotation = reported_rotation(program, style)
+        axes = _to_principal(program) if linear_gaussian else rotation
+        rotation = axes.T if sparse else reported_rotation(program, style)
     layer = GaussianLayer(program, columns, rotation, style, training)
     if len(options.layers) > 1:
         layer.make_oblique()
@@ -264,8 +269,12 @@ def has_converged(elbos: Array, tol: float) -> bool:
 
 
 @torch.no_grad()
-def _to_principal(program: TableVAE) -> None:
-    """Turns the latents of a linear-Gaussian program so that its encoder is exact."""
+def _to_principal(program: TableVAE) -> Array:
+    """Turns the latents of a linear-Gaussian program so that its encoder is exact.
+
+    :returns: the axes that it has then, as columns.
+    """
     scaled = program.weight * (-program.log_scale).exp()[:, None]
-    axes = torch.linalg.eigh(scaled.T @ scaled)[1]
-    program.weight.copy_(program.weight @ axes.flip(1))
+    axes = torch.linalg.eigh(scaled.T @ scaled)[1].flip(1)
+    program.weight.copy_(program.weight @ axes)
+    return axes.numpy()

@@ -34,6 +34,11 @@ class Moments:
     scale: Array
     """What loadings have lost as levels are no normal scores, ``(k,)``: 1 in ``(k, k)``."""
 
+    @property
+    def wide(self) -> bool:
+        """Whether scores exceed rows."""
+        return len(self.corr) > self.corr.shape[1]
+
     def restored(self, loadings: Array, psi: Array) -> tuple[Array, Array]:
         """Loadings and noise variances of the normal scores that the levels stand for."""
         if (self.scale == 1).all():
@@ -101,7 +106,7 @@ def _scored(tables: Sequence[Array | None], widths: Sequence[int], code: Array) 
 def _of_few_rows(parts: Sequence[Array], column: Array, has_table: Array) -> Moments:
     s = np.concatenate(parts) if len(parts) > 1 else parts[0]
     n, gaps = len(s), np.isnan(s)
-    s = s - (np.nansum(s, 0) / np.maximum(n - gaps.sum(0), 1))
+    s -= np.nansum(s, 0) / np.maximum(n - gaps.sum(0), 1)
     s[gaps] = 0.0
     norm = np.sqrt(np.maximum((s**2).sum(0), 1e-12))
     s /= norm

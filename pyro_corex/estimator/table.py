@@ -293,7 +293,7 @@ def describe(
 def describe_again(column: Column, x: Array) -> Column:
     """A column of a kind that is known, from other rows ``(N,)``; constant if it is so in them."""
     seen = x[~np.isnan(x)].astype(np.float64)
-    if column.kind == "constant" or len(np.unique(seen)) < 2:
+    if column.kind == "constant" or not (seen != seen[:1]).any():
         return Column(column.name, "constant", seen[:1])
     return _describe(column.name, column.kind, seen, seen, column.labels)
 
@@ -301,7 +301,7 @@ def describe_again(column: Column, x: Array) -> Column:
 def _describe(name: str, kind: str, whole: Array, look: Array, labels: list[Any] | None) -> Column:
     """A column from its observed values, and those of the rows that are looked at."""
     discrete = kind in ("binary", "categorical", "ordinal")
-    if discrete or len(np.unique(look[:1000])) == 1:
+    if discrete or not (look[:1000] != look[0]).any():
         seen = np.unique(whole).astype(np.float64)
         if len(seen) == 1:
             return Column(name, "constant", seen, labels=labels)
@@ -355,7 +355,8 @@ def _continuous(name: str, look: Array) -> Column:
     if n < 3 or not scale > 1e-12 * max(1.0, abs(loc)):
         return Column(name, "continuous", loc=loc, scale=scale if scale > 0 else 1.0)
     code = (look - loc) / scale
-    skew, kurtosis = (code**3).mean(), (code**4).mean() - 3
+    square = code * code
+    skew, kurtosis = (square * code).mean(), (square * square).mean() - 3
     values, counts = np.unique(look, return_counts=True)
     normal = n / 6 * (skew**2 + kurtosis**2 / 4) < 12.0  # Jarque-Bera, p = 0.0025
     repeats = len(values) < 0.9 * n
