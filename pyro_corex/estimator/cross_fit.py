@@ -174,8 +174,7 @@ def _hold_out(
     """
     m, n = options.n_hidden, len(test)
     above = len(options.layers) - 1
-    own = [describe_again(column, train[:, i]) for i, column in enumerate(columns)]
-    coding = Coding(own)
+    coding = Coding(describe_again(columns, train))
     nothing = np.zeros((n, m + 1))
     out = Held(
         SharedTerms(nothing, nothing, [], np.zeros((n, 0)), np.zeros((m + 1, 0))), nothing,

@@ -95,7 +95,8 @@ def _planes(m: int) -> Iterator[tuple[Array, Array]]:
     for _ in range(len(axes) - 1):
         a, b = axes[:half], axes[half:][::-1]
         real = (a < m) & (b < m)
-        yield np.minimum(a, b)[real], np.maximum(a, b)[real]
+        if real.any():
+            yield np.minimum(a, b)[real], np.maximum(a, b)[real]
         axes[1:] = np.roll(axes[1:], 1)
 
 

@@ -48,8 +48,9 @@ def shrunken_loadings(
         np.full(m, 0.5),
         np.maximum((loadings**2).mean(0), _TOL),
     )
-    sweep = 0
-    for sweep in range(1, _SWEEPS + 1):
+    sweeps, moved = 0, np.inf
+    while sweeps < _SWEEPS and moved > _TOL:
+        sweeps += 1
         weighted = found.mean / psi[:, None]
         cov = np.linalg.inv(
             np.eye(m) + found.mean.T @ weighted + np.diag(found.variance.T @ (1 / psi))
@@ -75,9 +76,8 @@ def shrunken_loadings(
         slab = np.maximum(square.sum(0) / np.maximum(total, 1e-6), 1e-6)
         fitted = 2 * (mean * cross).sum(1) - ((mean @ gram) * mean).sum(1) - n * variance.sum(1)
         psi = np.maximum(1 - fitted / n, floor)
-        if np.abs(mean - before).max() < _TOL:
-            break
-    return found.mean, np.minimum(psi + found.variance.sum(1), 1.0), sweep
+        moved = np.abs(mean - before).max()
+    return found.mean, np.minimum(psi + found.variance.sum(1), 1.0), sweeps
 
 
 def _shrink(value: Array, error: Array, share: float, slab: float) -> _Entries:
