@@ -17,6 +17,7 @@ FLOOR = 0.004
 """The least share of noise in the variance of a column."""
 _LEAST = 1e-3
 """The least eigenvalue of a correlation matrix."""
+_BLOCK = 1024  # columns that are treated at once
 _EVEN = 0.9  # (mean loading)^2 / mean square loading of a style of answering
 
 
@@ -39,10 +40,13 @@ def factor_analysis(corr: Array, m: int, floor: Array | float = FLOOR) -> tuple[
             scaled = corr / root / root[:, None]
             values, vectors = eigh(scaled, subset_by_index=[d - m_used, d - 1])
         else:
-            factor = corr / root[:, None]
-            values, vectors = eigh(factor.T @ factor, subset_by_index=[rank - m_used, rank - 1])
+            gram = np.zeros((rank, rank))
+            for rows in range(0, d, _BLOCK):
+                own = corr[rows : rows + _BLOCK]
+                gram += (own / psi[rows : rows + _BLOCK, None]).T @ own
+            values, vectors = eigh(gram, subset_by_index=[rank - m_used, rank - 1])
             values = np.maximum(values, 1e-12)
-            vectors = factor @ (vectors / np.sqrt(values))
+            vectors = corr @ (vectors / np.sqrt(values)) / root[:, None]
         values, vectors = values[::-1], vectors[:, ::-1]
         loadings = root[:, None] * vectors * np.sqrt(np.maximum(values - 1, 0))
         return psi, values, loadings

@@ -185,13 +185,15 @@ def completed(layer: Layer, x: Tensor, seed: int, fill: bool = True) -> Tensor:
     Where a column is measured by a density, values that repeat would have no finite entropy.
     """
     fill = fill and bool(x.isnan().any())
-    filled = draw(layer, x, seed)[0] if fill else x.clone()
+    filled = draw(layer, x, seed)[0] if fill else x
     rng = np.random.default_rng(seed)
-    ordered = np.sort(filled.numpy(), 0)
-    repeats = (ordered[1:] == ordered[:-1]).any(0)
     for i, column in enumerate(layer.columns):
-        if column.kind == "continuous" and repeats[i]:
-            filled[:, i] = torch.as_tensor(spread_ties(filled[:, i].numpy(), rng))
+        if column.kind == "continuous":
+            own = filled[:, i].numpy()
+            spread = spread_ties(own, rng)
+            if spread is not own:
+                filled = filled.clone() if filled is x else filled
+                filled[:, i] = torch.as_tensor(spread)
     return filled
 
 
@@ -206,9 +208,10 @@ def spread_ties(x: Array, rng: np.random.Generator) -> Array:
         out = x.copy()
         out[seen] = spread_ties(x[seen], rng)
         return out
-    values, place, counts = np.unique(x, return_inverse=True, return_counts=True)
-    if len(values) == len(x):
+    ordered = np.sort(x)
+    if not (ordered[1:] == ordered[:-1]).any():
         return x
+    values, place, counts = np.unique(x, return_inverse=True, return_counts=True)
     half = np.diff(values) / 2 if len(values) > 1 else np.array([0.5])
     below, above = np.concatenate([half[:1], half]), np.concatenate([half, half[-1:]])
     below, above = (np.maximum(side[: len(values)], _GAP)[place] for side in (below, above))
