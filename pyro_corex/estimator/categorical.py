@@ -9,12 +9,20 @@ import torch
 from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, Coding, Column
-from pyro_corex.estimator.group import ZERO, Design, Group, refine, table_information
-from pyro_corex.estimator.grouping import find_groups, pairwise_scores
+from pyro_corex.estimator.group import (
+    ZERO,
+    Design,
+    Group,
+    indicators,
+    refine,
+    tables_information,
+)
+from pyro_corex.estimator.grouping import find_groups, find_groups_of_many, pairwise_scores
 from pyro_corex.estimator.layer import Layer, Points, Training, table_spec
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.programs.latent_classes import LatentClasses
 
+_BLOCK = 256  # columns that are treated at once
 MAX_ROWS = 100_000
 """Rows from which groups and states are found; of longer tables the first."""
 
@@ -98,25 +106,42 @@ class CategoricalLayer(Layer):
         code, q = x.numpy(), self.posterior(x)
         value = np.zeros((self.n_hidden, len(self.columns)))
         spread = np.zeros_like(value)
-        for i, column in enumerate(self.columns):
-            seen = ~np.isnan(code[:, i])
+        width = np.array([column.n_levels for column in self.columns])
+        for some in np.array_split(np.arange(len(width)), 1 + len(width) // _BLOCK):
+            levels, numbers = some[width[some] > 0], some[width[some] == 0]
+            onehot, starts = indicators(
+                np.nan_to_num(code[:, levels], nan=-1).astype(int), width[levels]
+            )
+            numeric = self._numbers(code, numbers)
             for j, latent in enumerate(self.order):
-                w = q[seen, j, : self.program.n_states[latent]]
-                value[j, i], spread[j, i] = _mutual_information(column, code[seen, i], w)
+                own = q[:, j, : self.program.n_states[latent]]
+                if len(levels):
+                    found = tables_information(onehot.T @ own, starts[:-1])
+                    value[j, levels], spread[j, levels] = found
+                if len(numbers):
+                    value[j, numbers], spread[j, numbers] = _mutual_information(numeric, own)
         return np.maximum(value, 0), np.sqrt(np.maximum(spread, 0.5 / n_data) / n_data)
 
+    def _numbers(self, code: Array, columns: Array) -> Array:
+        """Standardised numbers, of counts the logarithms, NaN where missing."""
+        x = code[:, columns].copy()
+        for a, i in enumerate(columns):
+            if self.columns[i].kind == "counts":
+                x[:, a] = np.log(x[:, a] + 0.5)
+        if not len(columns):
+            return x
+        return (x - np.nanmean(x, 0)) / np.sqrt(np.maximum(np.nanvar(x, 0), 1e-12))
 
-def _mutual_information(column: Column, x: Array, w: Array) -> tuple[float, float]:
-    if column.n_levels:
-        return table_information(np.eye(column.n_levels)[x.astype(int)].T @ w)
-    x = np.log(x + 0.5) if column.kind == "counts" else x
-    total = w.sum(0) + 1e-12
-    mean = (w.T @ x) / total
-    within = ((x[:, None] - mean) ** 2 * w).sum(0) / total
-    variance = max(x.var(), 1e-12)
-    ratio = np.maximum(within / variance, 1e-3)
-    value = float(-0.5 * (total / total.sum()) @ np.log(ratio))
-    return value, float(np.clip(2 * value, 0, 1))
+
+def _mutual_information(x: Array, q: Array) -> tuple[Array, Array]:
+    """Of numbers ``(N, k)`` and states ``(N, S)``, as if numbers were normal within states."""
+    seen = ~np.isnan(x)
+    x = np.nan_to_num(x)
+    total = seen.T.astype(float) @ q + 1e-12
+    mean = (x.T @ q) / total
+    within = np.maximum((x**2).T @ q / total - mean**2, 1e-3)
+    value = -0.5 * (total / total.sum(1, keepdims=True) * np.log(within)).sum(1)
+    return value, np.clip(2 * value, 0, 1)
 
 
 # ---------------------------------------------------------------------- fitting
@@ -128,8 +153,12 @@ def fit_categorical(coding: Coding, x: Array, options: Options) -> CategoricalLa
     rng = np.random.RandomState(options.seed)
     m, anchors = options.n_hidden, options.anchors
     states = [options.n_states] * m if isinstance(options.n_states, int) else [*options.n_states]
-    scores = pairwise_scores(design.onehot, design.starts)
-    label = find_groups(scores, m, rng, [list(own) for own in anchors.values()])
+    together = [list(own) for own in anchors.values()]
+    if design.d > max(design.n, _BLOCK):
+        label = find_groups_of_many(design.indicators, design.d, m, rng, together)
+    else:
+        scores = pairwise_scores(*design.indicators(np.arange(design.d)))
+        label = find_groups(scores, m, rng, together)
     place = np.array([*anchors, *[j for j in range(m) if j not in anchors], -1])
     held = {i: strength for own in anchors.values() for i, strength in own.items()}
     design.weight[list(held)] = list(held.values())

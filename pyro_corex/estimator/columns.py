@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import norm
 from torch import Tensor
 
 Array = NDArray[Any]
 """A numpy array, most often of floats."""
 
+_HALF_LN_2PI = 0.5 * math.log(2 * math.pi)
 _CELLS = 1 << 21  # entries that are coded at once
 
 
@@ -111,7 +112,7 @@ class Column:
     def log_marginal(self, code: Array) -> Array:
         """Log-probability of the column on its own, in nats, 0 where an entry is missing."""
         if self.kind == "continuous":
-            value = norm.logpdf(code)
+            value = -0.5 * code**2 - _HALF_LN_2PI
         else:
             at = np.nan_to_num(code).clip(0, len(self.marginal) - 1).astype(int)
             value = self.marginal[at]
@@ -158,6 +159,16 @@ def _interpolate(x: Array, xs: Array, ys: Array) -> Array:
     return out
 
 
+def log_marginals(columns: Sequence[Column], code: Array) -> Array:
+    """:meth:`Column.log_marginal` of coded rows, ``(N, d)``."""
+    out = -0.5 * code**2 - _HALF_LN_2PI
+    out[np.isnan(code)] = 0.0
+    for i, column in enumerate(columns):
+        if column.kind != "continuous":
+            out[:, i] = column.log_marginal(code[:, i])
+    return out
+
+
 class Coding:
     """The columns of a table, and the code of those that vary."""
 
@@ -168,9 +179,10 @@ class Coding:
 
     def encode(self, x: Array) -> Tensor:
         """The codes of data ``(N, d)``, in a column each for those that vary."""
-        values = x[:, self.varies].astype(np.float64)
-        code = [column.encode(values[:, i]) for i, column in enumerate(self.used)]
-        return torch.as_tensor(np.stack(code, 1))
+        out = np.empty((len(x), len(self.used)))
+        for at, i in enumerate(np.flatnonzero(self.varies)):
+            out[:, at] = self.used[at].encode(x[:, i].astype(np.float64))
+        return torch.as_tensor(out)
 
     def decode(self, code: Array) -> Array:
         """Data ``(N, d)`` from codes."""

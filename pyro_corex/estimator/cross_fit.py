@@ -20,7 +20,14 @@ from torch import Tensor
 from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.layer import Layer, draw, sample
 from pyro_corex.estimator.parameters import Options
-from pyro_corex.estimator.results import MAX_ROWS, Results, completed, references, row_terms
+from pyro_corex.estimator.results import (
+    MAX_ROWS,
+    Results,
+    SharedTerms,
+    completed,
+    row_terms,
+    shared_terms,
+)
 from pyro_corex.estimator.table import describe_again
 from pyro_corex.programs.tables import TableVAE
 
@@ -34,28 +41,27 @@ _REPEATS = 5  # rows from the model for each row with gaps
 
 @dataclass
 class Held:
-    """The terms of rows that a layer was not fitted to, in nats; a style is after the m latents."""
+    """The terms of rows that a layer was not fitted to, in nats."""
 
-    reconstruction: Array
-    """``(n, d)``, 0 where missing or constant."""
-    references: Array
-    """Log-probabilities of each entry on its own, two of them: ``(2, n, d)``."""
-    latent_kl: Array
-    """``(n, m + 1)``."""
-    share: Array
-    """Of the latents in each column's relevance, ``(m + 1, d)``."""
+    terms: SharedTerms
+    """By latent; a style is after the m latents.  The columns of the table are counted."""
     completion: Array
     """What missing entries would add, as far as the observed ones confirm it: ``(n, m + 1)``."""
     above: Array
     """What each layer above adds, ``(n, L - 1)``."""
 
-    def bounds(self, best: Array) -> Array:
-        """The latents' shares in the bound of each row's observed entries, ``(n, m + 1)``.
 
-        :param best: which of the references is taken for each column.
-        """
-        taken = np.take_along_axis(self.references, best[None, None], 0)[0]
-        return (self.reconstruction - taken) @ self.share.T - self.latent_kl
+def _better(parts: Sequence[Held], d: int) -> Array:
+    """Of which columns of a table the model's marginal is the better, ``(d,)``."""
+    total = np.zeros(d)
+    for part in parts:
+        total[part.terms.columns] += part.terms.gain.sum(0)
+    return total > 0
+
+
+def _bounds(part: Held, better: Array) -> Array:
+    """The latents' shares in the bound of each row's observed entries, ``(n, m + 1)``."""
+    return part.terms.bounds(better[part.terms.columns])
 
 
 def n_folds(cv: Any, found: Results, layer: Layer, n: int) -> int:
@@ -101,8 +107,8 @@ def cross_fit(
         train = np.setdiff1d(order, test)
         rows = test[: max(2, MAX_ROWS // n_folds)]
         held.append(_hold_out(x[train], x[np.sort(rows)], columns, fit, options, found.mis))
-    best = np.sum([part.references.sum(1) for part in held], axis=0).argmax(0)
-    observed = [part.bounds(best) for part in held]
+    better = _better(held, len(columns))
+    observed = [_bounds(part, better) for part in held]
     whole = [own + part.completion for own, part in zip(observed, held, strict=True)]
     m = len(found.tcs)
     tcs = np.concatenate(whole).mean(0)
@@ -166,13 +172,13 @@ def _hold_out(
     :param mis: of the latents that are reported, for the columns that vary: those of the layer are
         put in their order.
     """
-    d, m, n = len(columns), options.n_hidden, len(test)
+    m, n = options.n_hidden, len(test)
     above = len(options.layers) - 1
-    own = [describe_again(column, train[:, i]) for i, column in enumerate(columns)]
-    coding = Coding(own)
+    coding = Coding(describe_again(columns, train))
+    nothing = np.zeros((n, m + 1))
     out = Held(
-        np.zeros((n, d)), np.zeros((2, n, d)), np.zeros((n, m + 1)), np.zeros((m + 1, d)),
-        np.zeros((n, m + 1)), np.zeros((n, above)),
+        SharedTerms(nothing, nothing, [], np.zeros((n, 0)), np.zeros((m + 1, 0))), nothing,
+        np.zeros((n, above)),
     )  # fmt: skip
     if not coding.used:
         return out
@@ -182,26 +188,35 @@ def _hold_out(
         code = coding.encode(test)
     seen = coding.encode(train)
     spread = completed(layer, code, options.seed, fill=False)
-    terms = row_terms(layer, spread)
     told, _ = layer.mutual_information(seen, np.full(len(coding.used), float(len(train))))
     place = _place(coding.widen(told[:m]), mis, columns)
     if layer.style:
         place = np.append(place, m)
-    out.reconstruction[:, coding.varies] = terms.reconstruction
-    out.references[:, :, coding.varies] = references(layer, spread, terms)
-    out.latent_kl[:, place] = terms.latent_kl
     share = layer.shares(told)
-    out.share[np.ix_(place, np.flatnonzero(coding.varies))] = share
+    found = shared_terms(layer, spread, share)
+
+    def placed(values: Array) -> Array:
+        wide = np.zeros((m + 1, values.shape[1]))
+        wide[place] = values
+        return wide
+
+    out.terms = SharedTerms(
+        placed(found.relevance.T).T,
+        placed(found.latent_kl.T).T,
+        np.flatnonzero(coding.varies)[found.columns].tolist(),
+        found.gain,
+        placed(found.share),
+    )
     if spread.isnan().any():
-        out.completion[:, place] = _completion(layer, spread, share, options.seed)
+        out.completion = placed(_completion(layer, spread, share, options.seed).T).T
     if above:
         _, z = draw(layer, seen, options.seed)
         _, new = draw(layer, code, options.seed + 1)
         upper = [Column(f"latent {j}", "continuous") for j in range(z.shape[1])]
         inner = replace(options, layers=options.layers[1:], anchors={})
-        found = _hold_out(z, new, upper, fit, inner, np.eye(inner.n_hidden, z.shape[1]))
-        out.above[:, 0] = found.bounds(found.references.sum(1).argmax(0)).sum(1)
-        out.above[:, 1:] = found.above
+        higher = _hold_out(z, new, upper, fit, inner, np.eye(inner.n_hidden, z.shape[1]))
+        out.above[:, 0] = _bounds(higher, _better([higher], len(upper))).sum(1)
+        out.above[:, 1:] = higher.above
     return out
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.linalg import eigh
-from scipy.linalg.lapack import dpstrf
 from scipy.optimize import minimize
 
 from pyro_corex.estimator.columns import Array
@@ -18,32 +17,36 @@ FLOOR = 0.004
 """The least share of noise in the variance of a column."""
 _LEAST = 1e-3
 """The least eigenvalue of a correlation matrix."""
+_BLOCK = 1024  # columns that are treated at once
 _EVEN = 0.9  # (mean loading)^2 / mean square loading of a style of answering
 
 
 def factor_analysis(corr: Array, m: int, floor: Array | float = FLOOR) -> tuple[Array, Array, int]:
     r"""Maximum likelihood factor analysis of a correlation matrix (Joreskog 1967).
 
+    :param corr: the matrix R, ``(d, d)``, or F of :math:`R = F F^T`, ``(d, r)`` with r < d, as
+        where rows are fewer than columns: then nothing of d x d is made.
     :returns: loadings ``(d, m)`` with a diagonal :math:`W^T \Psi^{-1} W`, noise variances ``(d,)``
         and the number of evaluations.
     """
-    d = len(corr)
-    m_used = min(m, d)
+    d, rank = corr.shape
+    m_used = min(m, rank)
     floor = np.broadcast_to(np.minimum(floor, 0.5), (d,))
-    diagonal = np.diag(corr)
-    thin = _thin(corr, m_used)
 
     def parts(log_psi: Array) -> tuple[Array, Array, Array]:
         psi = np.exp(log_psi)
         root = np.sqrt(psi)
-        if thin is None:
+        if rank == d:
             scaled = corr / root / root[:, None]
             values, vectors = eigh(scaled, subset_by_index=[d - m_used, d - 1])
         else:
-            factor = thin / root[:, None]
-            values, vectors = np.linalg.eigh(factor.T @ factor)
-            values = np.maximum(values[-m_used:], 1e-12)
-            vectors = factor @ vectors[:, -m_used:] / np.sqrt(values)
+            gram = np.zeros((rank, rank))
+            for rows in range(0, d, _BLOCK):
+                own = corr[rows : rows + _BLOCK]
+                gram += (own / psi[rows : rows + _BLOCK, None]).T @ own
+            values, vectors = eigh(gram, subset_by_index=[rank - m_used, rank - 1])
+            values = np.maximum(values, 1e-12)
+            vectors = corr @ (vectors / np.sqrt(values)) / root[:, None]
         values, vectors = values[::-1], vectors[:, ::-1]
         loadings = root[:, None] * vectors * np.sqrt(np.maximum(values - 1, 0))
         return psi, values, loadings
@@ -51,37 +54,21 @@ def factor_analysis(corr: Array, m: int, floor: Array | float = FLOOR) -> tuple[
     def loss(log_psi: Array) -> tuple[float, Array]:
         psi, values, loadings = parts(log_psi)
         top = np.maximum(values, 1.0)
-        f = (
-            log_psi.sum()
-            + np.log(top).sum()
-            + (diagonal / psi).sum()
-            - (values - values / top).sum()
-        )
-        slope = ((loadings**2).sum(1) + psi - diagonal) / psi
+        f = log_psi.sum() + np.log(top).sum() + (1 / psi).sum() - (values - values / top).sum()
+        slope = ((loadings**2).sum(1) + psi - 1) / psi
         return 0.5 * float(f), 0.5 * slope
 
     start = np.full(d, 0.5)
-    if thin is None:
+    if rank == d:
         start = (1 - 0.5 * m_used / d) / np.diag(np.linalg.inv(corr + 1e-6 * np.eye(d)))
-    start = np.log(np.clip(start, floor, 0.95 * diagonal))
-    bounds = [(np.log(low), np.log(high)) for low, high in zip(floor, 1.5 * diagonal, strict=True)]
+    start = np.log(np.clip(start, floor, 0.95))
+    bounds = [(np.log(low), np.log(1.5)) for low in floor]
     options = {"maxiter": 300, "ftol": 1e-10, "gtol": 1e-5, "maxcor": 20}
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     psi, _, loadings = parts(found.x)
     full = np.zeros((d, m))
     full[:, :m_used] = loadings
     return full, psi, int(found.nfev)
-
-
-def _thin(corr: Array, m: int) -> Array | None:
-    """A factor ``(d, r)`` of a matrix of low rank, as that of rows fewer than columns; or none."""
-    d = len(corr)
-    lower, pivots, rank, _ = dpstrf(corr, tol=2 * _LEAST, lower=1)
-    if not m <= rank < d // 2:
-        return None
-    out = np.empty((d, rank))
-    out[pivots - 1] = np.tril(lower)[:, :rank]
-    return out
 
 
 def with_style(
@@ -113,8 +100,11 @@ def with_style(
 
 def _bic(corr: Array, n: int, loadings: Array, psi: Array) -> float:
     d, m = loadings.shape
-    model = loadings @ loadings.T + np.diag(psi)
-    fit = np.linalg.slogdet(model)[1] + np.trace(np.linalg.solve(model, corr))
+    scaled = loadings / psi[:, None]
+    inner = np.eye(m) + loadings.T @ scaled  # of W W^T + Psi, by Woodbury's identity
+    product = corr @ scaled if len(corr) == corr.shape[1] else corr @ (corr.T @ scaled)
+    trace = (1 / psi).sum() - np.trace(np.linalg.solve(inner, scaled.T @ product))
+    fit = np.log(psi).sum() + np.linalg.slogdet(inner)[1] + trace
     return float(n * fit + np.log(n) * (d * m - m * (m - 1) / 2))
 
 

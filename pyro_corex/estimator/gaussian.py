@@ -18,7 +18,8 @@ from pyro_corex.estimator.group import information
 from pyro_corex.estimator.initial import initialise, moments, place_anchors
 from pyro_corex.estimator.layer import Layer, Points, Training, seeded, table_spec
 from pyro_corex.estimator.parameters import Options
-from pyro_corex.estimator.rotation import correlation_loadings, promax, reported_rotation
+from pyro_corex.estimator.rotation import correlation_loadings, promax, reported_rotation, varimax
+from pyro_corex.estimator.shrinkage import shrunken_loadings
 from pyro_corex.estimator.table import as_tensor
 from pyro_corex.programs.tables import TableVAE, normal_points
 from pyro_corex.training import Optimization, fit
@@ -97,24 +98,42 @@ class GaussianLayer(Layer):
 
     @torch.no_grad()
     def mutual_information(self, x: Tensor, n_data: Array) -> tuple[Array, Array]:
-        """Of the model, whatever the rows: by quadrature over z_j and points of the others."""
+        """Of the model, whatever the rows: in closed form for normal columns with a linear
+        predictor, and else by quadrature over z_j and points of the others.
+        """
         program, m = self.program, self.n_hidden
-        at_nodes, at_weights = np.polynomial.hermite_e.hermegauss(15)
-        weights, nodes = torch.as_tensor(at_weights / at_weights.sum()), torch.as_tensor(at_nodes)
+        value, spread = np.zeros((2, m, len(self.columns)))
         r = torch.as_tensor(self.rotation)
         corr = r.T @ torch.linalg.inv(program.prior_precision) @ r  # of the reported latents
+        linear = program.site_columns.get("continuous", []) if not program.hidden else []
+        if linear:
+            value[:, linear], spread[:, linear] = self._normal_information(r, corr)
+        if len(linear) == len(self.columns):
+            return value, np.sqrt(np.maximum(spread, 0.5 / n_data) / n_data)
+        at_nodes, at_weights = np.polynomial.hermite_e.hermegauss(15)
+        weights, nodes = torch.as_tensor(at_weights / at_weights.sum()), torch.as_tensor(at_nodes)
         others = normal_points(m, 64) @ torch.linalg.cholesky(corr).T
-        value, spread = np.zeros((2, m, len(self.columns)))
         for j in range(m):
             given_0 = others - others[:, j : j + 1] * corr[:, j]
             z = given_0 + nodes[:, None, None] * corr[:, j]
             for _, columns, fn in program.column_distributions(z @ r.T):
                 if self.columns[columns[0]].kind == "continuous":
-                    value[j, columns], spread[j, columns] = _normal_information(fn, weights)
+                    if not linear:
+                        found = _information_of_networks(fn, weights)
+                        value[j, columns], spread[j, columns] = found
                     continue
                 for at, i in enumerate(columns):
                     value[j, i], spread[j, i] = _information(self.columns[i], at, fn, weights)
         return value, np.sqrt(np.maximum(spread, 0.5 / n_data) / n_data)
+
+    def _normal_information(self, r: Tensor, corr: Tensor) -> tuple[Array, Array]:
+        """I(z_j : x_i) of linear normal columns, and the variance of its summand: ``(m, k)``."""
+        scale = self.program.log_scale.exp()
+        w = self.program.loadings()[: len(scale)] @ r
+        with_latent = w @ corr
+        variance = (with_latent * w).sum(1) + scale.square()
+        share = (with_latent.square() / variance[:, None]).clamp(0.0, 1 - 1e-9).T
+        return (-0.5 * torch.log1p(-share)).numpy(), share.numpy()
 
     def make_oblique(self) -> None:
         """Lets the reported latents be correlated (promax), for a layer above to explain.
@@ -138,7 +157,7 @@ class GaussianLayer(Layer):
         self.rotation = np.eye(self.n_hidden)
 
 
-def _normal_information(fn: Any, weights: Tensor) -> tuple[Array, Array]:
+def _information_of_networks(fn: Any, weights: Tensor) -> tuple[Array, Array]:
     """I(z_j : x_i) of continuous columns, and the variance of its summand: ``(k,)`` each.
 
     :param fn: of shape (nodes of z_j, draws of the other latents, k).
@@ -179,13 +198,19 @@ def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
     asks = all(c.kind in ("binary", "ordinal") for c in columns)
     if asks and not options.anchors and not options.hidden:
         loadings, psi, style = with_style(found.corr, found.n, loadings, psi, floor)
+    linear_gaussian = all(c.kind == "continuous" for c in columns) and not options.hidden
+    sparse = linear_gaussian and found.wide and found.complete and not options.anchors
+    if sparse:
+        turned = loadings @ varimax(loadings)
+        loadings, psi, more = shrunken_loadings(found.corr, turned, psi, floor)
+        n_iter += more
+    loadings, psi = found.restored(loadings, psi)
     with seeded(options.seed):
         program = TableVAE(table_spec(columns), loadings.shape[1], options.hidden)
     program = program.to(options.dtype)
     if options.anchors:
         loadings, psi = place_anchors(found, loadings, program, options)
     initialise(program, columns, found, loadings, psi)
-    linear_gaussian = all(c.kind == "continuous" for c in columns) and not options.hidden
     training = Training()
     if not linear_gaussian:
         training = train(program, coding, x, options)
@@ -194,9 +219,8 @@ def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
     training.n_iter += n_iter
     rotation = np.eye(program.latent_dim)
     if not options.anchors:
-        if linear_gaussian:
-            _to_principal(program)
-        rotation = reported_rotation(program, style)
+        axes = _to_principal(program) if linear_gaussian else rotation
+        rotation = axes.T if sparse else reported_rotation(program, style)
     layer = GaussianLayer(program, columns, rotation, style, training)
     if len(options.layers) > 1:
         layer.make_oblique()
@@ -245,8 +269,12 @@ def has_converged(elbos: Array, tol: float) -> bool:
 
 
 @torch.no_grad()
-def _to_principal(program: TableVAE) -> None:
-    """Turns the latents of a linear-Gaussian program so that its encoder is exact."""
+def _to_principal(program: TableVAE) -> Array:
+    """Turns the latents of a linear-Gaussian program so that its encoder is exact.
+
+    :returns: the axes that it has then, as columns.
+    """
     scaled = program.weight * (-program.log_scale).exp()[:, None]
-    _, _, vt = torch.linalg.svd(scaled, full_matrices=True)
-    program.weight.copy_(program.weight @ vt.T)
+    axes = torch.linalg.eigh(scaled.T @ scaled)[1].flip(1)
+    program.weight.copy_(program.weight @ axes)
+    return axes.numpy()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 from scipy.cluster.vq import kmeans2
@@ -23,6 +24,8 @@ Random = np.random.RandomState
 ZERO = 0.004
 """Probabilities below are at the border, and not free."""
 _BINS = 4
+_BLOCK = 256  # columns that are treated at once
+_CELLS = 1 << 18  # entries, times states, that are treated at once
 _STARTS = 6
 _SPARE = 0.25  # of each cell of a table: of two explanations, the one with more zeros
 _PRIOR = 0.1  # observations added to each table, with the column's own frequencies
@@ -42,20 +45,30 @@ class Design:
         self.width = np.array([c.n_levels or _BINS for c in columns])
         self.starts = np.concatenate([[0], np.cumsum(self.width)])
         self.of = np.repeat(np.arange(self.d), self.width)
-        self.onehot = np.zeros((self.n, self.starts[-1]))
+        self.level = np.full(code.shape, -1, dtype=np.int16)
+        """-1 where missing; numbers count by their quartiles while groups are sought."""
+        counts = []
         for i, column in enumerate(columns):
-            level = code[:, i]
-            if not column.n_levels:  # numbers count by their quartiles while groups are sought
-                cuts = np.nanquantile(level, np.arange(1, _BINS) / _BINS)
-                level = np.where(self.seen[:, i], np.searchsorted(cuts, level), np.nan)
-            rows = np.flatnonzero(self.seen[:, i])
-            self.onehot[rows, self.starts[i] + level[rows].astype(int)] = 1.0
-        share = self.onehot.sum(0) + 1e-12
+            level, seen = code[:, i], self.seen[:, i]
+            if not column.n_levels:
+                level = np.searchsorted(np.nanquantile(level, np.arange(1, _BINS) / _BINS), level)
+            self.level[seen, i] = level[seen]
+            counts.append(np.bincount(self.level[seen, i], minlength=self.width[i]))
+        share = np.concatenate(counts) + 1e-12
         self.marginal = share / np.add.reduceat(share, self.starts[:-1])[self.of]
 
-    def cells(self, i: int) -> slice:
-        """Where the levels of a column are among all."""
-        return slice(self.starts[i], self.starts[i + 1])
+    def indicators(self, columns: Array) -> tuple[Array, Array]:
+        """Indicators of the levels of columns, ``(N, sum of levels)``; and where each starts."""
+        return indicators(self.level[:, columns], self.width[columns])
+
+
+def indicators(level: Array, width: Array) -> tuple[Array, Array]:
+    """Indicators ``(N, sum of widths)`` of levels ``(N, k)``, of which -1 is none; and starts."""
+    starts = np.concatenate([[0], np.cumsum(width)])
+    out = np.zeros((len(level), starts[-1]))
+    rows, at = np.nonzero(level >= 0)
+    out[rows, starts[at] + level[rows, at]] = 1.0
+    return out, starts
 
 
 class Group:
@@ -74,7 +87,16 @@ class Group:
         self.numbers = [i for i in self.columns if not design.columns[i].n_levels]
         self.cells = np.flatnonzero(np.isin(design.of, self.levels))
         self.of = np.searchsorted(self.levels, design.of[self.cells])
-        self.onehot = design.onehot[:, self.cells]
+        self.starts = np.concatenate([[0], np.cumsum(design.width[self.levels])]).astype(int)
+
+    @cached_property
+    def onehot(self) -> Array:
+        """Indicators of the levels; :meth:`release` lets go of them."""
+        return self.design.indicators(np.array(self.levels, dtype=int))[0]
+
+    def release(self) -> None:
+        """Forgets what takes memory and can be made again."""
+        self.__dict__.pop("onehot", None)
 
     def maximise(self, q: Array) -> None:
         """The parameters that are best for the states' probabilities ``(N, S)``."""
@@ -82,9 +104,8 @@ class Group:
         self.log_pi = np.log((q.sum(0) + _PRIOR / self.n_states) / (len(q) + _PRIOR))
         counts = np.maximum(self.onehot.T @ q - _SPARE, 0.0)
         counts += _PRIOR * design.marginal[self.cells, None]
-        total = np.zeros((len(self.levels), self.n_states))
-        np.add.at(total, self.of, counts)
-        self.log_table = np.log(np.maximum(counts / total[self.of], 1e-12))
+        total = np.add.reduceat(counts, self.starts[:-1])[self.of] if self.levels else counts
+        self.log_table = np.log(np.maximum(counts / total, 1e-12))
         self.loc = np.zeros((len(self.numbers), self.n_states))
         self.scale = np.ones((len(self.numbers), self.n_states))
         self.size = np.ones(len(self.numbers))
@@ -143,9 +164,44 @@ class Group:
         own = self.design.weight[i] * self.column_log_prob(i)
         return softmax(self.log_joint() - own, axis=1)
 
+    def counts_without_own(self, states: Array) -> tuple[Array, Array]:
+        """Joint counts ``(cells, S)`` of the levels of the group's columns and its states, given
+        the *other* columns; and where each column starts.
+
+        :param states: log-probabilities of the states and all columns, ``(N, S)``.
+        """
+        design, columns = self.design, np.array(self.columns)
+        width = design.width[columns]
+        starts = np.concatenate([[0], np.cumsum(width)])
+        out = np.zeros((starts[-1], self.n_states))
+        step = max(1, _CELLS // states.size)
+        place = {i: a for a, i in enumerate(self.levels)}
+        table = np.vstack([self.log_table, np.zeros((1, self.n_states))])
+        for first in range(0, len(columns), step):
+            block = columns[first : first + step]
+            level = design.level[:, block].astype(int)
+            seen = level >= 0
+            begin = np.array([self.starts[place[i]] if i in place else -1 for i in block])
+            own = table[np.where(seen & (begin >= 0), begin + level, -1)]  # (N, k, S)
+            for a, i in enumerate(block):
+                if i not in place:
+                    own[:, a] = self.column_log_prob(i)
+            q = softmax(states[:, None] - design.weight[block][:, None] * own, axis=2)[seen]
+            at = (starts[first : first + len(block)] + level)[seen]
+            for s in range(self.n_states):
+                out[:, s] += np.bincount(at, q[:, s], len(out))
+        return out, starts
+
+    @cached_property
+    def value(self) -> float:
+        """The evidence of new rows, less a constant: a nat for each parameter (Akaike 1973)."""
+        return self.evidence() - self.n_parameters() / self.design.n
+
     def evidence(self) -> float:
         """Mean of ln p of the group's columns, without weights, in nats."""
-        return float(np.logaddexp.reduce(self.log_joint(weighted=False), 1).mean())
+        found = float(np.logaddexp.reduce(self.log_joint(weighted=False), 1).mean())
+        self.release()
+        return found
 
     def run(self, q: Array, n_iter: int, tol: float) -> float:
         """EM from the states' probabilities; the log-likelihood a row that it reaches."""
@@ -199,8 +255,12 @@ def _by_components(group: Group, rng: Random) -> Iterator[Array]:
     numbers = design.code[:, group.numbers]
     centred = np.nan_to_num(numbers - np.nanmean(numbers, 0)) / (np.nanstd(numbers, 0) + 1e-12)
     matrix = np.concatenate([group.onehot - design.marginal[group.cells], centred], 1)
-    _, vectors = np.linalg.eigh(matrix.T @ matrix)
-    projected = matrix @ vectors[:, -min(s, matrix.shape[1]) :]
+    if matrix.shape[1] > design.n:
+        values, vectors = np.linalg.eigh(matrix @ matrix.T)
+        projected = vectors[:, -s:] * np.sqrt(np.maximum(values[-s:], 0.0))
+    else:
+        _, vectors = np.linalg.eigh(matrix.T @ matrix)
+        projected = matrix @ vectors[:, -min(s, matrix.shape[1]) :]
     if s <= design.n:  # a fold may have fewer rows than there are states
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # clusters that lose all of their rows
@@ -223,6 +283,7 @@ def fit_group(
         found.append((value - group.n_parameters(ZERO) / design.n, group.q))
     best = max(found, key=lambda each: each[0])[1]
     group.run(best, max(options.max_iter, 100), options.tol * 0.01)
+    group.release()
     return group
 
 
@@ -241,11 +302,25 @@ def table_information(counts: Array) -> tuple[float, float]:
 
     It may be negative.
     """
-    n = max(counts.sum(), 1e-12)
-    p = counts / n
-    value, variance = information(p)
-    cells = ((p.sum(1) > 1e-9).sum() - 1) * ((p.sum(0) > 1e-3).sum() - 1)
-    return float(value - cells / (2 * max(n, 1.0))), variance
+    value, variance = tables_information(counts, np.array([0]))
+    return float(value[0]), float(variance[0])
+
+
+def tables_information(counts: Array, begin: Array) -> tuple[Array, Array]:
+    """:func:`table_information` of tables one below the other, which begin at these rows."""
+
+    def total(values: Array) -> Array:
+        return np.add.reduceat(values, begin)
+
+    of = np.repeat(np.arange(len(begin)), np.diff(np.append(begin, len(counts))))
+    n = np.maximum(total(counts.sum(1)), 1e-12)
+    p = counts / n[of, None]
+    rows, columns = p.sum(1), total(p)
+    ratio = rel_entr(p, rows[:, None] * columns[of])
+    value = total(ratio.sum(1))
+    variance = total((ratio**2 / np.maximum(p, 1e-12)).sum(1)) - value**2
+    cells = (total(1.0 * (rows > 1e-9)) - 1) * ((columns > 1e-3).sum(1) - 1)
+    return value - cells / (2 * np.maximum(n, 1.0)), variance
 
 
 def relevances(design: Design, groups: Sequence[Group]) -> Array:
@@ -254,17 +329,17 @@ def relevances(design: Design, groups: Sequence[Group]) -> Array:
     The mutual information of a column and the posterior given the *other* columns.
     """
     out = np.zeros((len(groups), design.d))
+    for block in np.array_split(np.arange(design.d), 1 + design.d // _BLOCK):
+        onehot, starts = design.indicators(block)
+        for j, group in enumerate(groups):
+            out[j, block] = tables_information(onehot.T @ group.q, starts[:-1])[0]
     for j, group in enumerate(groups):
-        alone = len(group.columns) < 2
-        joint = design.onehot.T @ group.q
-        for i in range(design.d):
-            cells = design.cells(i)
-            table = joint[cells]
-            if i in group.columns and not alone:
-                table = design.onehot[:, cells].T @ group.without(i)
-            out[j, i] = table_information(table)[0]
-        if alone:
+        if len(group.columns) < 2:
             out[j, group.columns] -= 1.0  # it is better off anywhere
+            continue
+        counts, starts = group.counts_without_own(group.log_joint())
+        out[j, group.columns] = tables_information(counts, starts[:-1])[0]
+        group.release()
     return out
 
 
@@ -308,5 +383,5 @@ def refine(
 
 
 def _bound(groups: Sequence[Group]) -> float:
-    """What new rows would have in nats, less a constant: a nat for each parameter (Akaike 1973)."""
-    return sum(group.evidence() - group.n_parameters() / group.design.n for group in groups)
+    """What new rows would have in nats, less a constant."""
+    return sum(group.value for group in groups)

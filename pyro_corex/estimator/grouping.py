@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.cluster.hierarchy import cut_tree, ward
@@ -12,9 +12,13 @@ from pyro_corex.estimator.columns import Array
 _CHANCE = 1.0  # standard deviations by which a pair has to exceed none to count for something
 _ALONE = -1e4  # the value of a group of less than two columns, worse than any
 _KICKS = 20
+_LEAST = 10  # columns to a group among which groups are sought
+_BLOCK = 256  # columns that are treated at once
 
 
-def pairwise_scores(onehot: Array, starts: Array) -> Array:
+def pairwise_scores(
+    onehot: Array, starts: Array, others: tuple[Array, Array] | None = None
+) -> Array:
     r"""How much each pair of columns depends, in standard deviations: ``(d, d)``.
 
     Normal scores (Wilson and Hilferty 1931) of the likelihood-ratio statistic of independence,
@@ -22,24 +26,88 @@ def pairwise_scores(onehot: Array, starts: Array) -> Array:
 
     :param onehot: ``(N, sum of levels)``; all zeros where a column is missing.
     :param starts: where the levels of each column start, and the end: ``(d + 1,)``.
+    :param others: the same of k other columns, for the pairs of each with each of these:
+        ``(d, k)``.
     """
-    begin, width = starts[:-1], np.diff(starts)
-    joint = onehot.T @ onehot  # of counts
-    rows = np.add.reduceat(joint, begin, 1)  # counts of a level where the other column is observed
-    n = np.add.reduceat(rows, begin, 0)
-    independent = np.repeat(rows, width, 1) * np.repeat(rows, width, 1).T
-    independent /= np.maximum(np.repeat(np.repeat(n, width, 0), width, 1), 1e-12)
+    hot, ends = (onehot, starts) if others is None else others
+    at, to, width, wide = starts[:-1], ends[:-1], np.diff(starts), np.diff(ends)
+    joint = onehot.T @ hot  # of counts
+    rows = np.add.reduceat(joint, to, 1)  # counts of a level where the other column is observed
+    columns = np.add.reduceat(joint, at, 0)
+    n = np.add.reduceat(rows, at, 0)
+    independent = np.repeat(rows, wide, 1) * np.repeat(columns, width, 0)
+    independent /= np.maximum(np.repeat(np.repeat(n, width, 0), wide, 1), 1e-12)
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(joint > 0, joint * np.log(joint / independent), 0.0)
-    ratio = np.add.reduceat(np.add.reduceat(terms, begin, 0), begin, 1)
-    seen = np.add.reduceat((rows > 0).astype(float), begin, 0)  # levels of i where j is observed
-    df = np.maximum((seen - 1) * (seen.T - 1), 1)
+    ratio = np.add.reduceat(np.add.reduceat(terms, at, 0), to, 1)
+    seen = np.add.reduceat((rows > 0).astype(float), at, 0)  # levels of i where j is observed
+    too = np.add.reduceat((columns > 0).astype(float), to, 1)
+    df = np.maximum((seen - 1) * (too - 1), 1)
     # the cube root of chi-square / df is nearly N(1 - spread, spread): scores of all tables
     # can be compared, where the statistic itself grows with the number of cells
     spread = 2 / (9 * df)
     scores = (np.cbrt(2 * np.maximum(ratio, 0.0) / df) - (1 - spread)) / np.sqrt(spread)
-    np.fill_diagonal(scores, 0.0)
+    if others is None:
+        np.fill_diagonal(scores, 0.0)
     return scores
+
+
+def find_groups_of_many(
+    hot: Callable[[Array], tuple[Array, Array]],
+    d: int,
+    n_groups: int,
+    rng: np.random.RandomState,
+    together: Sequence[Sequence[int]] = (),
+) -> Array:
+    """:func:`find_groups` for more columns than rows, at a cost linear in them.
+
+    Groups are sought among so many of the columns as there are rows, those that have most of the
+    leading principal components of the rows; each of the others then joins the group that gains
+    most by it, or none.
+
+    :param hot: gives indicators and starts, as :func:`pairwise_scores` takes them, of some columns.
+    """
+    blocks = np.array_split(np.arange(d), 1 + d // _BLOCK)
+    n = len(hot(blocks[0])[0])
+    gram = np.zeros((n, n))
+    for block in blocks:
+        own = _standardised(*hot(block))
+        gram += own @ own.T
+    most = min(max(n, _LEAST * n_groups), d)
+    values, vectors = np.linalg.eigh(gram)
+    vectors = vectors[:, -n_groups:] / np.sqrt(np.maximum(values[-n_groups:], 1e-9))
+    leverage = np.concatenate([_leverage(*hot(block), vectors) for block in blocks])
+    held = [i for group in together for i in group]
+    leverage[held] = np.inf
+    chosen = np.sort(np.argsort(-leverage, kind="stable")[: max(most, len(held))])
+    few = hot(chosen)
+    scores = pairwise_scores(*few)
+    place = {int(i): k for k, i in enumerate(chosen)}
+    label = find_groups(scores, n_groups, rng, [[place[i] for i in own] for own in together])
+    member = np.eye(n_groups + 1)[label][:, :n_groups]
+    size = np.maximum(member.sum(0), 1)
+    pairs = (member * ((scores - _CHANCE) @ member)).sum(0) + _CHANCE * member.sum(0)
+    out = np.full(d, n_groups)
+    for block in blocks:
+        to = (pairwise_scores(*hot(block), few) - _CHANCE) @ member
+        gain = (pairs + 2 * to) / (size + 1) - pairs / size
+        best = gain.argmax(1)
+        out[block] = np.where(gain.max(1) > 0, best, n_groups)
+    out[chosen] = label
+    return out
+
+
+def _standardised(onehot: Array, starts: Array) -> Array:
+    """Indicators less their frequencies, by their roots: products are parts of chi-square."""
+    share = onehot.mean(0)
+    seen = np.repeat(np.add.reduceat(onehot, starts[:-1], 1), np.diff(starts), 1)
+    p = share / np.maximum(seen.mean(0), 1e-12)
+    return (onehot - seen * p) / np.sqrt(np.maximum(p, 1e-12))
+
+
+def _leverage(onehot: Array, starts: Array, vectors: Array) -> Array:
+    of_levels = ((_standardised(onehot, starts).T @ vectors) ** 2).sum(1)
+    return np.add.reduceat(of_levels, starts[:-1])
 
 
 def find_groups(

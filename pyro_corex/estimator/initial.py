@@ -26,10 +26,27 @@ class Moments:
     """Correlations of normal scores; a nominal column has one score for each of its states."""
 
     corr: Array
+    """``(k, k)``; where scores exceed rows, F of :math:`F F^T`, ``(k, n)``."""
     column: Array
     """The column of each score."""
     complete: bool
     n: int
+    scale: Array
+    """What loadings have lost as levels are no normal scores, ``(k,)``: 1 in ``(k, k)``."""
+
+    @property
+    def wide(self) -> bool:
+        """Whether scores exceed rows."""
+        return len(self.corr) > self.corr.shape[1]
+
+    def restored(self, loadings: Array, psi: Array) -> tuple[Array, Array]:
+        """Loadings and noise variances of the normal scores that the levels stand for."""
+        if (self.scale == 1).all():
+            return loadings, psi
+        whole = loadings * self.scale[:, None]
+        share = (whole**2).sum(1)
+        whole *= np.sqrt(np.minimum(1.0, (1 - FLOOR) / np.maximum(share, FLOOR)))[:, None]
+        return whole, 1 - (whole**2).sum(1)
 
 
 def _scores(column: Column) -> Array:
@@ -44,32 +61,57 @@ def _scores(column: Column) -> Array:
 
 
 def moments(coding: Coding, x: Array) -> Moments:
-    """Correlations from all pairs of observed entries, in one pass over the data."""
+    """Correlations from all pairs of observed entries, in one pass over the data.
+
+    Where scores exceed rows, in place of the matrix a factor of it: missing entries count as 0.
+    """
     tables = [None if c.kind == "continuous" else _scores(c) for c in coding.used]
     widths = [1 if table is None else table.shape[1] for table in tables]
     column = np.repeat(np.arange(len(tables)), widths)
-    starts = np.concatenate([[0], np.cumsum(widths)])
+    has_table = np.array([tables[i] is not None and widths[i] == 1 for i in column])
+    parts = (_scored(tables, widths, batch.numpy()) for batch in coding.batches(x))
+    if len(column) > len(x):
+        return _of_few_rows(list(parts), column, has_table)
     sums: list[Any] = [0.0] * 3
-    for batch in coding.batches(x):
-        code = batch.numpy()
-        seen = ~np.isnan(code)[:, column]
-        s = np.empty(seen.shape)
-        for i, table in enumerate(tables):
-            own = code[:, [i]]
-            if table is not None:
-                own = table[np.clip(np.nan_to_num(code[:, i]), 0, len(table) - 1).astype(int)]
-            s[:, starts[i] : starts[i + 1]] = own
-        s[~seen] = 0.0
-        parts = s.T @ s, seen.T.astype(s.dtype) @ seen, s.sum(0)
-        sums = [a + b for a, b in zip(sums, parts, strict=True)]
+    for s in parts:
+        seen = (~np.isnan(s)).astype(s.dtype)
+        s[np.isnan(s)] = 0.0
+        sums = [a + b for a, b in zip(sums, (s.T @ s, seen.T @ seen, s.sum(0)), strict=True)]
     products, counts, totals = sums
     complete = bool(np.all(counts == len(x)))
     counts = np.maximum(counts, 1.0)
     mean = totals / np.diag(counts)
     corr = products / counts - np.outer(mean, mean)
-    has_table = np.array([tables[i] is not None and widths[i] == 1 for i in column])
     sd = np.where(has_table, 1.0, np.sqrt(np.maximum(np.diag(corr), 1e-12)))
-    return Moments(nearest_correlation(corr / sd / sd[:, None]), column, complete, len(x))
+    corr = nearest_correlation(corr / sd / sd[:, None])
+    return Moments(corr, column, complete, len(x), np.ones(len(column)))
+
+
+def _scored(tables: Sequence[Array | None], widths: Sequence[int], code: Array) -> Array:
+    """The scores of coded rows, ``(N, k)``, NaN where an entry is missing."""
+    if not any(table is not None for table in tables):
+        return code
+    out = np.empty((len(code), sum(widths)))
+    start = 0
+    for i, (table, width) in enumerate(zip(tables, widths, strict=True)):
+        own = code[:, [i]]
+        if table is not None:
+            level = np.clip(np.nan_to_num(code[:, i]), 0, len(table) - 1).astype(int)
+            own = np.where(np.isnan(own), np.nan, table[level])
+        out[:, start : start + width] = own
+        start += width
+    return out
+
+
+def _of_few_rows(parts: Sequence[Array], column: Array, has_table: Array) -> Moments:
+    s = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    n, gaps = len(s), np.isnan(s)
+    s -= np.nansum(s, 0) / np.maximum(n - gaps.sum(0), 1)
+    s[gaps] = 0.0
+    norm = np.sqrt(np.maximum((s**2).sum(0), 1e-12))
+    s /= norm
+    sd = norm / np.sqrt(np.maximum(n - gaps.sum(0), 1))
+    return Moments(s.T, column, not gaps.any(), n, np.where(has_table, np.maximum(sd, 1.0), 1.0))
 
 
 def place_anchors(
@@ -95,7 +137,7 @@ def place_anchors(
     placed = np.empty_like(turned)
     placed[:, [*options.anchors, *(j for j in range(m) if j not in options.anchors)]] = turned
     placed *= program.allowed.numpy()[found.column]
-    return placed, np.maximum(np.diag(found.corr) - (placed**2).sum(1), FLOOR)
+    return placed, np.maximum(1 - (placed**2).sum(1), FLOOR)
 
 
 @torch.no_grad()
@@ -106,7 +148,13 @@ def initialise(
     place = {i: at for own in program.site_columns.values() for at, i in enumerate(own)}
     rows = {i: row for row, i in enumerate(program.scalar)}
     first = np.searchsorted(found.column, np.arange(len(columns)))
+    own = program.site_columns.get("continuous", [])
+    program.weight[: len(own)] = torch.as_tensor(loadings[first[own]]).to(program.weight)
+    noise = torch.as_tensor(np.maximum(psi[first[own]], FLOOR))
+    program.log_scale.copy_(0.5 * noise.log())
     for i, column in enumerate(columns):
+        if column.kind == "continuous":
+            continue
         kind, at, u = column.program_kind, place[i], first[i]
         w, noise = loadings[u], max(psi[u], FLOOR)
         p = np.exp(column.marginal)
@@ -126,8 +174,6 @@ def initialise(
             w = w * math.sqrt(spread)
             program.bias[row] = math.log(mean) - 0.5 * (1 - noise) * spread
             program.log_size[at] = -math.log(max(math.expm1(noise * spread), 1e-3))
-        else:
-            program.log_scale[at] = 0.5 * math.log(noise)
         program.weight[row] = torch.as_tensor(w)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_corex.estimator.columns import Array
+from pyro_corex.estimator.columns import Array, log_marginals
 from pyro_corex.estimator.layer import Layer, draw
 from pyro_corex.evaluation import TCBound, tc_bound
 from pyro_corex.evaluation.bound import evaluating
@@ -22,7 +22,7 @@ from pyro_corex.programs.tables import TableVAE
 MAX_ROWS = 20_000
 """Rows on which the bound is evaluated; of longer tables a random subset."""
 _DRAWS = 20  # of what is missing, at most
-_CELLS = 1 << 22  # entries, times the values of a latent, that are evaluated at once
+_CELLS = 1 << 19  # entries, times the values of a latent, that are evaluated at once
 _ALL_CELLS = 1 << 24  # and that all draws of what is missing may take
 _GAP = 1e-6  # half the least width of a cell over which equal values are spread
 
@@ -54,44 +54,74 @@ class RowTerms:
 def row_terms(layer: Layer, x: Tensor) -> RowTerms:
     """The terms of coded rows; a row's own do not depend on the others."""
     program, elbo = layer.program, CorExELBO(max_plate_nesting=2, strict_enumeration_warning=False)
-    parts: list[tuple[Array, ...]] = []
+    reconstruction = np.zeros(x.shape)
+    kls: list[tuple[Array, Array]] = []
     with evaluating(program, 0):
+        start = 0
         for rows in x.split(_batch_size(layer)):
             evidence = elbo.terms(program.model, program.guide, rows).evidence
-            reconstruction = np.zeros(rows.shape)
+            own = reconstruction[start : start + len(rows)]
             for site, columns in program.site_columns.items():
-                reconstruction[:, columns] = evidence.matrix("reconstruction", site).numpy()
+                own[:, columns] = evidence.matrix("reconstruction", site).numpy()
             terms = evidence.per_datum.items()
             kl = {site: term.numpy() for (kind, site), term in terms if kind == "kl"}
-            own = [c.log_marginal(rows[:, i].numpy()) for i, c in enumerate(layer.columns)]
             total = sum(kl.values(), np.zeros(len(rows)))
-            parts.append((reconstruction, total, layer.latent_kl(rows, kl), np.stack(own, 1)))
-    return RowTerms(*map(np.concatenate, zip(*parts, strict=True)))
+            kls.append((total, layer.latent_kl(rows, kl)))
+            start += len(rows)
+    kl, latent_kl = map(np.concatenate, zip(*kls, strict=True))
+    return RowTerms(reconstruction, kl, latent_kl, log_marginals(layer.columns, x.numpy()))
 
 
-def references(layer: Layer, x: Tensor, terms: RowTerms) -> Array:
-    """Log-probabilities of each entry on its own: as columns are described, and under the model.
+@dataclass
+class SharedTerms:
+    """The terms of rows, of which the columns' are summed by the latents that they are due to.
 
-    Of counts and of continuous columns of categorical latents, the model's is the better where the
-    description is coarse; what is credited to dependence is what the better one does not have.
-
-    :returns: ``(2, N, d)``, 0 where missing.
+    What is credited to dependence is what the better of two marginals does not have: that of the
+    description of the columns, which is coarse for some, and the model's.
     """
-    own = terms.marginal
-    model = own.copy()
+
+    relevance: Array
+    """``(N, m)``: how much more is known of the columns than by their description."""
+    latent_kl: Array
+    """``(N, m)``."""
+    columns: list[int]
+    """Those of which the model's marginal may be the better."""
+    gain: Array
+    """How much more the model's marginal knows of these, ``(N, k)``, 0 where missing."""
+    share: Array
+    """Of the latents in the relevance of these, ``(m, k)``."""
+
+    def bounds(self, better: Array) -> Array:
+        """What the rows add to the bound by latent, ``(N, m)``.
+
+        :param better: of which columns the model's marginal is taken, ``(k,)``.
+        """
+        taken = self.gain[:, better] @ self.share[:, better].T
+        return self.relevance - taken - self.latent_kl
+
+
+def shared_terms(layer: Layer, x: Tensor, share: Array) -> SharedTerms:
+    """The terms of coded rows by latent; ``share`` is that in each column's relevance, ``(m, d)``.
+
+    No more than a block of rows is held with all of its columns.
+    """
     linear = isinstance(layer.program, TableVAE) and not layer.program.hidden
     known = ("counts",) if linear else ("counts", "continuous")
     columns = [i for i, column in enumerate(layer.columns) if column.kind in known]
-    if columns:
-        model[:, columns] = _model_marginal(layer, x)[:, columns]
-    model[x.isnan().numpy()] = 0.0
-    return np.stack([own, model])
-
-
-def best_reference(candidates: Array) -> Array:
-    """Of several references ``(k, N, d)`` for each column the likeliest: ``(N, d)``."""
-    best = candidates.sum(1).argmax(0)
-    return np.take_along_axis(candidates, best[None, None], 0)[0]
+    gain = np.zeros((len(x), len(columns)))
+    parts = []
+    step = max(1, _CELLS // len(layer.columns))
+    for start in range(0, len(x), step):
+        rows = x[start : start + step]
+        terms = row_terms(layer, rows)
+        if columns:
+            own = _model_marginal(layer, rows) - terms.marginal
+            own[rows.isnan().numpy()] = 0.0
+            gain[start : start + step] = own[:, columns]
+        terms.reconstruction -= terms.marginal
+        parts.append((terms.reconstruction @ share.T, terms.latent_kl))
+    relevance, latent_kl = map(np.concatenate, zip(*parts, strict=True))
+    return SharedTerms(relevance, latent_kl, columns, gain, share[:, columns])
 
 
 @torch.no_grad()
@@ -154,11 +184,16 @@ def completed(layer: Layer, x: Tensor, seed: int, fill: bool = True) -> Tensor:
 
     Where a column is measured by a density, values that repeat would have no finite entropy.
     """
-    filled = draw(layer, x, seed)[0] if fill else x.clone()
+    fill = fill and bool(x.isnan().any())
+    filled = draw(layer, x, seed)[0] if fill else x
     rng = np.random.default_rng(seed)
     for i, column in enumerate(layer.columns):
         if column.kind == "continuous":
-            filled[:, i] = torch.as_tensor(spread_ties(filled[:, i].numpy(), rng))
+            own = filled[:, i].numpy()
+            spread = spread_ties(own, rng)
+            if spread is not own:
+                filled = filled.clone() if filled is x else filled
+                filled[:, i] = torch.as_tensor(spread)
     return filled
 
 
@@ -173,9 +208,10 @@ def spread_ties(x: Array, rng: np.random.Generator) -> Array:
         out = x.copy()
         out[seen] = spread_ties(x[seen], rng)
         return out
-    values, place, counts = np.unique(x, return_inverse=True, return_counts=True)
-    if len(values) == len(x):
+    ordered = np.sort(x)
+    if not (ordered[1:] == ordered[:-1]).any():
         return x
+    values, place, counts = np.unique(x, return_inverse=True, return_counts=True)
     half = np.diff(values) / 2 if len(values) > 1 else np.array([0.5])
     below, above = np.concatenate([half[:1], half]), np.concatenate([half, half[-1:]])
     below, above = (np.maximum(side[: len(values)], _GAP)[place] for side in (below, above))
@@ -204,12 +240,13 @@ def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
     optimism = layer.parameters_by_latent() / (2 * known)
     bound = tc_bound(layer.program, completed(layer, x, seed), batch_size=_batch_size(layer))
     fills = [draw(layer, x, seed + k) for k in range(n_draws)]
-    rows = torch.cat([x, *(filled for filled, _ in fills)])
-    terms = row_terms(layer, rows)
-    terms.marginal = best_reference(references(layer, rows, terms))
-    per_latent = terms.relevance @ share.T - terms.latent_kl
-    observed, *values = terms.bound.reshape(-1, n)
-    drawn = per_latent[n:].reshape(n_draws, n, m)
+    rows = torch.cat([x, *(filled for filled, _ in fills)]) if missing.any() else x
+    terms = shared_terms(layer, rows, share)
+    per_latent = terms.bounds(terms.gain.sum(0) > 0).reshape(-1, n, m)
+    observed, *values = per_latent.sum(-1)
+    if not missing.any():
+        values = [observed]
+    drawn = per_latent[-n_draws:]
     means = np.mean(values, axis=1)
     whole = np.var(values, axis=1, ddof=1).mean()
     tcs = drawn.mean((0, 1)) - optimism

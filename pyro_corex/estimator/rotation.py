@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -67,25 +67,37 @@ def varimax(loadings: Array, max_sweeps: int = 100) -> Array:
     """
     d, m = loadings.shape
     norm = np.sqrt((loadings**2).sum(1))
-    turned = loadings / np.maximum(norm, 0.3 * max(norm.max(), 1e-12))[:, None]
-    rotation = np.eye(m)
+    rows = loadings / np.maximum(norm, 0.3 * max(norm.max(), 1e-12))[:, None]
+    turned, rotation = np.ascontiguousarray(rows.T), np.eye(m)
     for _ in range(max_sweeps):
         largest = 0.0
-        for a, b in combinations(range(m), 2):
-            x, y = turned[:, a], turned[:, b]
+        for a, b in _planes(m):
+            x, y = turned[a], turned[b]
             u, v = x**2 - y**2, 2 * x * y
-            sine = 2 * (u @ v - u.sum() * v.sum() / d)
-            cosine = u @ u - v @ v - (u.sum() ** 2 - v.sum() ** 2) / d
-            angle = np.arctan2(sine, cosine) / 4
-            if abs(angle) > 1e-7 and np.hypot(sine, cosine) > 1e-12:
-                largest = max(largest, abs(angle))
-                c, s = np.cos(angle), np.sin(angle)
-                plane = np.array([[c, -s], [s, c]])
-                turned[:, [a, b]] = turned[:, [a, b]] @ plane
-                rotation[:, [a, b]] = rotation[:, [a, b]] @ plane
+            total = u.sum(1), v.sum(1)
+            sine = 2 * ((u * v).sum(1) - total[0] * total[1] / d)
+            cosine = (u**2 - v**2).sum(1) - (total[0] ** 2 - total[1] ** 2) / d
+            angle = np.where(np.hypot(sine, cosine) > 1e-12, np.arctan2(sine, cosine) / 4, 0.0)
+            largest = max(largest, np.abs(angle).max())
+            c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
+            turned[a], turned[b] = c * x + s * y, c * y - s * x
+            x, y = rotation[a], rotation[b]
+            rotation[a], rotation[b] = c * x + s * y, c * y - s * x
         if largest < 1e-7:
             break
-    return rotation
+    return rotation.T
+
+
+def _planes(m: int) -> Iterator[tuple[Array, Array]]:
+    """All planes of m axes, in rounds of which each has an axis once, as in a tournament."""
+    axes = np.arange(m + m % 2)
+    half = len(axes) // 2
+    for _ in range(len(axes) - 1):
+        a, b = axes[:half], axes[half:][::-1]
+        real = (a < m) & (b < m)
+        if real.any():
+            yield np.minimum(a, b)[real], np.maximum(a, b)[real]
+        axes[1:] = np.roll(axes[1:], 1)
 
 
 def promax(loadings: Array, power: int = 4) -> tuple[Array, Array]:

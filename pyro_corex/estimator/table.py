@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pyro_corex.arrays import tensor_of
 from pyro_corex.estimator.columns import Array, Column
+from pyro_corex.estimator.standard import SHAPE, standard_columns
 
 USER_KINDS = ("binary", "categorical", "ordinal", "counts", "continuous")
 _MISSING = ("None", "nan", "<NA>", "NaT")
@@ -276,7 +277,11 @@ def describe(
     n = len(x)
     some = np.arange(n) if n <= _LOOK else np.sort(rng.choice(n, _LOOK, replace=False))
     found = []
+    plain = standard_columns(x, names) if n <= _LOOK else {}
     for i, name in enumerate(names):
+        if i in plain and kinds.get(i, "continuous") == "continuous" and i not in words.labels:
+            found.append(plain[i])
+            continue
         whole, look = (values[~np.isnan(values)] for values in (x[:, i], x[some, i]))
         look = (look if len(look) else whole).astype(np.float64)
         if not len(look):
@@ -290,10 +295,18 @@ def describe(
     return found
 
 
-def describe_again(column: Column, x: Array) -> Column:
-    """A column of a kind that is known, from other rows ``(N,)``; constant if it is so in them."""
+def describe_again(columns: Sequence[Column], x: Array) -> list[Column]:
+    """Columns of kinds that are known, from other rows ``(N, d)``; constant if so in them."""
+    plain = standard_columns(x, [column.name for column in columns])
+    return [
+        plain[i] if i in plain and column.kind == "continuous" else _again(column, x[:, i])
+        for i, column in enumerate(columns)
+    ]
+
+
+def _again(column: Column, x: Array) -> Column:
     seen = x[~np.isnan(x)].astype(np.float64)
-    if column.kind == "constant" or len(np.unique(seen)) < 2:
+    if column.kind == "constant" or not (seen != seen[:1]).any():
         return Column(column.name, "constant", seen[:1])
     return _describe(column.name, column.kind, seen, seen, column.labels)
 
@@ -301,7 +314,7 @@ def describe_again(column: Column, x: Array) -> Column:
 def _describe(name: str, kind: str, whole: Array, look: Array, labels: list[Any] | None) -> Column:
     """A column from its observed values, and those of the rows that are looked at."""
     discrete = kind in ("binary", "categorical", "ordinal")
-    if discrete or len(np.unique(look[:1000])) == 1:
+    if discrete or not (look[:1000] != look[0]).any():
         seen = np.unique(whole).astype(np.float64)
         if len(seen) == 1:
             return Column(name, "constant", seen, labels=labels)
@@ -355,9 +368,10 @@ def _continuous(name: str, look: Array) -> Column:
     if n < 3 or not scale > 1e-12 * max(1.0, abs(loc)):
         return Column(name, "continuous", loc=loc, scale=scale if scale > 0 else 1.0)
     code = (look - loc) / scale
-    skew, kurtosis = (code**3).mean(), (code**4).mean() - 3
+    square = code * code
+    skew, kurtosis = (square * code).mean(), (square * square).mean() - 3
     values, counts = np.unique(look, return_counts=True)
-    normal = n / 6 * (skew**2 + kurtosis**2 / 4) < 12.0  # Jarque-Bera, p = 0.0025
+    normal = n / 6 * (skew**2 + kurtosis**2 / 4) < SHAPE
     repeats = len(values) < 0.9 * n
     if normal or n < 20:
         gap = np.diff(values).min() / scale if repeats and len(values) > 1 else 0.0

@@ -19,7 +19,7 @@ from pyro_corex.information.estimate import Estimate
 from pyro_corex.information.spacings import new_run, refuse_ties, spacings
 
 _KINDS = ("auto", "binary", "categorical", "continuous")
-_ELEMENTS = 1 << 22  # bound on data * dimensions held at once
+_ELEMENTS = 1 << 18  # bound on data * dimensions held at once
 _logger = logging.getLogger(__name__)
 
 
@@ -95,10 +95,19 @@ def entropy_estimate(x: Tensor, kind: str = "auto") -> Estimate[Tensor]:
         value, stderr = _binary(x)
     else:
         # one dimension a row; float64, so that the gaps between float32 data are exact
-        ordered = (x if kind == "categorical" else x.double()).t().sort(dim=1).values
+        ordered = _sorted(x, x.dtype if kind == "categorical" else torch.float64)
         value, stderr = (_categorical if kind == "categorical" else _continuous)(ordered)
     correction = "spacings (digamma)" if kind == "continuous" else "Miller-Madow"
     return Estimate(value.to(dtype), stderr.to(dtype), kind=kind, correction=correction)
+
+
+def _sorted(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """The dimensions of (N, d) as sorted rows (d, N)."""
+    ordered = x.new_empty(x.shape[1], x.shape[0], dtype=dtype)
+    step = max(1, _ELEMENTS // x.shape[0])
+    for rows, block in zip(ordered.split(step), x.split(step, dim=1), strict=True):
+        rows.copy_(block.t().to(dtype).sort(dim=1).values)
+    return ordered
 
 
 def _decide(x: Tensor) -> str:

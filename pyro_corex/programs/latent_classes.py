@@ -65,7 +65,7 @@ class LatentClasses(CorExProgram):
 
     def members(self, latent: int) -> Iterator[tuple[str, list[int]]]:
         """Kind and columns of a latent; "levels" are the ordinal and nominal ones."""
-        own = [i for i, p in enumerate(self.parents.tolist()) if p == latent]
+        own = (self.parents == latent).nonzero().flatten().tolist()
         for kind in ("levels", "continuous", "counts"):
             of_kind = ("ordinal", "nominal") if kind == "levels" else (kind,)
             columns = [i for i in own if self.spec.kinds[i] in of_kind]

