@@ -247,14 +247,14 @@ def test_stratified_weights_count_every_datum_once():
 
 def test_stratified_over_random_batches_is_the_full_data_value(generator):
     # the joint density is mostly each draw's own datum, which the mutant gets wrong
-    z, loc, scale = encoders(200, 10, generator, scale=0.3)
+    z, loc, scale = encoders(400, 10, generator, scale=0.3)
     want = exact(z, loc, scale).mean().item()
     good, wrong = [], []
     for _ in range(400):
-        batch = torch.randperm(200, generator=generator)[:100]
+        batch = torch.randperm(400, generator=generator)[:200]
         log_density = pairs(z[batch], loc[batch], scale[batch])
-        good.append(info.pairwise_total_correlation(log_density, 200))
-        wrong.append(column_for_diagonal(log_density, 200))
+        good.append(info.pairwise_total_correlation(log_density, 400))
+        wrong.append(column_for_diagonal(log_density, 400))
     good, wrong = torch.stack(good), torch.stack(wrong)
     stderr = good.std().item() / 20
     assert stderr < 0.016
