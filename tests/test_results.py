@@ -51,6 +51,9 @@ def test_the_table_of_starts(monkeypatch):
     assert (RESULTS / "starts.md").read_text().strip() == script["table"](rows)
 
 
+@pytest.mark.skipif(
+    not (RESULTS / "stacked_digits.jsonl").exists(), reason="benchmarks/digits_seeds.py was not run"
+)
 def test_the_table_of_the_bundled_digits():
     script = runpy.run_path(str(ROOT / "benchmarks" / "digits_seeds.py"))
     kept = (RESULTS / "stacked_digits.jsonl").read_text().splitlines()

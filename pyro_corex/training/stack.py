@@ -85,8 +85,8 @@ def fit_stack(
     >>> x = torch.bernoulli((0.1 + 0.8 * kind[:, None]).expand(64, 20))
     >>> stack = StackedCorEx([(20, 16, 2), (2, 8, 2)], n_classes=2)
     >>> noisy = lambda x: torch.where(torch.rand_like(x) < 0.1, 1 - x, x)
-    >>> few = {"below_epochs": 50, "epochs": 5, "start": {"steps": 50}, "progress": False}
-    >>> stages = fit_stack(stack, x, copy=noisy, **few)
+    >>> few = {"below_epochs": 60, "epochs": 5, "start": {"steps": 100}, "progress": False}
+    >>> stages = fit_stack(stack, x, copy=noisy, batch_size=16, lr=1e-2, **few)
     >>> found = stack.encode(x)[-1].probs.argmax(-1)
     >>> bool((found == kind).all() or (found == 1 - kind).all())
     True

@@ -6,21 +6,20 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import pyro_corex as pc
 
-FEW = {"batch_size": 32, "lr": 1e-2, "seed": 3, "device": "cpu", "progress": False}
-START = {"n_starts": 2, "steps": 20, "n_components": 3}
+FEW = {"batch_size": 64, "lr": 1e-2, "seed": 3, "device": "cpu", "progress": False}
+START = {"n_starts": 2, "steps": 20, "n_components": 4}
 
 
 @pytest.fixture(scope="module")
 def task():
-    """Two groups of patterns, grey, and a stack for binary ones."""
+    """Three groups of patterns, grey, and a stack for binary ones."""
     torch.manual_seed(0)
-    group = torch.randint(2, (64, 1))
-    x = (0.1 + 0.8 * (torch.arange(8) % 2 == group)).float()
-    return pc.StackedCorEx([(8, 8, 2), (2, 4, 2)], n_classes=2), x
+    x = 0.05 + 0.9 * torch.eye(3).repeat_interleave(8, 1)[torch.randint(3, (192,))]
+    return pc.StackedCorEx([(24, 32, 4), (4, 8, 3)], n_classes=3), x
 
 
 def flipped(x):
-    return (x - torch.bernoulli(0.1 + 0 * x)).abs()
+    return (x - torch.bernoulli(0.02 + 0 * x)).abs()
 
 
 def parameters(stack):
@@ -30,7 +29,7 @@ def parameters(stack):
 def test_the_stages_are_what_they_say(task):
     stack, x = copy.deepcopy(task)
     stages = pc.fit_stack(
-        stack, x, copy=flipped, transform=torch.bernoulli, below_epochs=40, start=START, epochs=3,
+        stack, x, copy=flipped, transform=torch.bernoulli, below_epochs=60, start=START, epochs=3,
         mi_weight=2.0, invariance=5.0, **FEW,
     )  # fmt: skip
 
@@ -40,27 +39,27 @@ def test_the_stages_are_what_they_say(task):
     def cosine(steps):
         return pc.Optimization(lr_schedule=lambda adam: CosineAnnealingLR(adam, steps, 5e-4))
 
-    first = pc.CorExVAE(by_hand.encoders[0], by_hand.decoders[0], 2)
-    pc.fit(first, x, epochs=40, optimizer=cosine(80), **common)
+    first = pc.CorExVAE(by_hand.encoders[0], by_hand.decoders[0], 4)
+    pc.fit(first, x, epochs=60, optimizer=cosine(180), **common)
     torch.manual_seed(3)
     starts = pc.start_top(
         by_hand, torch.bernoulli(x), transform=flipped, seed=3, progress=False, **START
     )
     elbo = pc.CorExELBO(mi_weight={"z2": 2.0}, invariance=pc.Invariance(flipped, {"z2": 5.0}))
-    history = pc.fit(by_hand, x, epochs=3, optimizer=cosine(6), elbo=elbo, **common)
+    history = pc.fit(by_hand, x, epochs=3, optimizer=cosine(9), elbo=elbo, **common)
 
     torch.testing.assert_close(parameters(stack), parameters(by_hand))
     assert stages.joint["objective"] == pytest.approx(history["objective"])
     assert stages.starts[0].information == pytest.approx(starts[0].information)
-    assert len(stages.below.epochs) == 40
+    assert len(stages.below.epochs) == 60
 
 
 def test_it_goes_on_where_it_was(task, tmp_path):
     options = {"copy": flipped, "transform": torch.bernoulli, "start": START, **FEW}
     stack, x = copy.deepcopy(task)
-    pc.fit_stack(stack, x, below_epochs=40, epochs=0, folder=tmp_path / "run", **options)
+    pc.fit_stack(stack, x, below_epochs=60, epochs=0, folder=tmp_path / "run", **options)
     again, _ = copy.deepcopy(task)
-    stages = pc.fit_stack(again, x, below_epochs=40, epochs=2, folder=tmp_path / "run", **options)
+    stages = pc.fit_stack(again, x, below_epochs=60, epochs=2, folder=tmp_path / "run", **options)
     assert stages.starts is None  # it was there
     pc.fit_stack(stack, x, below_epochs=0, epochs=2, **options | {"start": None})
     torch.testing.assert_close(parameters(stack), parameters(again))
