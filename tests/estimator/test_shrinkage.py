@@ -42,7 +42,7 @@ def test_in_noise_hardly_anything_is_claimed():
     x = np.random.default_rng(0).standard_normal((60, 200))
     full, shrunken, psi = found_in(x, 3)
     unshrunken = np.maximum(1 - (full**2).sum(1), 0.004)
-    assert loss(shrunken, psi) < 0.1 * loss(full, unshrunken)
+    assert loss(shrunken, psi) < 0.3 * loss(full, unshrunken)
 
 
 def test_columns_that_depend_keep_their_loadings_and_the_others_lose_them():
