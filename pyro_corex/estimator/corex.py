@@ -90,6 +90,8 @@ class CorEx(FittedTable):
       in place of entropies that are estimated from the rows; it is large only for a continuous
       column that repeats few values, or is far from both.  "completion" is the mean
       over several draws of what is missing, less the first; "layers above" their share (Eq. 15).
+    - ``optimism_``: what "optimism" or "held-out rows" takes off, in nats: how much more was found
+      in the rows than there is.
     - ``tc_observed_``: the bound for the observed entries alone, corrected likewise.
     - ``layer_tcs_``, ``layer_tcs_stderr_``: what each layer adds to ``tc_``.
     - ``tcs_``, ``tcs_stderr_``: what each latent adds, shape ``(m,)``: its shares of the relevance
@@ -264,6 +266,8 @@ class CorEx(FittedTable):
         self.bound_, self.corrections_ = found.bound, found.corrections
         self.tc_ = self.bound_.estimate + sum(self.corrections_.values())
         self.tc_stderr_, self.tc_observed_ = found.tc_stderr, found.tc_observed
+        taken = (found.corrections.get(name, 0.0) for name in ("optimism", "held-out rows"))
+        self.optimism_ = -float(sum(taken))
         self.clusters_ = np.full(len(self.columns_), -1)
         self.clusters_[coding.varies] = layer.clusters(told[order])
         self.missing_ = float(np.isnan(x[rows]).mean())

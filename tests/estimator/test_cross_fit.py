@@ -33,6 +33,7 @@ def test_nothing_is_found_in_noise(name):
     assert corex.tcs_.sum() == pytest.approx(corex.tc_)
     assert corex.bound_.estimate + sum(corex.corrections_.values()) == pytest.approx(corex.tc_)
     assert "optimism" not in corex.corrections_
+    assert corex.optimism_ == -corex.corrections_["held-out rows"]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2])

@@ -72,7 +72,8 @@ def test_where_columns_exceed_rows_there_is_a_factor_of_the_correlations():
     assert found.wide
     assert found.complete
     assert found.corr.shape == (60, 40)
-    np.testing.assert_allclose(found.corr @ found.corr.T, np.corrcoef(x.T), atol=1e-9)
+    code = coding.encode(x).numpy()
+    np.testing.assert_allclose(found.corr @ found.corr.T, np.corrcoef(code.T), atol=1e-9)
     levels = np.digitize(x, [-1.0, 0.0, 1.0]).astype(float)
     told = moments(described(levels), levels)
     loadings, psi = told.restored(np.full((60, 1), 0.6), np.full(60, 0.64))

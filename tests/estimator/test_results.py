@@ -112,7 +112,7 @@ def test_corrections_are_named_and_add_up(mixed):
     assert set(corex.corrections_) == {"marginals", "completion", "optimism"}
     assert corex.tc_ == corex.bound_.estimate + sum(corex.corrections_.values())
     assert corex.tcs_.sum() + corex.style_tc_ == pytest.approx(corex.tc_, abs=1e-9)
-    assert corex.corrections_["optimism"] < 0
+    assert corex.optimism_ == -corex.corrections_["optimism"] > 0
 
 
 def test_the_layers_above_are_a_correction_of_their_own():
