@@ -10,18 +10,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from pyro_corex.estimator.categorical import fit_categorical
 from pyro_corex.estimator.columns import Array, Coding
 from pyro_corex.estimator.cross_fit import cross_fit, n_folds
+from pyro_corex.estimator.description import Description, read_columns
 from pyro_corex.estimator.fitted import FittedTable
 from pyro_corex.estimator.gaussian import fit_gaussian
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.parameters import Options, check_parameters
 from pyro_corex.estimator.results import MAX_ROWS, evaluate, row_terms
-from pyro_corex.estimator.table import Words, column_names, describe, read_anchors, read_kinds
+from pyro_corex.estimator.table import Words, column_names
+from pyro_corex.estimator.told import read_anchors
 from pyro_corex.threads import alone
 
 _LARGE = 20_000_000  # entries from which float32 data stay float32
@@ -50,6 +53,12 @@ class CorEx(FittedTable):
         themselves: two values are binary; integers with up to 20 levels ordinal; other small
         integers counts; words categorical; an ordered pandas categorical ordinal; the rest
         continuous, which is standardised, and by ranks where it is skewed or heavy-tailed.
+        Words in a known order, such as "agree" and "strongly agree", are ordinal.  Identifiers,
+        running numbers, dates and e-mails are left out, with a warning, unless told a kind.
+    :param missing: codes that stand for missing entries, such as ``[-99, "refused"]``, or a mapping
+        from columns to such.  Values far from all others are pointed out in a warning.
+    :param levels: words from least to most, ``["low", "high"]``, for all columns that hold no
+        others, or a mapping from columns to such lists: they are ordinal.
     :param anchors: latent -> columns, e.g. ``{0: ["a", "b"], 1: {"c": 10.0}}``, with a strength for
         each where it is a mapping.  Anchored columns load on no other latent, and their likelihood
         counts as often as their strength says while the program is trained.  Results are those of
@@ -124,6 +133,8 @@ class CorEx(FittedTable):
         latent: str = "gaussian",
         n_states: int | list[int] = 2,
         kinds: Any = "auto",
+        missing: Any = None,
+        levels: Any = None,
         anchors: Any = None,
         anchor_strength: float = 1.0,
         hidden: Any = (),
@@ -138,6 +149,8 @@ class CorEx(FittedTable):
         self.latent = latent
         self.n_states = n_states
         self.kinds = kinds
+        self.missing = missing
+        self.levels = levels
         self.anchors = anchors
         self.anchor_strength = anchor_strength
         self.hidden = hidden
@@ -158,23 +171,24 @@ class CorEx(FittedTable):
         """
         with alone(), self._all_or_nothing():
             options = check_parameters(self)
-            self._words = Words()
-            x = self._words.read(self, X, reset=True)
+            rng = check_random_state(self.random_state)
+            self._seed = int(rng.randint(2**31 - 1))
+            x, described = self._read_columns(X, rng)
+            for note in described.notes:
+                warnings.warn(note, stacklevel=2)
             most = max(np.atleast_1d(options.n_states))
             if self.latent == "categorical" and most > len(x):
                 raise ValueError(
                     f"n_states must be at most the number of rows, {len(x)}, but got "
                     f"{self.n_states!r}"
                 )
-            rng = check_random_state(self.random_state)
-            self._seed = int(rng.randint(2**31 - 1))
             names = column_names(self)
-            self.columns_ = describe(x, names, read_kinds(self.kinds, names), self._words, rng)
+            self.columns_ = described.columns
             self._coding = Coding(self.columns_)
             if not self._coding.used:
                 raise ValueError(
-                    f"All {len(self.columns_)} columns are constant: there is no dependence to "
-                    "explain. Give a table whose columns vary."
+                    f"All {len(self.columns_)} columns are constant or left out: there is no "
+                    f"dependence to explain. Give a table whose columns vary.\n{described}"
                 )
             float32 = x.dtype == np.float32 and x.size > _LARGE
             dtype = torch.float32 if float32 else torch.float64
@@ -198,6 +212,20 @@ class CorEx(FittedTable):
                     stacklevel=2,
                 )
         return self
+
+    def describe(self, X: Any) -> Description:
+        """How ``fit`` would read each column of a table ``(N, d)``, without fitting it.
+
+        :returns: a table when it is printed; its ``columns`` are as ``columns_``, and its ``notes``
+            are what ``fit`` would warn of.
+        :raises ValueError, TypeError: for tables that ``fit`` would refuse.
+        """
+        return clone(self)._read_columns(X, check_random_state(0))[1]
+
+    def _read_columns(self, X: Any, rng: np.random.RandomState) -> tuple[Array, Description]:
+        self._words = Words()
+        x = self._words.read(self, X, reset=True)
+        return x, read_columns(x, column_names(self), self._words, rng)
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -283,7 +311,8 @@ class CorEx(FittedTable):
         if len(layers) == 1 or not (draws.std(0) > 1e-9).any():
             return
         rest: Any = layers[1:] if len(layers) > 2 else layers[1]
-        changes = {"n_hidden": rest, "kinds": "continuous", "anchors": None}
+        changes = {"n_hidden": rest, "kinds": "continuous"}
+        changes |= dict.fromkeys(("anchors", "missing", "levels"))
         parameters = self.get_params(deep=False) | changes | {"random_state": self._seed}
         self.upper_ = CorEx(**parameters).fit(draws)
         above = self._above or list(

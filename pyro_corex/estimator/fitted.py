@@ -132,7 +132,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                     points = self._layer.points(self._coding.encode(x[rows]))
                     filled = self._coding.fill(predict(self._layer, points), how, rng)
                 out[rows] = np.where(missing, filled, out[rows])
-        return self._to_user(out)
+        return self._to_user(out, X)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
         """Rows from the model, ``(n_samples, d)``: latents from the prior of the top, then columns.
@@ -194,18 +194,30 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         with alone():
             return np.concatenate([function(code) for code in self._coding.batches(x)])
 
-    def _to_user(self, x: Array) -> Any:
+    def _to_user(self, x: Array, like: Any = None) -> Any:
+        """A table of numbers as the user has it, with what ``like`` has besides."""
         labels = self._words.labels
-        if not labels:
+        framed = hasattr(like, "columns") and hasattr(like, "iloc")
+        if not (labels or framed):
             return x
-        import pandas  # only where words were fitted, as a data frame or an array of objects
+        import pandas  # only where words were fitted, or a frame was given
 
-        names = column_names(self)
-        frame = pandas.DataFrame(x, columns=names)
+        frame = pandas.DataFrame(x, columns=column_names(self))
         for i, words in labels.items():
-            level = np.clip(np.round(x[:, i]), 0, len(words) - 1).astype(int)
-            frame[names[i]] = [words[k] for k in level]
-        return frame
+            if self.columns_[i].kind != "left out":
+                level = np.clip(np.round(x[:, i]), 0, len(words) - 1).astype(int)
+                frame.isetitem(i, [words[k] for k in level])
+        if not framed:
+            return frame
+        out = like.copy()
+        for i, column in enumerate(self.columns_):
+            if column.kind != "left out":
+                own = like.iloc[:, i]
+                filled = frame.iloc[:, i].set_axis(like.index)
+                same = filled.dtype.kind == "f" and (filled == filled.round()).all()
+                same = i in labels or (same and i not in self._words.numerals)
+                out.isetitem(i, filled.astype(own.dtype) if same else filled)
+        return out
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -1,0 +1,229 @@
+"""Columns that are no variables, and entries that are no values: found, and said in a sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.linalg import qr
+from scipy.stats import rankdata
+
+from pyro_corex.estimator.columns import Array, Column
+
+_DATE = re.compile(
+    r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2})|"
+    r"\d{1,2}[-. ][a-z]{3,9}[-. ,]+\d{2,4}|[a-z]{3,9} \d{1,2},? \d{4})([ t]\d{1,2}:\d{2}.*)?|"
+    r"\d{1,2}:\d{2}(:\d{2})?( ?[ap]m)?",
+    re.IGNORECASE,
+)
+_MAIL = re.compile(r"[^@\s]+@[^@\s]+\.[a-z]+", re.IGNORECASE)
+_ID = re.compile(
+    r"(^|[\W_])(id|ids|uid|uuid|nr|no|num|number|index|idx|key|code|row|rownames|case|subject|person|"
+    r"participant|respondent|phone|tel)\.?\d*$",
+    re.IGNORECASE,
+)
+_CODE = re.compile(r"9{1,5}|8{1,4}|7{1,4}|9+[678]|-\d{1,5}|-?[1-9]0{3,}")
+_LEAST = 10  # rows from which entries that never repeat tell an identifier
+_MOST = 400  # columns among which sums are sought
+_SAME = 1e-4  # of a column's variance that may be left by the others
+_SHOWN = 5
+
+
+def no_variable(name: Any, raw: Array) -> str:
+    """Why a column ``(N,)``, of numbers with NaN or of words with None, is left out; else ""."""
+    numbers = raw.dtype != object
+    seen = raw[~np.isnan(raw)] if numbers else np.array([v for v in raw if v is not None], object)
+    n = len(seen)
+    if numbers:
+        return _no_measurement(name, seen) if n >= _LEAST and n == len(raw) else ""
+    words = [str(word) for word in seen]
+    if n and all(map(_DATE.fullmatch, words)):
+        return "dates or times, which as days since a first one would be numbers"
+    if n and all(map(_MAIL.fullmatch, words)):
+        return "e-mail addresses"
+    distinct = len(set(words))
+    if n >= _LEAST and distinct > 0.9 * n:
+        return f"{distinct} different words in {n} rows, as names, identifiers or comments are"
+    return ""
+
+
+def _no_measurement(name: Any, seen: Array) -> str:
+    steps = np.diff(seen)
+    if np.all(steps == steps[0]) and steps[0] != 0:
+        return f"a running number: it goes from {seen[0]:g} to {seen[-1]:g} in equal steps"
+    if np.any(seen != np.round(seen)) or len(np.unique(seen)) < len(seen):
+        return ""
+    if np.all(steps > 0):
+        return "a running number: whole numbers, each larger than the one before"
+    if _ID.search(str(name)):
+        return "an identifier: whole numbers that never repeat"
+    return ""
+
+
+def missing_codes(columns: Sequence[Column], x: Array) -> list[str]:
+    """Sentences on values that may be codes of missing entries: those far from all others."""
+    found: dict[float, list[int]] = {}
+    for i, column in enumerate(columns):
+        if column.kind in ("constant", "left out", "categorical") or column.labels:
+            continue
+        values, counts = np.unique(x[~np.isnan(x[:, i]), i], return_counts=True)
+        low, high = 0, len(values)
+        while high - low > 1:  # from outside inwards: -99 may stand beyond -98
+            if _is_code(values[low:high], counts[low:high], column.kind):
+                found.setdefault(float(values[low]), []).append(i)
+                low += 1
+            elif _is_code(values[low:high][::-1], counts[low:high][::-1], column.kind):
+                found.setdefault(float(values[high - 1]), []).append(i)
+                high -= 1
+            else:
+                break
+    said = []
+    for code, own in found.items():
+        rows = int((x[:, own] == code).any(1).sum())
+        said.append(
+            f"{_named([columns[i].name for i in own])} {code:g} in {rows} of {len(x)} rows, "
+            "which is far from the other values. It counts as a value: if it stands for a missing "
+            f"one, say missing=[{code:g}] (--missing={code:g})."
+        )
+    return said
+
+
+def _named(names: Sequence[Any], verb: str = "hold") -> str:
+    shown = ", ".join(repr(str(name)) for name in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"Column{'s' * (len(names) > 1)} {shown}{more} {verb}{'s' * (len(names) == 1)}"
+
+
+def _is_code(values: Array, counts: Array, kind: str) -> bool:
+    """Whether the first of sorted values, or the last, first, stands apart as a code would."""
+    value, rest = values[0], np.sort(values[1:])
+    gap, spread = abs(values[1] - value), rest[-1] - rest[0]
+    apart = counts[0] > 1 and gap > 1.9 * max(np.diff(rest).max(initial=0.0), 1e-9)
+    if value == 0:  # as of a blood pressure
+        return bool(kind == "continuous" and apart and rest[0] > 0 and len(rest) > 2)
+    if not _CODE.fullmatch(f"{value:.10g}"):
+        return False
+    if value < 0 <= rest[0] and np.all(rest == np.round(rest)):
+        return bool((counts[0] > 1 and rest[-1] >= 2) or gap > max(spread, 2))
+    if abs(value) < 10:  # a level more, or a code
+        apart = apart and (gap > 2 or (gap > 1 and counts[0] > counts[1]))
+        return bool(apart and value > 0 and len(rest) > 1)
+    return bool(gap > max(spread, 1.0) or (apart and gap >= 2))
+
+
+def copies(columns: Sequence[Column], x: Array) -> list[str]:
+    """Sentences on columns that say the same as another: equal, recoded, or in another unit."""
+    if len(x) < 2 * _LEAST:
+        return []
+    groups: dict[bytes, list[int]] = {}
+    for i, column in enumerate(columns):
+        if column.kind not in ("constant", "left out"):
+            groups.setdefault(_pattern(x[:, i], column.n_levels > 0), []).append(i)
+    return [
+        f"{_named([columns[i].name for i in own], 'tell')} the same: each can be computed from the "
+        "other, which counts as dependence. Leave out all but one (--drop)."
+        for own in groups.values()
+        if len(own) > 1
+    ]
+
+
+def _pattern(values: Array, levels: bool) -> bytes:
+    """What two columns have in common exactly if each is a function of the other, a monotone one
+    for what has no levels.
+    """
+    seen = ~np.isnan(values)
+    code = np.full(len(values), -1.0)
+    if levels:
+        _, first, place = np.unique(values[seen], return_index=True, return_inverse=True)
+        code[seen] = rankdata(first)[place]
+    else:
+        rank = rankdata(values[seen])
+        away = rank[rank != (len(rank) + 1) / 2]
+        down = len(away) > 0 and away[0] > (len(rank) + 1) / 2
+        code[seen] = len(rank) + 1 - rank if down else rank
+    return code.tobytes()
+
+
+def sums(columns: Sequence[Column], x: Array) -> list[str]:
+    """Sentences on columns that are sums, means or other linear functions of several others.
+
+    By a pivoted QR decomposition of the complete rows, of which there must be more than columns.
+    """
+    kinds = ("constant", "left out", "categorical")
+    own = [i for i, c in enumerate(columns) if c.kind not in kinds and not c.labels]
+    rows = x[~np.isnan(x[:, own]).any(1)][: 4 * _MOST] if 2 < len(own) <= _MOST else x[:0]
+    if len(rows) < len(own) + 2 * _LEAST:
+        return []
+    z = rows[:, own] - rows[:, own].mean(0)
+    scale = z.std(0)
+    varies = scale > 0
+    own, z, scale = (
+        [i for i, on in zip(own, varies, strict=True) if on],
+        z[:, varies],
+        scale[varies],
+    )
+    if len(own) < 3:
+        return []
+    r, pivot = qr(z / scale, mode="r", pivoting=True)
+    rank = int((np.abs(r.diagonal()) > np.sqrt(_SAME * len(z))).sum())
+    said = []
+    for k in range(rank, len(own)):
+        weights, *_ = np.linalg.lstsq(r[:rank, :rank], r[:rank, k], rcond=None)
+        used = [int(j) for j in np.flatnonzero(np.abs(weights) > 1e-2)]
+        if len(used) < 2:
+            continue  # a copy
+        vector = {int(pivot[j]): weights[j] / scale[pivot[j]] for j in used}
+        vector[int(pivot[k])] = -1 / scale[pivot[k]]
+        signs = np.sign(list(vector.values()))
+        odd = [j for j, sign in zip(vector, signs, strict=True) if (signs == sign).sum() == 1]
+        names = [columns[own[j]].name for j in sorted(vector) if j not in odd[:1]]
+        if len(odd) == 1 and len(vector) > 2:
+            text = f"Column {columns[own[odd[0]]].name!r} is a sum or mean of {_listed(names)}"
+        else:
+            text = f"Columns {_listed([columns[own[j]].name for j in sorted(vector)])} are tied: "
+            text += "each can be computed from the others, as shares that add up to 100 %"
+        said.append(f"{text}, which counts as dependence. Leave one of them out (--drop).")
+    return said
+
+
+def _listed(names: Sequence[Any]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(repr(str(name)) for name in names[:_SHOWN]) + more
+
+
+def totals(columns: Sequence[Column], x: Array) -> list[str]:
+    """A sentence where the last row holds the sums or means of those above it."""
+    own = [i for i, c in enumerate(columns) if c.kind not in ("constant", "left out") and
+           not c.labels]  # fmt: skip
+    if len(own) < 2 or len(x) < _LEAST:
+        return []
+    above, last = x[:-1, own], x[-1, own]
+    for what, expected in (("sums", np.nansum(above, 0)), ("means", np.nanmean(above, 0))):
+        if np.allclose(last, expected, rtol=1e-3, atol=0):
+            return [f"The last row holds the {what} of the rows above it, in "
+                    f"{_listed([columns[i].name for i in own])}: leave it out."]  # fmt: skip
+    return []
+
+
+def check_no_correlations(x: Array, names: Sequence[Any]) -> None:
+    """Raises ``ValueError`` for correlations or covariances of columns in place of rows."""
+    own = np.flatnonzero(~np.isnan(x).all(0))
+    table = x[:, own]
+    if len(own) < 3 or table.shape[0] != table.shape[1]:
+        return
+    lower, upper = np.tril(table), np.triu(table).T
+    half = np.isnan(table[np.triu_indices(len(table), 1)]).all()
+    half |= bool(np.isnan(table[np.tril_indices(len(table), -1)]).all())
+    diagonal = table.diagonal()
+    if not half and not np.allclose(lower, upper, rtol=1e-6, atol=1e-9, equal_nan=True):
+        return
+    if (half and not np.allclose(diagonal, 1)) or not np.all(diagonal > 0):
+        return
+    if np.all(np.nan_to_num(np.abs(table)) <= np.sqrt(np.outer(diagonal, diagonal)) + 1e-9):
+        what = "correlations" if np.allclose(diagonal, 1) else "covariances"
+        raise ValueError(
+            f"X must be a table of rows, but holds {what} of its columns, {_listed(names)}: it is "
+            "square and symmetric. Give the rows that they were computed from."
+        )
