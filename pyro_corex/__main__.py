@@ -49,7 +49,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--output",
         type=Path,
         default=Path("corex"),
-        help="the folder to write to; an earlier result in it is kept, and the new one is beside it",
+        help="the folder to write to; an earlier result is kept, and the new one is beside it",
     )
     fit.add_argument("--overwrite", action="store_true", help="replace an earlier result")
     args = list(sys.argv[1:] if argv is None else argv)

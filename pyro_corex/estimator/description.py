@@ -67,8 +67,9 @@ def read_columns(x: Array, names: Sequence[Any], words: Words, rng: Any) -> Desc
         for c in columns
         if c.kind == "left out"
     ]
-    notes = [*words.notes, *left, *missing_codes(columns, x), *totals(columns, x)]
-    return Description(columns, len(x), [*notes, *copies(columns, x), *sums(columns, x)])
+    codes, values = missing_codes(columns, x)
+    found = [*totals(columns, values), *copies(columns, values), *sums(columns, values)]
+    return Description(columns, len(x), [*words.notes, *left, *codes, *found])
 
 
 def describe(x: Array, names: Sequence[str], words: Words, rng: Any) -> list[Column]:

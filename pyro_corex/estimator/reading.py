@@ -80,7 +80,7 @@ def read_table(
             return frame
         if suffix in _SHEETS:
             sheet = pandas.read_excel(path, header=None, dtype=object, keep_default_na=False)
-            grid, likely = sheet.map(_cell), "."
+            grid, likely = sheet.map(_cell).to_numpy(dtype=object), "."
         else:
             text, encoding = _decoded(path)
             notes += [f"read as {encoding}"] * (encoding not in ("utf-8", "utf-8-sig"))
@@ -133,10 +133,8 @@ def _decoded(path: Path) -> tuple[str, str]:
     raise ValueError(f"{path} has an unknown encoding: save it as CSV UTF-8")
 
 
-def _grid(text: str, delimiter: str | None, path: Path) -> tuple[Any, str]:
-    """Text as a frame of its entries, None where a row ends early, and the delimiter."""
-    import pandas
-
+def _grid(text: str, delimiter: str | None, path: Path) -> tuple[Array, str]:
+    """Text as an array of its entries, None where a row ends early, and the delimiter."""
     first, _, rest = text.partition("\n")
     if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:  # of Excel
         delimiter, text = delimiter or first.strip()[4], rest
@@ -151,7 +149,7 @@ def _grid(text: str, delimiter: str | None, path: Path) -> tuple[Any, str]:
         raise ValueError(f"{path} is no table: {error}. Are all quotes closed?") from None
     width = max(map(len, rows), default=0)
     padded = [row + [None] * (width - len(row)) for row in rows]
-    return pandas.DataFrame(padded, dtype=object), delimiter
+    return np.array(padded, dtype=object).reshape(len(rows), width), delimiter
 
 
 def _rows(lines: Iterable[str], delimiter: str, strict: bool = False) -> list[list[str]]:
@@ -175,10 +173,12 @@ def _agreement(widths: list[int]) -> float:
 # ---------------------------------------------------------------------- what is no row of data
 
 
-def _tidy(grid: Any, path: Path, header: bool | None, notes: list[str]) -> tuple[Any, list[str]]:
-    """The rows of a frame of text, and names of its columns; the rest is noted."""
-    grid = grid.map(lambda v: None if v is None else plain(v))
-    filled = (grid.notna() & (grid != "")).to_numpy()
+def _tidy(
+    grid: Array, path: Path, header: bool | None, notes: list[str]
+) -> tuple[Array, list[str]]:
+    """The rows of a table of text, and names of its columns; the rest is noted."""
+    grid = np.array([[None if v is None else plain(v) for v in row] for row in grid], dtype=object)
+    filled = _filled(grid)
     rows = np.flatnonzero(filled.any(1))
     if len(rows) < 3:
         raise ValueError(f"{path} has {len(rows)} lines: a line of names and two rows are needed")
@@ -187,18 +187,18 @@ def _tidy(grid: Any, path: Path, header: bool | None, notes: list[str]) -> tuple
     start, end = 0, len(rows)
     while end - start > 3 and count[start] <= max(1, (usual - 1) // 2) and usual > 2:
         start += 1
-    while end - start > 3 and _is_footer(grid.iloc[rows[end - 1]], filled[rows[end - 1]], usual):
+    while end - start > 3 and _is_footer(grid[rows[end - 1]], filled[rows[end - 1]], usual):
         end -= 1
     if start:
         notes.append(f"{start} lines above the names are left out")
     if end < len(rows):
-        text = next(v for v in grid.iloc[rows[end]] if v)
+        text = next(v for v in grid[rows[end]] if v)
         _say(f"{len(rows) - end} lines at the end are left out, from {text!r} on: "
              "they are no rows. Delete them, or put a row's name there that it has.")  # fmt: skip
     rows = rows[start:end]
     used = filled[rows].any(0)
-    length = grid.iloc[rows].notna().to_numpy().sum(1)
-    named = header is not False and _has_names(grid.iloc[rows].loc[:, used], header)
+    length = (grid[rows] != np.array(None)).sum(1)
+    named = header is not False and _has_names(grid[rows][:, used], header)
     data = rows[1:] if named else rows
     body = length[1:] if named else length
     shifted = named and len(set(body)) == 1 and body[0] == length[0] + 1
@@ -208,7 +208,7 @@ def _tidy(grid: Any, path: Path, header: bool | None, notes: list[str]) -> tuple
             f"Row {data[wrong[0]] + 1} of {path} has {body[wrong[0]]} entries, but there are "
             f"{length[0]} {'names' if named else 'in the first row'}. Is --delimiter right?"
         )
-    names = [v or "" for v in grid.iloc[rows[0]]] if named else []
+    names = [v or "" for v in grid[rows[0]]] if named else []
     names = ["", *names[:-1]] if shifted else names
     if not named:
         names = [f"x{i}" for i in range(grid.shape[1])]
@@ -216,32 +216,37 @@ def _tidy(grid: Any, path: Path, header: bool | None, notes: list[str]) -> tuple
             _say(f"The first line of {path.name} looks like data: its columns are called "
                  f"{names[0]!r}, {names[1]!r}, ... If it has the names, say header=True "
                  "(--header yes).")  # fmt: skip
-    body = grid.iloc[data]
+    body = grid[data]
     while len(body) > 3 and _no_data(body):
-        units = [v for v in body.iloc[0] if v]
+        units = [v for v in body[0] if v]
         notes.append(f"a second line of names or units is left out: {', '.join(units[:4])}")
-        body = body.iloc[1:]
-    keep = (body.notna() & (body != "")).to_numpy().any(0)
+        body = body[1:]
+    keep = _filled(body).any(0)
     keep |= np.array([bool(name) and named for name in names])
     if not keep.all() and named:
         notes.append(f"{int((~keep).sum())} empty columns are left out")
     names = [name or f"column {i + 1}" for i, name in enumerate(names)]
-    return body.loc[:, keep], _once([n for n, on in zip(names, keep, strict=True) if on])
+    return body[:, keep], _once([n for n, on in zip(names, keep, strict=True) if on])
 
 
-def _is_footer(row: Any, filled: Array, usual: int) -> bool:
+def _filled(grid: Array) -> Array:
+    """Which entries hold text."""
+    return np.array([[bool(v) for v in row] for row in grid]).reshape(grid.shape)
+
+
+def _is_footer(row: Array, filled: Array, usual: int) -> bool:
     """Whether a last row is a remark or holds totals."""
     words = [v for v, on in zip(row, filled, strict=True) if on]
     if words[0].casefold().rstrip(":") in _TOTAL and sum(map(is_number, words)) > 0:
         return True
     remark = len(words) == 1 and usual > 1 and not is_number(words[0]) and bool(filled[0])
-    return remark and (" " in words[0] or (usual > 2 and row.isna().any()))
+    return remark and (" " in words[0] or (usual > 2 and row[-1] is None))
 
 
-def _has_names(grid: Any, told: bool | None) -> bool:
+def _has_names(grid: Array, told: bool | None) -> bool:
     """Whether the first row of a frame of text has the names of the columns."""
-    first, rest = list(grid.iloc[0]), grid.iloc[1 : _LOOK + 1]
-    numeric = [_share_of_numbers(rest.iloc[:, i]) > 0.5 for i in range(grid.shape[1])]
+    first, rest = grid[0], grid[1 : _LOOK + 1]
+    numeric = [_share_of_numbers(rest[:, i]) > 0.5 for i in range(grid.shape[1])]
     if told:
         return True
     hits = [v for v, on in zip(first, numeric, strict=True) if on and v and is_number(v)]
@@ -255,25 +260,25 @@ def _has_names(grid: Any, told: bool | None) -> bool:
         return False
     if any(numeric):
         return True
-    return not all(v in set(rest.iloc[:, i]) for i, v in enumerate(first))
+    return not all(v in set(rest[:, i]) for i, v in enumerate(first))
 
 
-def _share_of_numbers(column: Any) -> float:
+def _share_of_numbers(column: Array) -> float:
     known = [v for v in column if v and v.casefold() not in MISSING | NO_ANSWER]
     return sum(map(is_number, known)) / len(known) if known else 0.0
 
 
-def _no_data(body: Any) -> bool:
+def _no_data(body: Array) -> bool:
     """Whether the first row has units, or more names, in place of data."""
-    first, rest = list(body.iloc[0]), body.iloc[1 : _LOOK + 1]
+    first, rest = body[0], body[1 : _LOOK + 1]
     known = [(i, v) for i, v in enumerate(first) if v]
     if any(v.casefold() in MISSING | NO_ANSWER or is_number(v) for _, v in known):
         return False
-    shares = [_share_of_numbers(rest.iloc[:, i]) for i, _ in known]
+    shares = [_share_of_numbers(rest[:, i]) for i, _ in known]
     if max(shares, default=0.0) > 0.8:
         return True
-    columns = [rest.iloc[:, i] for i, _ in known]
-    often = [len(rest) >= 10 and column.nunique() <= len(rest) / 2 for column in columns]
+    columns = [rest[:, i] for i, _ in known]
+    often = [len(rest) >= 10 and len(set(column)) <= len(rest) / 2 for column in columns]
     return (
         len(known) > 1
         and all(often)
@@ -296,12 +301,17 @@ def _once(names: list[str]) -> list[str]:
 
 
 def _typed(
-    grid: Any, names: list[str], likely: str, decimal: str | None, codes: set[str], notes: list[str]
+    grid: Array,
+    names: list[str],
+    likely: str,
+    decimal: str | None,
+    codes: set[str],
+    notes: list[str],
 ) -> Any:
     """A frame of text as one of numbers and words."""
     import pandas
 
-    columns = [grid.iloc[:, i].to_numpy(dtype=object) for i in range(grid.shape[1])]
+    columns = list(grid.T)
     gone = MISSING | NO_ANSWER | codes
     known = [[v for v in column if v and v.casefold() not in gone] for column in columns]
     numerals, doubtful = find_numerals(known, likely, decimal)

@@ -62,8 +62,11 @@ def _no_measurement(name: Any, seen: Array) -> str:
     return ""
 
 
-def missing_codes(columns: Sequence[Column], x: Array) -> list[str]:
-    """Sentences on values that may be codes of missing entries: those far from all others."""
+def missing_codes(columns: Sequence[Column], x: Array) -> tuple[list[str], Array]:
+    """Sentences on values that may be codes of missing entries: those far from all others.
+
+    :returns: the sentences, and the table with NaN in place of these values.
+    """
     found: dict[float, list[int]] = {}
     for i, column in enumerate(columns):
         if column.kind in ("constant", "left out", "categorical") or column.labels:
@@ -87,7 +90,11 @@ def missing_codes(columns: Sequence[Column], x: Array) -> list[str]:
             "which is far from the other values. It counts as a value: if it stands for a missing "
             f"one, say missing=[{code:g}] (--missing={code:g})."
         )
-    return said
+    if found:
+        x = x.copy()
+        for code, own in found.items():
+            x[:, own] = np.where(x[:, own] == code, np.nan, x[:, own])
+    return said, x
 
 
 def _named(names: Sequence[Any], verb: str = "hold") -> str:

@@ -117,7 +117,7 @@ class Words:
     def _find_numerals(self, parts: list[Array], dtypes: list[Any], names: list[Any]) -> None:
         """Reads columns of text for numbers, as they are written in the whole of the table."""
         text = [i for i, raw in enumerate(parts) if any(isinstance(v, str) for v in raw)]
-        text = [i for i in text if not hasattr(dtypes[i], "categories")]
+        text = [i for i in text if not hasattr(dtypes[i], "ordered")]
         seen = [[plain(v) for v in parts[i] if v is not None] for i in text]
         known = [[w for w in words if w.casefold() not in MISSING | NO_ANSWER] for words in seen]
         found, doubtful = find_numerals(known)
@@ -133,7 +133,7 @@ class Words:
         code = np.full(len(raw), np.nan)
         if any(isinstance(v, (date, time, timedelta, np.datetime64, np.timedelta64)) for v in raw):
             self.left_out[i] = "dates or times, which as days since a first one would be numbers"
-            return code
+            return np.zeros(len(raw))
         if given is None and not words:
             if i in self.levels:
                 raise ValueError(_LEVELS_OF_NUMBERS.format(name))
@@ -174,7 +174,7 @@ class Words:
             )
         elif i not in self.kinds and (why := no_variable(name, text.values)):
             self.left_out[i] = why
-            return code
+            return np.zeros(len(raw))
         else:
             self.why[i] = text.why or "words; if they have an order, say levels=[...]"
             self._doubt(name, text)
@@ -210,8 +210,10 @@ class Words:
         code = np.full(len(raw), np.nan)
         seen = np.array([v is not None for v in raw])
         example = next((v for v in raw if isinstance(v, str)), None)
-        words = example is not None or hasattr(dtype, "categories")
-        if i in self.left_out or not seen.any():
+        words = example is not None or hasattr(dtype, "ordered")
+        if i in self.left_out:
+            return np.zeros(len(raw))
+        if not seen.any():
             return code
         if i in self.labels:
             if not words:
@@ -279,8 +281,10 @@ def _known(value: Any, known: set[str]) -> Any:
 
 def _as_table(x: Any) -> Any:
     """What scikit-learn and :func:`_has_words` read right; the same, but for lists and tensors."""
+    if issparse(x):
+        return x.toarray()
     masked = isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x)
-    if masked or issparse(x) or isinstance(x, Tensor):
+    if masked or isinstance(x, Tensor):
         found = tensor_of(x, "X")  # which has no mask
         return found.detach().cpu()
     if isinstance(x, (list, tuple)):
@@ -305,14 +309,10 @@ def _as_table(x: Any) -> Any:
         )
     if hasattr(x, "columns"):
         names = list(x.columns)
-        twice = (
-            [name for k, name in enumerate(names) if name in names[:k]]
-            if len(set(names)) < len(names)
-            else []
-        )
-        if twice:
-            raise ValueError(f"X has several columns named {twice[0]!r}. Rename or drop one.")
-        # pandas' sparse columns
+        if len(set(names)) < len(names):
+            twice = next(name for k, name in enumerate(names) if name in names[:k])
+            raise ValueError(f"X has several columns named {twice!r}. Rename or drop one.")
+    if hasattr(x, "iloc"):  # pandas' sparse columns
         sparse = {n: t.subtype for n, t in dict(x.dtypes).items() if hasattr(t, "fill_value")}
         x = x.astype(sparse) if sparse else x
     dtypes = [getattr(x, "dtype", None)] if not hasattr(x, "columns") else x.dtypes
