@@ -92,9 +92,12 @@ def test_what_the_command_line_refuses(tmp_path, capsys, text, options, message)
 
 
 def test_a_table_that_is_no_utf8(tmp_path, capsys):
-    (tmp_path / "t.csv").write_bytes("größe,b\n1,2\n3,4\n".encode("latin-1"))
-    assert main(["fit", str(tmp_path / "t.csv")]) == 2
-    assert "must be text in UTF-8, but byte 2 is none" in capsys.readouterr().err
+    (tmp_path / "t.csv").write_bytes("größe;b\n1,5;2\n3;4\n2;9\n".encode("latin-1"))
+    assert main(["describe", str(tmp_path / "t.csv")]) == 0
+    told = capsys.readouterr()
+    assert "größe   continuous  0        1.5 to 3" in told.out
+    assert "t.csv: read as cp1252" in told.out
+    assert told.err == ""
 
 
 def test_a_full_disk_is_told_in_a_sentence(tmp_path, capsys, monkeypatch):

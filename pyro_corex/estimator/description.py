@@ -59,8 +59,9 @@ def read_columns(x: Array, names: Sequence[Any], words: Words, rng: Any) -> Desc
     :raises ValueError: for correlations in place of rows, columns without a value, and kinds that
         columns cannot be of.
     """
-    check_no_correlations(x, names)
     columns = describe(x, names, words, rng)
+    own = [i for i, column in enumerate(columns) if not column.labels and i not in words.left_out]
+    check_no_correlations(x[:, own], [names[i] for i in own])
     left = [
         f"Column {c.name!r} is left out: it holds {c.why}. To keep it, "
         f"name its kind: kinds={{{c.name!r}: ...}}."
@@ -68,7 +69,8 @@ def read_columns(x: Array, names: Sequence[Any], words: Words, rng: Any) -> Desc
         if c.kind == "left out"
     ]
     codes, values = missing_codes(columns, x)
-    found = [*totals(columns, values), *copies(columns, values), *sums(columns, values)]
+    same = copies(columns, values)
+    found = [*totals(columns, values), *same.values(), *sums(columns, values, same)]
     return Description(columns, len(x), [*words.notes, *left, *codes, *found])
 
 

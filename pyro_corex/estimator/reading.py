@@ -177,7 +177,8 @@ def _tidy(
     grid: Array, path: Path, header: bool | None, notes: list[str]
 ) -> tuple[Array, list[str]]:
     """The rows of a table of text, and names of its columns; the rest is noted."""
-    grid = np.array([[None if v is None else plain(v) for v in row] for row in grid], dtype=object)
+    text = [[None if v is None else plain(v) for v in row] for row in grid]
+    grid = np.array(text, dtype=object).reshape(grid.shape)
     filled = _filled(grid)
     rows = np.flatnonzero(filled.any(1))
     if len(rows) < 3:
@@ -231,7 +232,7 @@ def _tidy(
 
 def _filled(grid: Array) -> Array:
     """Which entries hold text."""
-    return np.array([[bool(v) for v in row] for row in grid]).reshape(grid.shape)
+    return np.array([[bool(v) for v in row] for row in grid], dtype=bool).reshape(grid.shape)
 
 
 def _is_footer(row: Array, filled: Array, usual: int) -> bool:

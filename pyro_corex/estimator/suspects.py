@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ def _no_measurement(name: Any, seen: Array) -> str:
         return ""
     if np.all(steps > 0):
         return "a running number: whole numbers, each larger than the one before"
-    if _ID.search(str(name)):
+    if _ID.search(str(name)) or seen.max() - seen.min() < 1.1 * len(seen):
         return "an identifier: whole numbers that never repeat"
     return ""
 
@@ -120,20 +120,22 @@ def _is_code(values: Array, counts: Array, kind: str) -> bool:
     return bool(gap > max(spread, 1.0) or (apart and gap >= 2))
 
 
-def copies(columns: Sequence[Column], x: Array) -> list[str]:
-    """Sentences on columns that say the same as another: equal, recoded, or in another unit."""
+def copies(columns: Sequence[Column], x: Array) -> dict[tuple[int, ...], str]:
+    """Sentences on columns that say the same: equal, recoded, or in another unit."""
     if len(x) < 2 * _LEAST:
-        return []
+        return {}
     groups: dict[bytes, list[int]] = {}
     for i, column in enumerate(columns):
         if column.kind not in ("constant", "left out"):
             groups.setdefault(_pattern(x[:, i], column.n_levels > 0), []).append(i)
-    return [
+    return {tuple(own): _same(columns, own) for own in groups.values() if len(own) > 1}
+
+
+def _same(columns: Sequence[Column], own: Sequence[int]) -> str:
+    return (
         f"{_named([columns[i].name for i in own], 'tell')} the same: each can be computed from the "
         "other, which counts as dependence. Leave out all but one (--drop)."
-        for own in groups.values()
-        if len(own) > 1
-    ]
+    )
 
 
 def _pattern(values: Array, levels: bool) -> bytes:
@@ -153,10 +155,12 @@ def _pattern(values: Array, levels: bool) -> bytes:
     return code.tobytes()
 
 
-def sums(columns: Sequence[Column], x: Array) -> list[str]:
-    """Sentences on columns that are sums, means or other linear functions of several others.
+def sums(columns: Sequence[Column], x: Array, known: Collection[tuple[int, ...]] = ()) -> list[str]:
+    """Sentences on columns that are sums, means or other linear functions of others.
 
     By a pivoted QR decomposition of the complete rows, of which there must be more than columns.
+
+    :param known: columns of which it is known that they tell the same.
     """
     kinds = ("constant", "left out", "categorical")
     own = [i for i, c in enumerate(columns) if c.kind not in kinds and not c.labels]
@@ -180,7 +184,10 @@ def sums(columns: Sequence[Column], x: Array) -> list[str]:
         weights, *_ = np.linalg.lstsq(r[:rank, :rank], r[:rank, k], rcond=None)
         used = [int(j) for j in np.flatnonzero(np.abs(weights) > 1e-2)]
         if len(used) < 2:
-            continue  # a copy
+            pair = sorted(own[int(pivot[j])] for j in (*used, k))
+            if not any(set(pair) <= set(same) for same in known):
+                said.append(_same(columns, pair))
+            continue
         vector = {int(pivot[j]): weights[j] / scale[pivot[j]] for j in used}
         vector[int(pivot[k])] = -1 / scale[pivot[k]]
         signs = np.sign(list(vector.values()))

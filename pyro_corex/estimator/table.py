@@ -312,9 +312,11 @@ def _as_table(x: Any) -> Any:
         if len(set(names)) < len(names):
             twice = next(name for k, name in enumerate(names) if name in names[:k])
             raise ValueError(f"X has several columns named {twice!r}. Rename or drop one.")
-    if hasattr(x, "iloc"):  # pandas' sparse columns
-        sparse = {n: t.subtype for n, t in dict(x.dtypes).items() if hasattr(t, "fill_value")}
-        x = x.astype(sparse) if sparse else x
+    if hasattr(x, "iloc"):  # pandas' sparse columns, and dates, which have no type with others
+        dtypes = dict(x.dtypes)
+        change = {n: t.subtype for n, t in dtypes.items() if hasattr(t, "fill_value")}
+        change |= {n: object for n, t in dtypes.items() if getattr(t, "kind", "") in ("m", "M")}
+        x = x.astype(change) if change else x
     dtypes = [getattr(x, "dtype", None)] if not hasattr(x, "columns") else x.dtypes
     kinds = {getattr(dtype, "kind", "") for dtype in dtypes}
     if "c" in kinds:  # in the words that scikit-learn's checks of estimators expect
