@@ -203,7 +203,7 @@ def _tidy(
     data = rows[1:] if named else rows
     body = length[1:] if named else length
     shifted = named and len(set(body)) == 1 and body[0] == length[0] + 1
-    wrong = np.flatnonzero(body != length[0]) if not shifted else []
+    wrong = np.flatnonzero(body != length[0])[: 0 if shifted else 1]
     if len(wrong):
         raise ValueError(
             f"Row {data[wrong[0]] + 1} of {path} has {body[wrong[0]]} entries, but there are "
@@ -212,7 +212,7 @@ def _tidy(
     names = [v or "" for v in grid[rows[0]]] if named else []
     names = ["", *names[:-1]] if shifted else names
     if not named:
-        names = [f"x{i}" for i in range(grid.shape[1])]
+        names = [f"x{i}" for i in range(len(grid[0]))]
         if header is None:
             _say(f"The first line of {path.name} looks like data: its columns are called "
                  f"{names[0]!r}, {names[1]!r}, ... If it has the names, say header=True "
@@ -247,7 +247,7 @@ def _is_footer(row: Array, filled: Array, usual: int) -> bool:
 def _has_names(grid: Array, told: bool | None) -> bool:
     """Whether the first row of a frame of text has the names of the columns."""
     first, rest = grid[0], grid[1 : _LOOK + 1]
-    numeric = [_share_of_numbers(rest[:, i]) > 0.5 for i in range(grid.shape[1])]
+    numeric = [_share_of_numbers(rest[:, i]) > 0.5 for i in range(len(grid[0]))]
     if told:
         return True
     hits = [v for v, on in zip(first, numeric, strict=True) if on and v and is_number(v)]

@@ -112,7 +112,9 @@ class Words:
             (not isinstance(v, str) and str(v) in _MISSING) or (bool(codes) and as_code(v) in codes)
             for v in raw
         ]
-        return np.where(gone, None, raw)
+        out = raw.copy()
+        out[np.array(gone, dtype=bool)] = None
+        return out
 
     def _find_numerals(self, parts: list[Array], dtypes: list[Any], names: list[Any]) -> None:
         """Reads columns of text for numbers, as they are written in the whole of the table."""
@@ -313,9 +315,9 @@ def _as_table(x: Any) -> Any:
             twice = next(name for k, name in enumerate(names) if name in names[:k])
             raise ValueError(f"X has several columns named {twice!r}. Rename or drop one.")
     if hasattr(x, "iloc"):  # pandas' sparse columns, and dates, which have no type with others
-        dtypes = dict(x.dtypes)
-        change = {n: t.subtype for n, t in dtypes.items() if hasattr(t, "fill_value")}
-        change |= {n: object for n, t in dtypes.items() if getattr(t, "kind", "") in ("m", "M")}
+        held = dict(x.dtypes)
+        change = {n: t.subtype for n, t in held.items() if hasattr(t, "fill_value")}
+        change |= {n: object for n, t in held.items() if getattr(t, "kind", "") in ("m", "M")}
         x = x.astype(change) if change else x
     dtypes = [getattr(x, "dtype", None)] if not hasattr(x, "columns") else x.dtypes
     kinds = {getattr(dtype, "kind", "") for dtype in dtypes}

@@ -1,0 +1,75 @@
+"""Columns that are no variables, and values that are none."""
+
+import numpy as np
+import pytest
+
+from pyro_corex.estimator.columns import Column
+from pyro_corex.estimator.suspects import copies, missing_codes, no_variable, sums, totals
+
+RNG = np.random.default_rng(0)
+LEVELS = RNG.integers(1, 6, 60).astype(float)
+
+
+def held(values, *extra):
+    return np.concatenate([np.asarray(values, dtype=float), extra])
+
+
+@pytest.mark.parametrize(("values", "kind", "code"), [
+    (held(LEVELS, -99, -99), "ordinal", -99), (held(LEVELS, 9, 9), "ordinal", 9),
+    (held(LEVELS, -1, -1), "ordinal", -1), (held(LEVELS - 3), "ordinal", None),
+    (held([1, 2, 3] * 9, 5, 5, 5), "ordinal", None), (held(LEVELS, 6), "ordinal", None),
+    (held(RNG.normal(50, 10, 60).round(), 999), "continuous", 999),
+    (held(RNG.integers(18, 80, 60), 99, 99), "continuous", 99),
+    (held(RNG.normal(90, 9, 60).round(1), 0, 0), "continuous", 0),
+    (held(RNG.normal(size=60).round(1)), "continuous", None),
+    (held(RNG.poisson(4, 60)), "counts", None),
+])  # fmt: skip
+def test_values_that_stand_apart(values, kind, code):
+    found, x = missing_codes([Column("a", kind)], values[:, None])
+    assert [f"holds {code:g} in" in text for text in found] == ([] if code is None else [True])
+    assert np.isnan(x).sum() == (values == code).sum()
+
+
+def test_two_codes_are_two_sentences_and_columns_share_one():
+    x = np.column_stack([held(LEVELS, -98, -99, -99), held(LEVELS[::-1], -99, 1, 2)])
+    found, _ = missing_codes([Column("a", "ordinal"), Column("b", "ordinal")], x)
+    assert [text[:28] for text in found] == [
+        "Columns 'a', 'b' hold -99 in",
+        "Column 'a' holds -98 in 1 of",
+    ]
+
+
+NOT = [f"P{i}" for i in range(40)]
+
+
+@pytest.mark.parametrize(("name", "values", "why"), [
+    ("row", np.arange(40.0), "running number"), ("t", np.arange(40) * 0.5, "running number"),
+    ("k", np.sort(RNG.choice(999, 40, replace=False)) * 1.0, "running number"),
+    ("user_id", RNG.choice(99999, 40, replace=False) * 1.0, "identifier"),
+    ("salary", RNG.choice(99999, 40, replace=False) * 1.0, ""),
+    ("height", RNG.normal(size=40), ""), ("q", LEVELS, ""),
+    ("who", np.array(NOT, object), "40 different words"), ("day", np.array(["1.2.2020"], object), "dates"),
+    ("mail", np.array(["a@b.de"] * 3, object), "e-mail"), ("w", np.array(["a", "b"] * 9, object), ""),
+])  # fmt: skip
+def test_what_is_no_variable(name, values, why):
+    found = no_variable(name, values)
+    assert (why in found) if why else found == ""
+
+
+def test_copies_and_sums_are_named():
+    a, b, c = RNG.integers(1, 6, (3, 60)).astype(float)
+    x = np.column_stack([a, b, c, a + b + c, 6 - a])
+    columns = [Column(name, "ordinal", np.unique(v)) for name, v in zip("abcst", x.T, strict=True)]
+    same = copies(columns, x)
+    assert list(same) == [(0, 4)]
+    assert "'a', 't' tell the same" in same[0, 4]
+    (found,) = sums(columns[:4], x[:, :4])
+    assert found.startswith("Column 's' is a sum or mean of 'a', 'b', 'c'")
+    x[::9, 4] = np.nan  # gaps of its own hide a copy from ranks
+    assert copies(columns, x) == {}
+    assert any("'a', 't' tell the same" in text for text in sums(columns, x))
+    shares = RNG.dirichlet([1, 1, 1], 60)
+    (found,) = sums([Column(name, "continuous") for name in "uvw"], shares)
+    assert found.startswith("Columns 'u', 'v', 'w' are tied")
+    assert totals([Column("u", "continuous")] * 2, np.vstack([shares, shares.sum(0)])[:, :2])
+    assert sums(columns[:3], x[:, :3]) == totals(columns[:3], x[:, :3]) == []
