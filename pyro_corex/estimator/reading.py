@@ -186,7 +186,11 @@ def _tidy(
     count = filled[rows].sum(1)
     usual = int(np.median(count))
     start, end = 0, len(rows)
-    while end - start > 3 and count[start] <= max(1, (usual - 1) // 2) and usual > 2:
+    while (
+        end - start > 3
+        and count[start] <= max(1, (usual - 1) // 2)
+        and (usual > 2 or rows[start + 1] > rows[start] + 1)
+    ):
         start += 1
     while end - start > 3 and _is_footer(grid[rows[end - 1]], filled[rows[end - 1]], usual):
         end -= 1

@@ -26,6 +26,7 @@ _ID = re.compile(
 )
 _CODE = re.compile(r"9{1,5}|8{1,4}|7{1,4}|9+[678]|-\d{1,5}|-?[1-9]0{3,}")
 _LEAST = 10  # rows from which entries that never repeat tell an identifier
+_CODES = 4  # of a kind in a column, such as 6, 7, 8 and 9
 _MOST = 400  # columns among which sums are sought
 _SAME = 1e-4  # of a column's variance that may be left by the others
 _SHOWN = 5
@@ -72,16 +73,13 @@ def missing_codes(columns: Sequence[Column], x: Array) -> tuple[list[str], Array
         if column.kind in ("constant", "left out", "categorical") or column.labels:
             continue
         values, counts = np.unique(x[~np.isnan(x[:, i]), i], return_counts=True)
-        low, high = 0, len(values)
-        while high - low > 1:  # from outside inwards: -99 may stand beyond -98
-            if _is_code(values[low:high], counts[low:high], column.kind):
-                found.setdefault(float(values[low]), []).append(i)
-                low += 1
-            elif _is_code(values[low:high][::-1], counts[low:high][::-1], column.kind):
-                found.setdefault(float(values[high - 1]), []).append(i)
-                high -= 1
-            else:
-                break
+        for down in (False, True):
+            if down:
+                values, counts = values[::-1], counts[::-1]
+            n = _codes(values, counts, column.kind)
+            for code in values[:n]:
+                found.setdefault(float(code), []).append(i)
+            values, counts = values[n:], counts[n:]
     said = []
     for code, own in found.items():
         rows = int((x[:, own] == code).any(1).sum())
@@ -103,8 +101,19 @@ def _named(names: Sequence[Any], verb: str = "hold") -> str:
     return f"Column{'s' * (len(names) > 1)} {shown}{more} {verb}{'s' * (len(names) == 1)}"
 
 
+def _codes(values: Array, counts: Array, kind: str) -> int:
+    """How many of the first of sorted values stand apart from all others, as codes would."""
+    for k in range(1, min(_CODES, len(values) - 1) + 1):
+        several = np.r_[counts[:k].sum(), counts[k:]]
+        if _is_code(values[k - 1 :], several, kind):
+            return k
+        if not _CODE.fullmatch(f"{values[k - 1]:.10g}"):
+            break
+    return 0
+
+
 def _is_code(values: Array, counts: Array, kind: str) -> bool:
-    """Whether the first of sorted values, or the last, first, stands apart as a code would."""
+    """Whether the first of sorted values stands apart from the others, as a code would."""
     value, rest = values[0], np.sort(values[1:])
     gap, spread = abs(values[1] - value), rest[-1] - rest[0]
     apart = counts[0] > 1 and gap > 1.9 * max(np.diff(rest).max(initial=0.0), 1e-9)

@@ -33,10 +33,8 @@ def test_values_that_stand_apart(values, kind, code):
 def test_two_codes_are_two_sentences_and_columns_share_one():
     x = np.column_stack([held(LEVELS, -98, -99, -99), held(LEVELS[::-1], -99, 1, 2)])
     found, _ = missing_codes([Column("a", "ordinal"), Column("b", "ordinal")], x)
-    assert [text[:28] for text in found] == [
-        "Columns 'a', 'b' hold -99 in",
-        "Column 'a' holds -98 in 1 of",
-    ]
+    assert found[0].startswith("Columns 'a', 'b' hold -99 in 3 of 63 rows")
+    assert found[1].startswith("Column 'a' holds -98 in 1 of 63 rows")
 
 
 NOT = [f"P{i}" for i in range(40)]
@@ -48,8 +46,10 @@ NOT = [f"P{i}" for i in range(40)]
     ("user_id", RNG.choice(99999, 40, replace=False) * 1.0, "identifier"),
     ("salary", RNG.choice(99999, 40, replace=False) * 1.0, ""),
     ("height", RNG.normal(size=40), ""), ("q", LEVELS, ""),
-    ("who", np.array(NOT, object), "40 different words"), ("day", np.array(["1.2.2020"], object), "dates"),
-    ("mail", np.array(["a@b.de"] * 3, object), "e-mail"), ("w", np.array(["a", "b"] * 9, object), ""),
+    ("who", np.array(NOT, object), "40 different words"),
+    ("day", np.array(["1.2.2020"], object), "dates"),
+    ("mail", np.array(["a@b.de"] * 3, object), "e-mail"),
+    ("w", np.array(["a", "b"] * 9, object), ""),
 ])  # fmt: skip
 def test_what_is_no_variable(name, values, why):
     found = no_variable(name, values)
