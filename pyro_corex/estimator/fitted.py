@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.gaussian import GaussianLayer
 from pyro_corex.estimator.layer import Layer, predict, sample
 from pyro_corex.estimator.results import completed, row_terms
+from pyro_corex.estimator.saving import load_estimator, save_estimator
 from pyro_corex.estimator.summary import summarise
 from pyro_corex.estimator.table import Words, column_names
 from pyro_corex.threads import alone
@@ -178,6 +180,28 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_count("n_columns", n_columns)
         check_is_fitted(self)
         return summarise(self, n_columns)
+
+    def save(self, path: str | Path) -> None:
+        """Saves the fitted estimator as data: nothing in the file can run code.
+
+        All but ``bound_`` is in it; that is ``tc_bound(program_, coded(X))``.
+
+        :param path: the file; its folder has to exist.
+        :raises OSError: where it cannot be written; a file that was there is then as it was.
+        :raises TypeError: for parameters, and states of columns, that are no numbers or text.
+        """
+        check_is_fitted(self)
+        save_estimator(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Any:
+        """The estimator that :meth:`save` wrote.
+
+        :raises FileNotFoundError: if there is no file.
+        :raises CheckpointError: (a ``ValueError``) for a file that is foreign, cut short or
+            changed.
+        """
+        return load_estimator(cls, path)
 
     @property
     def _n_features_out(self) -> int:  # what scikit-learn names

@@ -105,7 +105,8 @@ def _codes(values: Array, counts: Array, kind: str) -> int:
     """How many of the first of sorted values stand apart from all others, as codes would."""
     for k in range(1, min(_CODES, len(values) - 1) + 1):
         several = np.r_[counts[:k].sum(), counts[k:]]
-        if _is_code(values[k - 1 :], several, kind):
+        apart = k == 1 or abs(values[k] - values[k - 1]) >= 2
+        if apart and _is_code(values[k - 1 :], several, kind):
             return k
         if not _CODE.fullmatch(f"{values[k - 1]:.10g}"):
             break
@@ -122,7 +123,8 @@ def _is_code(values: Array, counts: Array, kind: str) -> bool:
     if not _CODE.fullmatch(f"{value:.10g}"):
         return False
     if value < 0 <= rest[0] and np.all(rest == np.round(rest)):
-        return bool((counts[0] > 1 and rest[-1] >= 2) or gap > max(spread, 2))
+        usual = gap >= 2 or rest[-1] >= 3 * abs(value)
+        return bool((counts[0] > 1 and usual) or gap > max(spread, 2))
     if abs(value) < 10:  # a level more, or a code
         apart = apart and (gap > 2 or (gap > 1 and counts[0] > counts[1]))
         return bool(apart and value > 0 and len(rest) > 1)

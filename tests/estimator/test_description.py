@@ -11,7 +11,7 @@ FRAME = pd.DataFrame(
     {
         "age": [*RNG.integers(18, 80, 38).tolist(), 99, 99],
         "size": ["S", "M", "L", "refused"] * 10,
-        "mood": ["blue", "red", "tan", None] * 10,
+        "mood": ["blue", "red", "tan", None, "red"] * 8,
         "who": [f"P{i}" for i in range(40)],
     }
 )
@@ -24,7 +24,7 @@ def test_a_table_of_columns_is_printed():
         "column  kind         missing   values          why",
         "age     continuous   0         18 to 99        numbers",
         "size    ordinal      10 (25%)  S, M, L         words of a known order",
-        "mood    categorical  10 (25%)  blue, red, tan  "
+        "mood    categorical  8 (20%)   blue, red, tan  "
         "words; if they have an order, say levels=[...]",
         "who     left out     0                         "
         "40 different words in 40 rows, as names, identifiers or comments are",
