@@ -1,6 +1,7 @@
 """CorEx without writing Python: python -m pyro_corex fit data.csv --n-hidden 5
 
 Explains why the columns of a table agree.  Writes a summary, tables and figures into a folder.
+A model that is kept (--save) scores new rows (transform) and fills their gaps (impute).
 Reading needs pandas, figures matplotlib: pip install 'pyro-corex[tables]'.
 """
 
@@ -11,7 +12,7 @@ import csv
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from pyro_corex.estimator import (
     latent_against_column,
     read_table,
 )
+from pyro_corex.files import check_writable
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -51,15 +53,24 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=Path("corex"),
         help="the folder to write to; an earlier result is kept, and the new one is beside it",
     )
+    fit.add_argument("--save", type=Path, help="a file to keep the model in")
     fit.add_argument("--overwrite", action="store_true", help="replace an earlier result")
+    for name, what in (
+        ("transform", "give the latents of new rows"),
+        ("impute", "fill the missing entries of new rows"),
+    ):
+        new = _with_table(commands, name, what, told=False)
+        new.add_argument("--model", type=Path, required=True, help="what fit --save has kept")
+        new.add_argument("--output", type=Path, required=True, help="the CSV file to write")
+        new.add_argument("--overwrite", action="store_true", help="replace that file")
     args = list(sys.argv[1:] if argv is None else argv)
     for i in reversed([i for i, arg in enumerate(args[:-1]) if arg == "--missing"]):
         args[i : i + 2] = [f"--missing={args[i + 1]}"]  # -99,999 looks like an option
     return parser.parse_args(args)
 
 
-def _with_table(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
-    """A command that reads a table."""
+def _with_table(commands: Any, name: str, what: str, told: bool = True) -> argparse.ArgumentParser:
+    """A command that reads a table, and is told of its columns or not."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=what,
@@ -71,6 +82,8 @@ def _with_table(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
     parser.add_argument("--delimiter", help="between entries; found if it is not given")
     parser.add_argument("--decimal", choices=[".", ","], help="where 1,234 could be either")
     parser.add_argument("--header", choices=["yes", "no"], help="whether the first line has names")
+    if not told:
+        return parser
     parser.add_argument("--drop", default="", help="columns to leave out, such as id,name")
     parser.add_argument(
         "--missing",
@@ -106,13 +119,7 @@ def read(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """The table, and what was told of its columns, as :class:`CorEx` takes it."""
     missing, levels = told(args.missing, "missing"), told(args.levels, "levels")
     kinds = {column: own[0] for column, own in told(args.kinds, "kinds").items()}
-    frame = read_table(
-        args.data,
-        delimiter=args.delimiter,
-        decimal=args.decimal,
-        header=None if args.header is None else args.header == "yes",
-        missing=missing.get(None, ()),
-    )
+    frame = _frame(args, missing.get(None, ()))
     drop = [name for name in args.drop.split(",") if name]
     unknown = sorted(set(drop) - set(frame.columns))
     if unknown:
@@ -136,6 +143,16 @@ def read(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     return frame, {name: value for name, value in options.items() if value}
 
 
+def _frame(args: argparse.Namespace, missing: Iterable[Any]) -> Any:
+    return read_table(
+        args.data,
+        delimiter=args.delimiter,
+        decimal=args.decimal,
+        header=None if args.header is None else args.header == "yes",
+        missing=missing,
+    )
+
+
 def layers(text: str) -> Any:
     """What ``--n-hidden`` says."""
     if text == "auto":
@@ -154,7 +171,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:
         with _said():
-            (fit if args.command == "fit" else describe)(args)
+            {"fit": fit, "describe": describe, "transform": new_rows, "impute": new_rows}[
+                args.command
+            ](args)
     except (OSError, ValueError, TypeError, ImportError, csv.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -194,6 +213,8 @@ def describe(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
 def fit(args: argparse.Namespace) -> None:
     """Fits a table, and writes what was found."""
     check_output(args.output)
+    if args.save is not None:
+        check_new(args.save, args.overwrite, "--save")
     sizes = layers(args.n_hidden)
     frame, options = describe(args)
     options |= {"latent": args.latent, "n_states": args.n_states, "random_state": args.seed}
@@ -203,6 +224,37 @@ def fit(args: argparse.Namespace) -> None:
     print(f"\n{corex.summary()}")
     kept = "" if output == args.output else f", beside an earlier result in {args.output}"
     print(f"\nTables and figures: {output.resolve()}{kept}")
+    if args.save is not None:
+        corex.save(args.save)
+        print(f"The model: {args.save.resolve()}")
+
+
+def new_rows(args: argparse.Namespace) -> None:
+    """Writes the latents of new rows, or the rows with their gaps filled."""
+    check_new(args.output, args.overwrite, "--output")
+    corex = CorEx.load(args.model)
+    names = [column.name for column in corex.columns_]
+    given = corex.missing.values() if isinstance(corex.missing, dict) else ()
+    frame = _frame(args, {code for own in given for code in own})
+    unused = {column.name for column in corex.columns_ if column.kind == "left out"}
+    for name in unused - set(frame.columns):
+        frame[name] = None
+    lost = [name for name in names if name not in frame.columns]
+    if lost:
+        raise ValueError(f"{args.data} has not all columns of the model: it lacks {lost}")
+    if args.command == "impute":
+        corex.impute(frame[names]).to_csv(args.output, index=False)
+    else:
+        latents = [f"latent_{j}" for j in range(corex.n_hidden_)]
+        table(args.output, latents, corex.transform(frame[names]))
+    print(f"{len(frame)} rows: {args.output.resolve()}")
+
+
+def check_new(path: Path, overwrite: bool, option: str) -> None:
+    """Raises ``ValueError`` where a file cannot be written, or is there and is to be kept."""
+    check_writable(path.absolute())
+    if path.exists() and not overwrite:
+        raise ValueError(f"{option} must be a new file, but {path} is there. Say --overwrite.")
 
 
 def check_output(folder: Path) -> None:

@@ -28,10 +28,12 @@ _KNOTS = 1_000
 
 @dataclass
 class Description:
-    """How each column of a table is read; printed, it is a table."""
+    """How :class:`~pyro_corex.CorEx` reads each column of a table; printed, it is a table."""
 
     columns: list[Column]
+    """Kind, levels, missing entries and the reason, column by column."""
     n_rows: int
+    """The number of rows."""
     notes: list[str] = field(default_factory=list)
     """Sentences on what may be misread, which name the column and the cure."""
 

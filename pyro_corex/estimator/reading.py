@@ -45,7 +45,7 @@ def read_table(
     header: bool | None = None,
     missing: Iterable[Any] = (),
 ) -> Any:
-    r"""Reads a table from a file as it is: text of any delimiter and encoding, or another format.
+    r"""Reads a table for :class:`~pyro_corex.CorEx` from a file: text of any kind, Excel, SPSS, ...
 
     Text may be compressed.  Delimiter, encoding, decimal mark and thousands are found by trying;
     empty rows and columns, titles, footers and lines of units are left out.  Excel, Parquet,
