@@ -24,6 +24,7 @@ from pyro_corex.estimator import (
     latent_against_column,
     read_table,
 )
+from pyro_corex.estimator.told import as_code
 from pyro_corex.files import check_writable
 
 
@@ -132,7 +133,9 @@ def read(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     for column in frame.columns:
         missing.setdefault(column, []).extend(missing.get(None, ()))
         if None in levels and column not in levels:
+            codes = {as_code(code) for code in missing[column]}
             held = {str(word) for word in frame[column].dropna()}
+            held = {word for word in held if as_code(word) not in codes}
             if held and held <= set(levels[None]):
                 levels[column] = levels[None]
     options = {

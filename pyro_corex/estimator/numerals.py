@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,18 +64,25 @@ _NUMBER = re.compile(r"[-+]?[$€£¥]?\s?(\d[\d.,' ]*|\.\d+)(e[-+]?\d+)?\s?[%�
 _UNIT = re.compile(
     r"([$€£¥]?)\s*([-+]?[$€£¥]?\s*[\d.,' ]*\d.*?)\s*([%€$£¥]|(?<=[\d.,\s])[a-zµ°]+)?"
 )
+_ODD = re.compile(r"[^\d.eE+\-\n]|(?:^|\n)[-+]?0\d")
+_GROUPED = re.compile(r"[-+]?[1-9]\d{0,2}(?:\.\d{3})+")
 _LEADING = re.compile(r"([<≤>≥]?)\s*(\d+)(?![\d.,]*\d)(?:\W.*)?", re.DOTALL)
 _ENOUGH = 0.5  # of a column's entries have to be numbers, for words among them to be remarks
 
 
 def plain(word: Any) -> str:
     """Text without blanks around it, typographic blanks and minus signs."""
-    text = str(word).replace("\N{MINUS SIGN}", "-").strip()
+    text = str(word).strip()
+    if text.isascii():
+        return text
+    text = text.replace("\N{MINUS SIGN}", "-")
     return re.sub("[\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}]", " ", text)
 
 
 def is_number(word: str) -> bool:
     """Whether a text is a number as somebody somewhere writes it."""
+    if word[:1].isdigit() and word.isascii() and word.replace(".", "", 1).isdigit():
+        return True
     return _NUMBER.fullmatch(word) is not None
 
 
@@ -90,6 +98,9 @@ class Numerals:
 
         Digits after a leading 0, as of postal codes, are none.
         """
+        if self == Numerals() and not _ODD.search("\n".join(words)):
+            with suppress(ValueError):
+                return np.array(words, dtype=str).astype(float)
         d, t = re.escape(self.decimal), re.escape(self.thousands)
         whole = rf"(?:[1-9]\d{{0,2}}(?:{t}\d{{3}})+|0|[1-9]\d*)" if t else r"(?:0|[1-9]\d*)"
         number = re.compile(rf"[-+]?(?:{whole}(?:{d}\d*)?|{d}\d+)(?:[eE][-+]?\d+)?")
@@ -112,9 +123,7 @@ def find_numerals(
     :param decimal: the decimal mark, where it is known.
     """
     few = [without_units(list(dict.fromkeys(words))[:500]) for words in columns]
-    read = np.array(
-        [[_share(Numerals(*form).read(words)) for words in few] for form in _FORMATS]
-    ).reshape(len(_FORMATS), len(few))
+    read = np.stack([_shares(words) for words in few] or [np.zeros(len(_FORMATS))], 1)
     order = [k for k, form in enumerate(_FORMATS) if decimal in (None, form[0])]
     order.sort(key=lambda k: _FORMATS[k][0] != likely)
     best = max(order, key=lambda k: round(float(read[k].sum()), 9))
@@ -122,6 +131,8 @@ def find_numerals(
     for i, words in enumerate(few):
         own = max(order, key=lambda k: (read[k, i], k == best))
         found.append(Numerals(*_FORMATS[own]))
+        if _is_clear(words):
+            continue
         mine = found[-1].read(words)
         for k in order:
             if read[k, i] < read[own, i] or read[k].sum() < read[best].sum() - 1e-9:
@@ -133,12 +144,23 @@ def find_numerals(
     return found, doubtful
 
 
-def _share(values: Array) -> float:
-    return float(np.isfinite(values).mean()) if len(values) else 0.0
+def _shares(words: list[str]) -> Array:
+    """The share of numbers among texts, by format."""
+    if _is_clear(words) and np.isfinite(Numerals().read(words)).all():
+        return np.array([form[0] == "." for form in _FORMATS], dtype=float)
+    values = [Numerals(*form).read(words) for form in _FORMATS]
+    return np.isfinite(values).mean(1) if words else np.zeros(len(_FORMATS))
+
+
+def _is_clear(words: list[str]) -> bool:
+    """Whether a point among texts is a decimal one."""
+    return any("." in w and not _GROUPED.fullmatch(w) and is_number(w) for w in words[:20])
 
 
 def without_units(words: Sequence[str]) -> list[str]:
     """Numbers without the sign of a currency or the unit that all of them have."""
+    if words and words[0][-1:].isdigit() and words[0][:1] not in "$€£¥":
+        return list(words)
     parts = [_UNIT.fullmatch(word.casefold()) for word in words]
     if not all(parts):
         return list(words)

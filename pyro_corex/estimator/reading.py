@@ -32,7 +32,7 @@ _READERS = {
 }  # fmt: skip
 _SHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
 _DELIMITERS = ("\t", ";", "|", ",", " ")
-_LOOK = 200  # lines in which the delimiter is sought
+_LOOK = 100  # lines in which the delimiter and the names are sought
 _TOTAL = {"total", "totals", "grand total", "sum", "sums", "mean", "means", "average", "averages",
           "gesamt", "summe", "mittelwert", "total général", "moyenne", "media"}  # fmt: skip
 

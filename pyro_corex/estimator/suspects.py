@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import qr
-from scipy.stats import rankdata
 
 from pyro_corex.estimator.columns import Array, Column
 
@@ -71,6 +70,8 @@ def missing_codes(columns: Sequence[Column], x: Array) -> tuple[list[str], Array
     found: dict[float, list[int]] = {}
     for i, column in enumerate(columns):
         if column.kind in ("constant", "left out", "categorical") or column.labels:
+            continue
+        if not any(_CODE.fullmatch(f"{v:.10g}") or v == 0 for v in (column.low, column.high)):
             continue
         values, counts = np.unique(x[~np.isnan(x[:, i]), i], return_counts=True)
         for down in (False, True):
@@ -154,15 +155,13 @@ def _pattern(values: Array, levels: bool) -> bytes:
     for what has no levels.
     """
     seen = ~np.isnan(values)
-    code = np.full(len(values), -1.0)
-    if levels:
-        _, first, place = np.unique(values[seen], return_index=True, return_inverse=True)
-        code[seen] = rankdata(first)[place]
-    else:
-        rank = rankdata(values[seen])
-        away = rank[rank != (len(rank) + 1) / 2]
-        down = len(away) > 0 and away[0] > (len(rank) + 1) / 2
-        code[seen] = len(rank) + 1 - rank if down else rank
+    code = np.full(len(values), -1)
+    _, first, place = np.unique(values[seen], return_index=True, return_inverse=True)
+    if levels:  # in the order of their first rows
+        place = np.argsort(np.argsort(first))[place]
+    elif len(place) and place[0] > place[-1]:
+        place = len(first) - 1 - place
+    code[seen] = place
     return code.tobytes()
 
 
