@@ -24,6 +24,7 @@ from pyro_corex.estimator import (
     latent_against_column,
     read_table,
 )
+from pyro_corex.estimator.suspects import rows_with
 from pyro_corex.estimator.told import as_code
 from pyro_corex.files import check_writable
 
@@ -54,6 +55,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=Path("corex"),
         help="the folder to write to; an earlier result is kept, and the new one is beside it",
     )
+    fit.add_argument("--n-rows", type=int, help="rows behind a table of correlations")
     fit.add_argument("--save", type=Path, help="a file to keep the model in")
     fit.add_argument("--overwrite", action="store_true", help="replace an earlier result")
     for name, what in (
@@ -219,7 +221,11 @@ def fit(args: argparse.Namespace) -> None:
     if args.save is not None:
         check_new(args.save, args.overwrite, "--save")
     sizes = layers(args.n_hidden)
-    frame, options = describe(args)
+    if args.n_rows is None:
+        frame, options = describe(args)
+    else:
+        frame, options = read(args)
+        frame = rows_with(frame.select_dtypes("number"), args.n_rows)
     options |= {"latent": args.latent, "n_states": args.n_states, "random_state": args.seed}
     corex = CorEx(sizes, **options).fit(frame)
     output = args.output if args.overwrite else unused(args.output)

@@ -23,6 +23,7 @@ from pyro_corex.estimator.gaussian import fit_gaussian
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.parameters import Options, check_parameters
 from pyro_corex.estimator.results import MAX_ROWS, evaluate, row_terms
+from pyro_corex.estimator.suspects import rows_with
 from pyro_corex.estimator.table import Words, column_names
 from pyro_corex.estimator.told import read_anchors
 from pyro_corex.threads import alone
@@ -161,8 +162,13 @@ class CorEx(FittedTable):
         self.cv = cv
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None) -> CorEx:
+    def fit(self, X: Any, y: Any = None, *, n_rows: int | None = None) -> CorEx:
         """Fits the table ``X``, of shape ``(N, d)``; ``y`` is ignored.
+
+        What may be misread is warned of, as :meth:`describe` says it.
+
+        :param n_rows: where ``X`` holds correlations or covariances ``(d, d)`` in place of rows,
+            the number of rows behind them, more than d; for Gaussian latents.
 
         A fit that fails or is interrupted leaves the estimator as it was.  Fits in several threads
         wait for each other, because Pyro's state is that of the process.
@@ -173,6 +179,10 @@ class CorEx(FittedTable):
             options = check_parameters(self)
             rng = check_random_state(self.random_state)
             self._seed = int(rng.randint(2**31 - 1))
+            if n_rows is not None:
+                if self.latent != "gaussian":
+                    raise ValueError(f"n_rows is for Gaussian latents, but got {self.latent!r}")
+                X = rows_with(X, n_rows)
             x, described = self._read_columns(X, rng)
             for note in described.notes:
                 warnings.warn(note, stacklevel=2)

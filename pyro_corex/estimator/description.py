@@ -24,6 +24,7 @@ _MAX_LEVELS = 20  # integers with more distinct values are not levels
 _MAX_STATES = 100
 _LOOK = 50_000  # rows from which kinds and quantiles are found
 _KNOTS = 1_000
+_SENTENCES = 8  # on columns that tell the same
 
 
 @dataclass
@@ -72,7 +73,10 @@ def read_columns(x: Array, names: Sequence[Any], words: Words, rng: Any) -> Desc
     ]
     codes, values = missing_codes(columns, x)
     same = copies(columns, values)
-    found = [*totals(columns, values), *same.values(), *sums(columns, values, same)]
+    twins = list(same.values())
+    if len(twins) > _SENTENCES:
+        twins[_SENTENCES:] = [f"So do {len(twins) - _SENTENCES} more groups of columns."]
+    found = [*totals(columns, values), *twins, *sums(columns, values, same)]
     return Description(columns, len(x), [*words.notes, *left, *codes, *found])
 
 

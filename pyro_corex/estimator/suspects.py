@@ -85,7 +85,7 @@ def missing_codes(columns: Sequence[Column], x: Array) -> tuple[list[str], Array
     for code, own in found.items():
         rows = int((x[:, own] == code).any(1).sum())
         said.append(
-            f"{_named([columns[i].name for i in own])} {code:g} in {rows} of {len(x)} rows, "
+            f"{named([columns[i].name for i in own])} {code:g} in {rows} of {len(x)} rows, "
             "which is far from the other values. It counts as a value: if it stands for a missing "
             f"one, say missing=[{code:g}] (--missing={code:g})."
         )
@@ -96,7 +96,8 @@ def missing_codes(columns: Sequence[Column], x: Array) -> tuple[list[str], Array
     return said, x
 
 
-def _named(names: Sequence[Any], verb: str = "hold") -> str:
+def named(names: Sequence[Any], verb: str = "hold") -> str:
+    """Columns by name, and what they do."""
     shown = ", ".join(repr(str(name)) for name in names[:_SHOWN])
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"Column{'s' * (len(names) > 1)} {shown}{more} {verb}{'s' * (len(names) == 1)}"
@@ -138,16 +139,22 @@ def copies(columns: Sequence[Column], x: Array) -> dict[tuple[int, ...], str]:
         return {}
     groups: dict[bytes, list[int]] = {}
     for i, column in enumerate(columns):
-        if column.kind not in ("constant", "left out"):
+        if column.kind not in ("constant", "left out") and not _is_rare(x[:, i], column):
             groups.setdefault(_pattern(x[:, i], column.n_levels > 0), []).append(i)
     return {tuple(own): _same(columns, own) for own in groups.values() if len(own) > 1}
 
 
 def _same(columns: Sequence[Column], own: Sequence[int]) -> str:
     return (
-        f"{_named([columns[i].name for i in own], 'tell')} the same: each can be computed from the "
+        f"{named([columns[i].name for i in own], 'tell')} the same: each can be computed from the "
         "other, which counts as dependence. Leave out all but one (--drop)."
     )
+
+
+def _is_rare(values: Array, column: Column) -> bool:
+    """Whether so few entries differ from the others that two columns may agree by chance."""
+    counts = [(values == level).sum() for level in column.values] if column.n_levels else [0]
+    return len(counts) > 1 and sum(counts) - max(counts) < _LEAST // 2
 
 
 def _pattern(values: Array, levels: bool) -> bytes:
@@ -231,6 +238,42 @@ def totals(columns: Sequence[Column], x: Array) -> list[str]:
     return []
 
 
+def rows_with(covariance: Any, n_rows: Any) -> Any:
+    """Rows that have given correlations or covariances exactly, as a normal sample has them.
+
+    A linear Gaussian program sees nothing else of its rows.
+
+    :param covariance: shape ``(d, d)``, as an array or a frame, whose names are kept.
+    :param n_rows: how many.
+    :returns: shape ``(n_rows, d)``.
+    :raises ValueError: for what are no covariances, and for as many columns as rows.
+    """
+    table = np.asarray(covariance, dtype=float)
+    d = len(table)
+    if table.shape != (d, d) or not np.allclose(table, table.T, atol=1e-6):
+        raise ValueError(
+            f"X must be a symmetric table of correlations where n_rows is given, but has the shape "
+            f"{table.shape}. Leave n_rows out for a table of rows."
+        )
+    if not isinstance(n_rows, (int, np.integer)) or n_rows <= d:
+        raise ValueError(
+            f"n_rows must be the number of rows behind the correlations, more than the {d} "
+            f"columns, but got {n_rows!r}"
+        )
+    values, vectors = np.linalg.eigh(table)
+    if values[0] < -1e-3 * values[-1]:
+        raise ValueError(
+            "X must be correlations of the same rows, but has the negative eigenvalue "
+            f"{values[0]:g}, as correlations of pairs with gaps have. Give the rows."
+        )
+    z = np.random.default_rng(0).standard_normal((n_rows, d))
+    q, _ = np.linalg.qr(z - z.mean(0))
+    rows = np.sqrt(n_rows) * q * np.sqrt(values.clip(0)) @ vectors.T
+    if not hasattr(covariance, "iloc"):
+        return rows
+    return type(covariance)(rows, columns=list(covariance.columns))
+
+
 def check_no_correlations(x: Array, names: Sequence[Any]) -> None:
     """Raises ``ValueError`` for correlations or covariances of columns in place of rows."""
     own = np.flatnonzero(~np.isnan(x).all(0))
@@ -249,5 +292,6 @@ def check_no_correlations(x: Array, names: Sequence[Any]) -> None:
         what = "correlations" if np.allclose(diagonal, 1) else "covariances"
         raise ValueError(
             f"X must be a table of rows, but holds {what} of its columns, {_listed(names)}: it is "
-            "square and symmetric. Give the rows that they were computed from."
+            "square and symmetric. Give the rows that they were computed from, or say how many "
+            "these were: fit(X, n_rows=...) (--n-rows)."
         )

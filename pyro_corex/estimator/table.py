@@ -26,7 +26,7 @@ from pyro_corex.estimator.numerals import (
     read_text,
     without_units,
 )
-from pyro_corex.estimator.suspects import no_variable
+from pyro_corex.estimator.suspects import named, no_variable
 from pyro_corex.estimator.told import as_code, read_kinds, read_levels, read_missing
 
 _MISSING = ("None", "nan", "<NA>", "NaT")
@@ -50,6 +50,8 @@ class Words:
         self.kinds: dict[int, str] = {}
         """The kinds that were told."""
         self.levels: dict[int | None, list[str]] = {}
+        self.answers: dict[str, list[Any]] = {}
+        """Words that may stand for missing entries, and the columns that hold them."""
         self.why: dict[int, str] = {}
         self.notes: list[str] = []
         """Sentences on what may be misread."""
@@ -85,6 +87,11 @@ class Words:
         for i, (raw, dtype) in enumerate(zip(parts, dtypes, strict=True)):
             read = self._learn if reset else self._again
             out[:, i] = read(i, names[i], raw, dtype)
+        for word, own in self.answers.items() if reset else ():
+            self.notes.append(
+                f"{named(own)} {word!r}, which counts as an answer. If it stands for a missing "
+                f"one, say missing=[{word!r}] (--missing)."
+            )
         if np.isinf(out).any():
             raise ValueError("Input X contains infinity. Missing values are NaN or None.")
         return out
@@ -187,12 +194,8 @@ class Words:
 
     def _doubt(self, name: Any, text: Text) -> None:
         """Notes words that may be missing entries, or spellings of each other."""
-        if text.answers:
-            shown, n = repr(text.answers[0]), int((text.values == text.answers[0]).sum())
-            self.notes.append(
-                f"Column {name!r} holds {shown} in {n} rows, which counts as an answer. If it "
-                f"stands for a missing one, say missing=[{shown}] (--missing)."
-            )
+        for word in text.answers:
+            self.answers.setdefault(word, []).append(name)
         spelt: dict[str, str] = {}
         for word in dict.fromkeys(v for v in text.values if v is not None):
             other = spelt.setdefault(" ".join(word.casefold().split()), word)
@@ -314,6 +317,9 @@ def _as_table(x: Any) -> Any:
         if len(set(names)) < len(names):
             twice = next(name for k, name in enumerate(names) if name in names[:k])
             raise ValueError(f"X has several columns named {twice!r}. Rename or drop one.")
+        unnamed = names == list(range(len(names)))
+        if not unnamed and any(not isinstance(name, str) for name in names):
+            x = x.set_axis([str(name) for name in names], axis=1)
     if hasattr(x, "iloc"):  # pandas' sparse columns, and dates, which have no type with others
         held = dict(x.dtypes)
         change = {n: t.subtype for n, t in held.items() if hasattr(t, "fill_value")}

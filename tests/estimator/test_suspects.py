@@ -1,10 +1,19 @@
 """Columns that are no variables, and values that are none."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from pyro_corex import CorEx
 from pyro_corex.estimator.columns import Column
-from pyro_corex.estimator.suspects import copies, missing_codes, no_variable, sums, totals
+from pyro_corex.estimator.suspects import (
+    copies,
+    missing_codes,
+    no_variable,
+    rows_with,
+    sums,
+    totals,
+)
 
 RNG = np.random.default_rng(0)
 LEVELS = RNG.integers(1, 6, 60).astype(float)
@@ -73,3 +82,20 @@ def test_copies_and_sums_are_named():
     assert found.startswith("Columns 'u', 'v', 'w' are tied")
     assert totals([Column("u", "continuous")] * 2, np.vstack([shares, shares.sum(0)])[:, :2])
     assert sums(columns[:3], x[:, :3]) == totals(columns[:3], x[:, :3]) == []
+
+
+def test_correlations_stand_for_rows():
+    x = RNG.normal(size=(90, 2)).repeat(3, 1) + 0.6 * RNG.normal(size=(90, 6))
+    frame = pd.DataFrame(np.cov(x.T, bias=True), columns=list("abcdef"))
+    np.testing.assert_allclose(np.cov(rows_with(frame, 90).T, bias=True), frame, atol=1e-9)
+    found, true = CorEx(2, cv=None).fit(frame, n_rows=90), CorEx(2, cv=None).fit(x)
+    assert found.tc_ == pytest.approx(true.tc_, abs=0.02)
+    assert found.clusters_.tolist() == true.clusters_.tolist()
+    with pytest.raises(ValueError, match=r"n_rows must be .* more than the 6 columns, but got 6"):
+        rows_with(frame, 6)
+    with pytest.raises(ValueError, match=r"symmetric table .* but has the shape \(90, 6\)"):
+        rows_with(x, 90)
+    with pytest.raises(ValueError, match=r"has the negative eigenvalue -0.8"):
+        rows_with([[1, 0.9, -0.9], [0.9, 1, 0.9], [-0.9, 0.9, 1]], 90)
+    with pytest.raises(ValueError, match=r"n_rows is for Gaussian latents"):
+        CorEx(2, latent="categorical").fit(frame, n_rows=90)
