@@ -226,7 +226,7 @@ def known_order(words: Sequence[str]) -> list[str]:
 
     :returns: an empty list for words without such an order.
     """
-    if len(words) < 2:
+    if len(words) < 2 or all(word.isdigit() for word in words):  # as postal codes
         return []
     leading = [_LEADING.fullmatch(word) for word in words]
     if all(leading):

@@ -188,7 +188,7 @@ def _tidy(
     start, end = 0, len(rows)
     while (
         end - start > 3
-        and count[start] <= max(1, (usual - 1) // 2)
+        and count[start] <= max(1, usual // 2)
         and (usual > 2 or rows[start + 1] > rows[start] + 1)
     ):
         start += 1
@@ -228,6 +228,9 @@ def _tidy(
         body = body[1:]
     keep = _filled(body).any(0)
     keep |= np.array([bool(name) and named for name in names])
+    if keep.sum() == 1:
+        _say(f"{path.name} has one column, and nothing that it could depend on. Is --delimiter "
+             "right?")  # fmt: skip
     if not keep.all() and named:
         notes.append(f"{int((~keep).sum())} empty columns are left out")
     names = [name or f"column {i + 1}" for i, name in enumerate(names)]

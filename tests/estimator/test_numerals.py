@@ -39,7 +39,9 @@ def test_words_whose_order_is_known(order):
     assert known_order(sorted(order)) == order
 
 
-@pytest.mark.parametrize("words", [["low", "red"], ["rarely", "seldom"], ["1a", "1b"], ["one"]])
+@pytest.mark.parametrize(
+    "words", [["low", "red"], ["rarely", "seldom"], ["01", "02"], ["1a", "1b"], ["one"]]
+)
 def test_words_whose_order_is_not(words):
     assert known_order(words) == []
 
