@@ -85,9 +85,11 @@ def describe(x: Array, names: Sequence[str], words: Words, rng: Any) -> list[Col
     n = len(x)
     some = np.arange(n) if n <= _LOOK else np.sort(rng.choice(n, _LOOK, replace=False))
     found = []
+    steps = np.diff(x, axis=0)
+    doubtful = (steps == steps[:1]).all(0) | (x == np.round(x)).all(0)
     for i, name in enumerate(names):
         told, labels = words.kinds.get(i), words.labels.get(i)
-        if told is None and labels is None and i not in words.left_out:
+        if doubtful[i] and told is None and labels is None and i not in words.left_out:
             why = no_variable(name, x[:, i])
             words.left_out |= {i: why} if why else {}
         whole, look = (values[~np.isnan(values)] for values in (x[:, i], x[some, i]))

@@ -137,10 +137,20 @@ def copies(columns: Sequence[Column], x: Array) -> dict[tuple[int, ...], str]:
     """Sentences on columns that say the same: equal, recoded, or in another unit."""
     if len(x) < 2 * _LEAST:
         return {}
-    groups: dict[bytes, list[int]] = {}
-    for i, column in enumerate(columns):
-        if column.kind not in ("constant", "left out") and not _is_rare(x[:, i], column):
-            groups.setdefault(_pattern(x[:, i], column.n_levels > 0), []).append(i)
+    seen = [i for i, column in enumerate(columns) if column.varies]
+    ends = np.full((2, len(columns)), -1)
+    ends[0, seen] = np.where(np.isnan(x[:, seen]), np.inf, x[:, seen]).argmin(0)
+    ends[1, seen] = np.where(np.isnan(x[:, seen]), -np.inf, x[:, seen]).argmax(0)
+    alike: dict[Any, list[int]] = {}
+    for i in seen:  # of numbers, those whose extremes are in the same rows
+        if not _is_rare(x[:, i], columns[i]):
+            key = 0 if columns[i].n_levels else tuple(sorted(ends[:, i].tolist()))
+            alike.setdefault(key, []).append(i)
+    groups: dict[Any, list[int]] = {}
+    for key, several in alike.items():
+        for i in several if len(several) > 1 else ():
+            pattern = _pattern(x[:, i], columns[i].n_levels > 0)
+            groups.setdefault((key, pattern), []).append(i)
     return {tuple(own): _same(columns, own) for own in groups.values() if len(own) > 1}
 
 
