@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,13 +205,10 @@ def _said() -> Iterator[None]:
 def describe(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """Prints how a table is read, and gives it with what was told of it."""
     frame, options = read(args)
-    description = CorEx(**options).describe(frame)
-    for note in description.notes:
+    described = CorEx(**options).describe(frame)
+    for note in described.notes:
         warnings.warn(note, stacklevel=2)
-    description.notes = []
-    print(description)
-    for note in frame.attrs["notes"]:
-        print(f"{args.data.name}: {note}")
+    print(replace(described, notes=[f"{args.data.name}: {n}" for n in frame.attrs["notes"]]))
     sys.stdout.flush()
     return frame, options
 
@@ -243,8 +241,7 @@ def new_rows(args: argparse.Namespace) -> None:
     check_new(args.output, args.overwrite, "--output")
     corex = CorEx.load(args.model)
     names = [column.name for column in corex.columns_]
-    given = corex.missing.values() if isinstance(corex.missing, dict) else ()
-    frame = _frame(args, {code for own in given for code in own})
+    frame = _frame(args, ())  # the model knows the codes of each column
     unused = {column.name for column in corex.columns_ if column.kind == "left out"}
     for name in unused - set(frame.columns):
         frame[name] = None
@@ -287,6 +284,8 @@ def write(corex: CorEx, x: Any, output: Path) -> None:
     """Writes the summary, tables and figures."""
     output.mkdir(parents=True, exist_ok=True)
     (output / "summary.txt").write_text(corex.summary() + "\n", encoding="utf-8")
+    described = f"{corex.description_}\n"
+    (output / "description.txt").write_text(described, encoding="utf-8")
     m = range(corex.n_hidden_)
     latents = [f"latent_{j}" for j in m]
     table(output / "latents.csv", latents, corex.transform(x))

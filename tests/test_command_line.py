@@ -43,6 +43,7 @@ def test_fit_from_the_command_line(tmp_path, capsys):
     assert main([*command, "--output", str(out)]) == 0
     printed = capsys.readouterr().out
     assert (out / "summary.txt").read_text(encoding="utf-8").strip() in printed
+    assert (out / "description.txt").read_text(encoding="utf-8").startswith("200 rows, 7 columns")
     columns = read(out / "columns.csv")
     assert columns[0] == ["column", "kind", "latent", "latent_0", "latent_1"]
     assert [row[0] for row in columns[1:]] == [*"abcdef", "word"]

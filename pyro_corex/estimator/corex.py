@@ -114,7 +114,7 @@ class CorEx(FittedTable):
     - ``history_``: the training, one record an iteration; ``trials_``: what "auto" tried.
     - ``upper_``: the estimator of the layers above, which explains the latents of this one.
     - ``program_``: the Pyro program, whose sites are those that :class:`~pyro_corex.CorExELBO`
-      was given; ``columns_``: how each column is read.
+      was given; ``columns_``: how each column is read; ``description_``: the same as a table.
 
     :raises ValueError, TypeError: for parameters and data that do not fit, saying how to mend it.
 
@@ -193,7 +193,7 @@ class CorEx(FittedTable):
                     f"{self.n_states!r}"
                 )
             names = column_names(self)
-            self.columns_ = described.columns
+            self.columns_, self.description_ = described.columns, described
             self._coding = Coding(self.columns_)
             if not self._coding.used:
                 raise ValueError(

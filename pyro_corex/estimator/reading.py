@@ -66,9 +66,11 @@ def read_table(
     if delimiter is not None:
         delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
         if len(delimiter) != 1:
-            raise ValueError(f"--delimiter must be one character, but got {delimiter!r}")
+            raise ValueError(
+                f"delimiter (--delimiter) must be one character, but got {delimiter!r}"
+            )
     if decimal not in (None, ".", ","):
-        raise ValueError(f"--decimal must be '.' or ',', but got {decimal!r}")
+        raise ValueError(f"decimal (--decimal) must be '.' or ',', but got {decimal!r}")
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     suffix = path.suffix.lower()

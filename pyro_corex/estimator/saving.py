@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyro_corex.estimator.categorical import CategoricalLayer
 from pyro_corex.estimator.columns import Coding, Column
+from pyro_corex.estimator.description import Description
 from pyro_corex.estimator.gaussian import GaussianLayer
 from pyro_corex.estimator.layer import Training
 from pyro_corex.estimator.numerals import Numerals
@@ -22,7 +23,7 @@ from pyro_corex.training.checkpoint import CheckpointError, check_folder, read, 
 _CLASSES: dict[str, Any] = {
     each.__name__: each
     for each in (
-        CategoricalLayer, Coding, Column, GaussianLayer, Numerals, TableSpec, Training, Words,
+        CategoricalLayer, Coding, Column, Description, GaussianLayer, Numerals, TableSpec, Training, Words,
     )
 }  # fmt: skip
 _PROGRAMS: dict[str, tuple[Any, tuple[str, ...]]] = {

@@ -44,9 +44,11 @@ def test_options(tmp_path):
     found = read_table(path, delimiter="/", header=False, decimal=",", missing=[-9])
     np.testing.assert_array_equal(found["x0"], [1.234, np.nan, 5.6])
     assert list(read_table(path, delimiter="/", header=True, decimal=".").columns) == ["1,234", "b"]
-    with pytest.raises(ValueError, match=r"--delimiter must be one character, but got '--'"):
+    with pytest.raises(
+        ValueError, match=r"delimiter .--delimiter. must be one character, but got '--'"
+    ):
         read_table(path, delimiter="--")
-    with pytest.raises(ValueError, match=r"--decimal must be '.' or ',', but got ';'"):
+    with pytest.raises(ValueError, match=r"decimal .--decimal. must be '.' or ',', but got ';'"):
         read_table(path, decimal=";")
 
 
