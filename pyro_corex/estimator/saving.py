@@ -23,7 +23,8 @@ from pyro_corex.training.checkpoint import CheckpointError, check_folder, read, 
 _CLASSES: dict[str, Any] = {
     each.__name__: each
     for each in (
-        CategoricalLayer, Coding, Column, Description, GaussianLayer, Numerals, TableSpec, Training, Words,
+        CategoricalLayer, Coding, Column, Description, GaussianLayer, Numerals, TableSpec,
+        Training, Words,
     )
 }  # fmt: skip
 _PROGRAMS: dict[str, tuple[Any, tuple[str, ...]]] = {
