@@ -129,7 +129,7 @@ def _is_code(values: Array, counts: Array, kind: str) -> bool:
         return bool((counts[0] > 1 and usual) or gap > max(spread, 2))
     if abs(value) < 10:  # a level more, or a code
         apart = apart and (gap > 2 or (gap > 1 and counts[0] > counts[1]))
-        return bool(apart and value > 0 and len(rest) > 1)
+        return bool(apart and (value > 0 or rest[0] >= 0) and len(rest) > 1)
     return bool(gap > max(spread, 1.0) or (apart and gap >= 2))
 
 

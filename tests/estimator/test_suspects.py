@@ -29,6 +29,7 @@ def held(values, *extra):
     (held([1, 2, 3] * 9, 5, 5, 5), "ordinal", None), (held(LEVELS, 6), "ordinal", None),
     (held(RNG.normal(50, 10, 60).round(), 999), "continuous", 999),
     (held(RNG.integers(18, 80, 60), 99, 99), "continuous", 99),
+    (held(RNG.normal(90, 9, 60).round(1), -1, -1), "continuous", -1),
     (held(RNG.normal(90, 9, 60).round(1), 0, 0), "continuous", 0),
     (held(RNG.normal(size=60).round(1)), "continuous", None),
     (held(RNG.poisson(4, 60)), "counts", None),
