@@ -221,7 +221,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def _to_user(self, x: Array, like: Any = None) -> Any:
         """A table of numbers as the user has it, with what ``like`` has besides."""
         labels = self._words.labels
-        framed = hasattr(like, "columns") and hasattr(like, "iloc")
+        framed = hasattr(like, "iloc") or hasattr(like, "with_columns")
         if not (labels or framed):
             return x
         import pandas  # only where words were fitted, or a frame was given
@@ -231,6 +231,9 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             if self.columns_[i].kind != "left out":
                 level = np.clip(np.round(x[:, i]), 0, len(words) - 1).astype(int)
                 frame.isetitem(i, [words[k] for k in level])
+        if hasattr(like, "with_columns"):  # polars
+            held = {c.name: frame[c.name].to_list() for c in self.columns_ if c.kind != "left out"}
+            return like.with_columns(type(like)(held).get_columns())
         if not framed:
             return frame
         out = like.copy()

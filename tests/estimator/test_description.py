@@ -62,3 +62,11 @@ def test_polars_frames_are_read_as_those_of_pandas():
     held = FRAME[["age", "mood"]].astype(object)
     frame = polars.DataFrame(held.where(held.notna(), None).to_dict("list"))
     assert str(CorEx().describe(frame)) == str(CorEx().describe(FRAME[["age", "mood"]]))
+    frame = frame.with_columns(
+        frame["age"].cast(float) % 7, who=polars.Series(FRAME["who"].to_list())
+    )
+    with pytest.warns(UserWarning, match=r"'who' is left out"):
+        filled = CorEx(1, max_iter=5, tol=10.0).fit(frame).impute(frame)
+    assert isinstance(filled, polars.DataFrame)
+    assert filled["who"].to_list() == FRAME["who"].to_list()
+    assert filled["mood"].null_count() == 0
