@@ -53,11 +53,14 @@ def _no_measurement(name: Any, seen: Array) -> str:
     steps = np.diff(seen)
     if np.all(steps == steps[0]) and steps[0] != 0:
         return f"a running number: it goes from {seen[0]:g} to {seen[-1]:g} in equal steps"
-    if np.any(seen != np.round(seen)) or len(np.unique(seen)) < len(seen):
+    spread = seen.max() - seen.min()
+    if spread < len(seen) - 1 or np.any(seen != np.round(seen)):
+        return ""
+    if len(np.unique(seen)) < len(seen):
         return ""
     if np.all(steps > 0):
         return "a running number: whole numbers, each larger than the one before"
-    if _ID.search(str(name)) or seen.max() - seen.min() < 1.1 * len(seen):
+    if _ID.search(str(name)) or spread < 1.1 * len(seen):
         return "an identifier: whole numbers that never repeat"
     return ""
 
@@ -71,7 +74,8 @@ def missing_codes(columns: Sequence[Column], x: Array) -> tuple[list[str], Array
     for i, column in enumerate(columns):
         if column.kind in ("constant", "left out", "categorical") or column.labels:
             continue
-        if not any(_CODE.fullmatch(f"{v:.10g}") or v == 0 for v in (column.low, column.high)):
+        zero = column.kind == "continuous" and column.low == 0
+        if not zero and not any(_CODE.fullmatch(f"{v:.10g}") for v in (column.low, column.high)):
             continue
         values, counts = np.unique(x[~np.isnan(x[:, i]), i], return_counts=True)
         for down in (False, True):

@@ -19,6 +19,10 @@ RNG = np.random.default_rng(0)
 LEVELS = RNG.integers(1, 6, 60).astype(float)
 
 
+def column(name, kind, values):
+    return Column(name, kind, low=values.min(), high=values.max())
+
+
 def held(values, *extra):
     return np.concatenate([np.asarray(values, dtype=float), extra])
 
@@ -35,14 +39,14 @@ def held(values, *extra):
     (held(RNG.poisson(4, 60)), "counts", None),
 ])  # fmt: skip
 def test_values_that_stand_apart(values, kind, code):
-    found, x = missing_codes([Column("a", kind)], values[:, None])
+    found, x = missing_codes([column("a", kind, values)], values[:, None])
     assert [f"holds {code} in" in text for text in found] == [True] * (code is not None)
     assert np.isnan(x).sum() == (values == code).sum()
 
 
 def test_two_codes_are_two_sentences_and_columns_share_one():
     x = np.column_stack([held(LEVELS, -98, -99, -99), held(LEVELS[::-1], -99, 1, 2)])
-    found, _ = missing_codes([Column("a", "ordinal"), Column("b", "ordinal")], x)
+    found, _ = missing_codes([column(k, "ordinal", v) for k, v in zip("ab", x.T, strict=True)], x)
     assert found[0].startswith("Columns 'a', 'b' hold -99 in 3 of 63 rows")
     assert found[1].startswith("Column 'a' holds -98 in 1 of 63 rows")
 
