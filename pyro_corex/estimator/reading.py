@@ -90,6 +90,10 @@ def read_table(
             likely = "," if delimiter in ("\t", ";") else "."
     except ImportError as error:
         raise ImportError(f"{path.name} needs more than pandas to be read: {error}") from None
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # of the library that reads the format
+        raise ValueError(f"{path} is no {suffix} file that can be read: {error}") from error
     codes = {as_code(code) for code in missing}
     return _typed(*_tidy(grid, path, header, notes), likely, decimal, codes, notes)
 

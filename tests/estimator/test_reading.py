@@ -77,6 +77,12 @@ def test_what_is_missing_for_a_format(tmp_path):
         read_table(tmp_path / "t.sav")
 
 
+def test_what_is_damaged(tmp_path):
+    (tmp_path / "t.csv.xz").write_bytes(b"no xz")
+    with pytest.raises(ValueError, match=r"t.csv.xz is no .xz file that can be read: Input format"):
+        read_table(tmp_path / "t.csv.xz")
+
+
 def test_what_is_no_text(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"a,b\n" + b"1,\0\n" * 9)
     with pytest.raises(ValueError, match=r"t.csv is no text: save it as CSV UTF-8"):
