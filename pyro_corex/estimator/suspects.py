@@ -23,6 +23,9 @@ _ID = re.compile(
     r"participant|respondent|phone|tel)\.?\d*$",
     re.IGNORECASE,
 )
+_PERSON = re.compile(
+    r"(^|[\W_])(id|uid|uuid|case|subject|person|participant|respondent)$", re.IGNORECASE
+)
 _CODE = re.compile(r"9{1,5}|8{1,4}|7{1,4}|9+[678]|-\d{1,5}|-?[1-9]0{3,}")
 _LEAST = 10  # rows from which entries that never repeat tell an identifier
 _CODES = 4  # of a kind in a column, such as 6, 7, 8 and 9
@@ -46,6 +49,8 @@ def no_variable(name: Any, raw: Array) -> str:
     distinct = len(set(words))
     if n >= _LEAST and distinct > 0.9 * n:
         return f"{distinct} different words in {n} rows, as names, identifiers or comments are"
+    if _PERSON.search(str(name)) and distinct > max(_LEAST, 0.1 * n):
+        return f"an identifier: {distinct} different words in {n} rows"
     return ""
 
 
@@ -53,6 +58,12 @@ def _no_measurement(name: Any, seen: Array) -> str:
     steps = np.diff(seen)
     if np.all(steps == steps[0]) and steps[0] != 0:
         return f"a running number: it goes from {seen[0]:g} to {seen[-1]:g} in equal steps"
+    day, month = seen % 100, seen // 100 % 100
+    dated = (seen >= 19000101) & (seen < 21010101) & (month <= 12) & (day <= 31) & (day > 0)
+    if dated.all():
+        return "dates, which as days since a first one would be numbers"
+    if _PERSON.search(str(name)) and len(np.unique(seen)) > max(2 * _LEAST, 0.1 * len(seen)):
+        return "an identifier: a number for each person or case"
     spread = seen.max() - seen.min()
     if spread < len(seen) - 1 or np.any(seen != np.round(seen)):
         return ""
