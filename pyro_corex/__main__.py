@@ -1,7 +1,8 @@
 """CorEx without writing Python: python -m pyro_corex fit data.csv --n-hidden 5
 
 Explains why the columns of a table agree.  Writes a summary, tables and figures into a folder.
-Figures need matplotlib.
+A model that is kept (--save) scores new rows (transform) and fills their gaps (impute).
+Reading needs pandas, figures matplotlib: pip install 'pyro-corex[tables]'.
 """
 
 from __future__ import annotations
@@ -10,29 +11,34 @@ import argparse
 import csv
 import os
 import sys
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from pyro_corex.estimator import (
+    CorEx,
+    hierarchy,
+    information_map,
+    latent_against_column,
+    read_table,
+)
+from pyro_corex.estimator.suspects import rows_with
+from pyro_corex.estimator.told import as_code
+from pyro_corex.files import check_writable
 
-from pyro_corex.estimator import CorEx, hierarchy, information_map, latent_against_column
 
-MISSING = {"", "na", "nan", "n/a", "null", "none", "?"}
-
-
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     shown = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="python -m pyro_corex", description=__doc__, formatter_class=shown
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    what = "fit a table: a CSV file whose first line has the names"
-    fit = commands.add_parser(
-        "fit", help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    fit.add_argument("data", type=Path, help="the CSV file; empty entries, NA and ? are missing")
+    _with_table(commands, "describe", "say how each column of a table is read")
+    fit = _with_table(commands, "fit", "fit a table")
     fit.add_argument(
         "--n-hidden", default="5", help="number of latents, 'auto', or layers such as 10,3,1"
     )
@@ -43,54 +49,114 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="a column may load on all gaussian latents, and belongs to one categorical latent",
     )
     fit.add_argument("--n-states", type=int, default=2, help="of each categorical latent")
-    fit.add_argument("--delimiter", default=",", help="between entries")
-    fit.add_argument("--drop", default="", help="columns to leave out, such as id,name")
     fit.add_argument("--seed", type=int, default=0, help="of everything random")
-    fit.add_argument("--output", type=Path, default=Path("corex"), help="the folder to write to")
-    return parser.parse_args(argv)
+    fit.add_argument(
+        "--output",
+        type=Path,
+        default=Path("corex"),
+        help="the folder to write to; an earlier result is kept, and the new one is beside it",
+    )
+    fit.add_argument("--n-rows", type=int, help="rows behind a table of correlations")
+    fit.add_argument("--save", type=Path, help="a file to keep the model in")
+    fit.add_argument("--overwrite", action="store_true", help="replace an earlier result")
+    for name, what in (
+        ("transform", "give the latents of new rows"),
+        ("impute", "fill the missing entries of new rows"),
+    ):
+        new = _with_table(commands, name, what, told=False)
+        new.add_argument("--model", type=Path, required=True, help="what fit --save has kept")
+        new.add_argument("--output", type=Path, required=True, help="the CSV file to write")
+        new.add_argument("--overwrite", action="store_true", help="replace that file")
+    args = list(sys.argv[1:] if argv is None else argv)
+    for i in reversed([i for i, arg in enumerate(args[:-1]) if arg == "--missing"]):
+        args[i : i + 2] = [f"--missing={args[i + 1]}"]  # -99,999 looks like an option
+    return parser.parse_args(args)
 
 
-def read(path: Path, delimiter: str, drop: Iterable[str]) -> tuple[list[str], Any]:
-    """Names, and an array of numbers, or of objects where some columns are words."""
-    if len(delimiter) != 1:
-        raise ValueError(f"--delimiter must be one character, but got {delimiter!r}")
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file, delimiter=delimiter) if row]
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} must be text in UTF-8, but byte {error.start} is none: save it as CSV UTF-8"
-        ) from None
-    if len(rows) < 3:
-        raise ValueError(f"{path} has {len(rows)} lines: a line of names and two rows are needed")
-    names, rows = rows[0], rows[1:]
-    wrong = next((i for i, row in enumerate(rows, 2) if len(row) != len(names)), None)
-    if wrong:
-        raise ValueError(
-            f"Row {wrong} of {path} has {len(rows[wrong - 2])} entries, but there are {len(names)} "
-            "names. Is --delimiter right?"
-        )
-    unknown = sorted(set(drop) - set(names))
+def _with_table(commands: Any, name: str, what: str, told: bool = True) -> argparse.ArgumentParser:
+    """A command that reads a table, and is told of its columns or not."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}: text of any delimiter and encoding, Excel, "
+        "Parquet, SPSS, Stata or SAS, compressed or not.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("data", type=Path, help="the file")
+    parser.add_argument("--delimiter", help="between entries; found if it is not given")
+    parser.add_argument("--decimal", choices=[".", ","], help="where 1,234 could be either")
+    parser.add_argument("--header", choices=["yes", "no"], help="whether the first line has names")
+    if not told:
+        return parser
+    parser.add_argument("--drop", default="", help="columns to leave out, such as id,name")
+    parser.add_argument(
+        "--missing",
+        action="append",
+        help="codes of missing entries, such as -99,999 or income=0; may be given again",
+    )
+    parser.add_argument(
+        "--levels",
+        action="append",
+        help="words from least to most, such as low,mid,high or size=S,M,L; may be given again",
+    )
+    parser.add_argument(
+        "--kinds",
+        action="append",
+        help="a column's kind, such as age=continuous; may be given again: binary, categorical, "
+        "ordinal, counts or continuous",
+    )
+    return parser
+
+
+def told(options: Sequence[str] | None, name: str) -> dict[str | None, list[str]]:
+    """What ``--missing``, ``--levels`` or ``--kinds`` say by column, by None of all columns."""
+    found: dict[str | None, list[str]] = {}
+    for option in options or ():
+        column, equals, values = option.rpartition("=")
+        if not values:
+            raise ValueError(f"--{name} must be values or column=values, but got {option!r}")
+        found.setdefault(column if equals else None, []).extend(next(csv.reader([values])))
+    return found
+
+
+def read(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """The table, and what was told of its columns, as :class:`CorEx` takes it."""
+    missing, levels = told(args.missing, "missing"), told(args.levels, "levels")
+    kinds = {column: own[0] for column, own in told(args.kinds, "kinds").items()}
+    frame = _frame(args, missing.get(None, ()))
+    drop = [name for name in args.drop.split(",") if name]
+    unknown = sorted(set(drop) - set(frame.columns))
     if unknown:
-        raise ValueError(f"--drop names {unknown}, but the columns are {names}")
-    keep = [i for i, name in enumerate(names) if name not in drop]
-    if not keep:
-        raise ValueError(f"--drop leaves none of the columns {names}")
-    columns = [_column([row[i].strip() for row in rows]) for i in keep]
-    words = any(isinstance(value, str) for column in columns for value in column)
-    x = np.array(columns, dtype=object if words else float).T
-    return [names[i] for i in keep], x
+        raise ValueError(f"--drop names {unknown}, but the columns are {list(frame.columns)}")
+    frame = frame.drop(columns=drop)
+    if not frame.shape[1]:
+        raise ValueError(f"--drop leaves none of the columns {drop}")
+    if None in kinds:
+        raise ValueError(f"--kinds must be column=kind, but got {kinds[None]!r}")
+    for column in frame.columns:
+        missing.setdefault(column, []).extend(missing.get(None, ()))
+        if None in levels and column not in levels:
+            codes = {as_code(code) for code in missing[column]}
+            held = {str(word) for word in frame[column].dropna()}
+            held = {word for word in held if as_code(word) not in codes}
+            if held and held <= set(levels[None]):
+                levels[column] = levels[None]
+    options = {
+        "missing": {column: own for column, own in missing.items() if column is not None and own},
+        "levels": {column: own for column, own in levels.items() if column is not None},
+        "kinds": kinds,
+    }
+    return frame, {name: value for name, value in options.items() if value}
 
 
-def _column(values: list[str]) -> list[Any]:
-    """Numbers if all are, else words; None where missing."""
-    known: list[Any] = [None if value.lower() in MISSING else value for value in values]
-    try:
-        return [None if value is None else float(value) for value in known]
-    except ValueError:
-        return known
+def _frame(args: argparse.Namespace, missing: Iterable[Any]) -> Any:
+    return read_table(
+        args.data,
+        delimiter=args.delimiter,
+        decimal=args.decimal,
+        header=None if args.header is None else args.header == "yes",
+        missing=missing,
+    )
 
 
 def layers(text: str) -> Any:
@@ -106,24 +172,95 @@ def layers(text: str) -> Any:
     return sizes[0] if len(sizes) == 1 else sizes
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; 2 where the input does not fit."""
     args = parse(argv)
     try:
-        check_output(args.output)
-        drop = [name for name in args.drop.split(",") if name]
-        names, x = read(args.data, args.delimiter, drop)
-        options = {"latent": args.latent, "n_states": args.n_states, "random_state": args.seed}
-        corex = CorEx(layers(args.n_hidden), **options).fit(x)
-        for column, name in zip(corex.columns_, names, strict=True):
-            column.name = name
-        write(corex, x, names, args.output)
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+        with _said():
+            {"fit": fit, "describe": describe, "transform": new_rows, "impute": new_rows}[
+                args.command
+            ](args)
+    except (OSError, ValueError, TypeError, ImportError, csv.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(corex.summary())
-    print(f"\nTables and figures: {args.output.resolve()}")
     return 0
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Shows each warning as a sentence, once."""
+    said = set[str]()
+
+    def show(message: Any, *_: Any, **__: Any) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            print(f"warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+def describe(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """Prints how a table is read, and gives it with what was told of it."""
+    frame, options = read(args)
+    described = CorEx(**options).describe(frame)
+    for note in described.notes:
+        warnings.warn(note, stacklevel=2)
+    print(replace(described, notes=[f"{args.data.name}: {n}" for n in frame.attrs["notes"]]))
+    sys.stdout.flush()
+    return frame, options
+
+
+def fit(args: argparse.Namespace) -> None:
+    """Fits a table, and writes what was found."""
+    check_output(args.output)
+    if args.save is not None:
+        check_new(args.save, args.overwrite, "--save")
+    sizes = layers(args.n_hidden)
+    if args.n_rows is None:
+        frame, options = describe(args)
+    else:
+        frame, options = read(args)
+        frame = rows_with(frame.select_dtypes("number"), args.n_rows)
+    options |= {"latent": args.latent, "n_states": args.n_states, "random_state": args.seed}
+    corex = CorEx(sizes, **options).fit(frame)
+    output = args.output if args.overwrite else unused(args.output)
+    write(corex, frame, output)
+    print(f"\n{corex.summary()}")
+    kept = "" if output == args.output else f", beside an earlier result in {args.output}"
+    print(f"\nTables and figures: {output.resolve()}{kept}")
+    if args.save is not None:
+        corex.save(args.save)
+        print(f"The model: {args.save.resolve()}")
+
+
+def new_rows(args: argparse.Namespace) -> None:
+    """Writes the latents of new rows, or the rows with their gaps filled."""
+    check_new(args.output, args.overwrite, "--output")
+    corex = CorEx.load(args.model)
+    names = [column.name for column in corex.columns_]
+    frame = _frame(args, ())  # the model knows the codes of each column
+    unused = {column.name for column in corex.columns_ if column.kind == "left out"}
+    for name in unused - set(frame.columns):
+        frame[name] = None
+    lost = [name for name in names if name not in frame.columns]
+    if lost:
+        raise ValueError(f"{args.data} has not all columns of the model: it lacks {lost}")
+    if args.command == "impute":
+        corex.impute(frame[names]).to_csv(args.output, index=False)
+    else:
+        latents = [f"latent_{j}" for j in range(corex.n_hidden_)]
+        table(args.output, latents, corex.transform(frame[names]))
+    print(f"{len(frame)} rows: {args.output.resolve()}")
+
+
+def check_new(path: Path, overwrite: bool, option: str) -> None:
+    """Raises ``ValueError`` where a file cannot be written, or is there and is to be kept."""
+    check_writable(path.absolute())
+    if path.exists() and not overwrite:
+        raise ValueError(f"{option} must be a new file, but {path} is there. Say --overwrite.")
 
 
 def check_output(folder: Path) -> None:
@@ -135,14 +272,24 @@ def check_output(folder: Path) -> None:
         raise ValueError(f"--output must be a folder to write to, but {there} is read-only")
 
 
-def write(corex: CorEx, x: Any, names: list[str], output: Path) -> None:
+def unused(folder: Path) -> Path:
+    """The folder, or one beside it with a number, that holds no earlier result."""
+    k, found = 2, folder
+    while (found / "summary.txt").exists() or (found.exists() and not found.is_dir()):
+        found, k = folder.with_name(f"{folder.name}-{k}"), k + 1
+    return found
+
+
+def write(corex: CorEx, x: Any, output: Path) -> None:
     """Writes the summary, tables and figures."""
     output.mkdir(parents=True, exist_ok=True)
     (output / "summary.txt").write_text(corex.summary() + "\n", encoding="utf-8")
+    described = f"{corex.description_}\n"
+    (output / "description.txt").write_text(described, encoding="utf-8")
     m = range(corex.n_hidden_)
     latents = [f"latent_{j}" for j in m]
     table(output / "latents.csv", latents, corex.transform(x))
-    kinds = [column.kind for column in corex.columns_]
+    names, kinds = zip(*((column.name, column.kind) for column in corex.columns_), strict=True)
     rows = zip(names, kinds, corex.clusters_, *corex.mis_, strict=True)
     table(output / "columns.csv", ["column", "kind", "latent", *latents], rows)
     totals = zip(m, corex.tcs_, corex.tcs_stderr_, strict=True)

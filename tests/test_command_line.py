@@ -7,7 +7,7 @@ import matplotlib as mpl
 import pytest
 from matplotlib import pyplot
 
-from pyro_corex.__main__ import main
+from pyro_corex.__main__ import main, unused
 from tests.estimator.tables import (
     factor_table,
 )
@@ -43,6 +43,7 @@ def test_fit_from_the_command_line(tmp_path, capsys):
     assert main([*command, "--output", str(out)]) == 0
     printed = capsys.readouterr().out
     assert (out / "summary.txt").read_text(encoding="utf-8").strip() in printed
+    assert (out / "description.txt").read_text(encoding="utf-8").startswith("200 rows, 7 columns")
     columns = read(out / "columns.csv")
     assert columns[0] == ["column", "kind", "latent", "latent_0", "latent_1"]
     assert [row[0] for row in columns[1:]] == [*"abcdef", "word"]
@@ -91,10 +92,86 @@ def test_what_the_command_line_refuses(tmp_path, capsys, text, options, message)
     assert re.search(message, error)
 
 
+def test_a_model_is_kept_and_scores_new_rows(tmp_path, capsys):
+    x, _ = factor_table(60, 2, 3, 0.5, seed=0)
+    rows = x.round(3).tolist()
+    rows[0][2] = -99
+    write(tmp_path / "t.csv", [*"abcdef", "id"], [[*row, f"P{i}"] for i, row in enumerate(rows)])
+    write(tmp_path / "new.csv", "fedcba", [row[::-1] for row in rows[:5]])
+    command = ["fit", str(tmp_path / "t.csv"), "--n-hidden", "2", "--missing", "-99,-98"]
+    kept = ["--output", str(tmp_path / "out"), "--save", str(tmp_path / "m")]
+    assert main([*command, *kept]) == 0
+    told = capsys.readouterr()
+    assert "c       continuous  1 (2%)" in told.out
+    assert told.err.count("'id' is left out") == 1
+    new = [str(tmp_path / "new.csv"), "--model", str(tmp_path / "m"), "--output"]
+    assert main(["transform", *new, str(tmp_path / "z.csv")]) == 0
+    assert read(tmp_path / "z.csv") == read(tmp_path / "out" / "latents.csv")[:6]
+    assert main(["impute", *new, str(tmp_path / "filled.csv")]) == 0
+    filled = read(tmp_path / "filled.csv")
+    assert [row[0] for row in filled[1:]] == [str(row[0]) for row in rows[:5]]
+    assert -4 < float(filled[1][2]) < 4
+    capsys.readouterr()
+    assert main(["impute", *new, str(tmp_path / "filled.csv")]) == 2
+    assert "--output must be a new file" in capsys.readouterr().err
+    write(tmp_path / "new.csv", "abc", [[1, 2, 3]] * 4)
+    assert main(["transform", *new, str(tmp_path / "y.csv")]) == 2
+    assert "it lacks ['d', 'e', 'f']" in capsys.readouterr().err
+
+
+def test_an_earlier_result_is_kept(tmp_path, capsys):
+    assert unused(tmp_path / "a") == tmp_path / "a"
+    for name in ("a", "a-2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "summary.txt").touch()
+    assert unused(tmp_path / "a") == tmp_path / "a-3"
+
+
+def test_what_is_told_of_columns(tmp_path, capsys):
+    text = "size;w\n" + "".join(
+        f"{s};{w}\n" for s, w in zip("ABCAB9" * 3, "xyzzyx" * 3, strict=True)
+    )
+    (tmp_path / "t.csv").write_text(text)
+    command = ["describe", str(tmp_path / "t.csv"), "--levels", "B,A,C", "--missing", "size=9"]
+    assert main([*command, "--kinds", "w=categorical"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == [
+        "size",
+        "ordinal",
+        "3",
+        "(17%)",
+        "B,",
+        "A,",
+        "C",
+        "words,",
+        "whose",
+        "order",
+        "was",
+        "told",
+    ]
+    assert lines[3].split() == ["w", "categorical", "0", "x,", "y,", "z", "as", "you", "said"]
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    (["--kinds", "counts"], "--kinds must be column=kind, but got 'counts'"),
+    (["--kinds", "z=counts"], "kinds names column 'z', but the table has 'a', 'b'"),
+    (["--missing", "a="], "--missing must be values or column=values, but got 'a='"),
+    (["--header", "no"], "column"),
+])  # fmt: skip
+def test_what_is_told_wrong(tmp_path, capsys, options, says):
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n3,4\n5,7\n")
+    assert main(["describe", str(tmp_path / "t.csv"), *options]) == (2 if options[1] != "no" else 0)
+    told = capsys.readouterr()
+    assert says in told.err + told.out
+
+
 def test_a_table_that_is_no_utf8(tmp_path, capsys):
-    (tmp_path / "t.csv").write_bytes("größe,b\n1,2\n3,4\n".encode("latin-1"))
-    assert main(["fit", str(tmp_path / "t.csv")]) == 2
-    assert "must be text in UTF-8, but byte 2 is none" in capsys.readouterr().err
+    (tmp_path / "t.csv").write_bytes("größe;b\n1,5;2\n3;4\n2;9\n".encode("latin-1"))
+    assert main(["describe", str(tmp_path / "t.csv")]) == 0
+    told = capsys.readouterr()
+    assert "größe   continuous  0        1.5 to 3" in told.out
+    assert "t.csv: read as cp1252" in told.out
+    assert told.err == ""
 
 
 def test_a_full_disk_is_told_in_a_sentence(tmp_path, capsys, monkeypatch):

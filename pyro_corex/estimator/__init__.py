@@ -1,6 +1,15 @@
 """CorEx for tables: a scikit-learn estimator, and figures of what it found."""
 
 from pyro_corex.estimator.corex import CorEx
+from pyro_corex.estimator.description import Description
 from pyro_corex.estimator.figures import hierarchy, information_map, latent_against_column
+from pyro_corex.estimator.reading import read_table
 
-__all__ = ["CorEx", "hierarchy", "information_map", "latent_against_column"]
+__all__ = [
+    "CorEx",
+    "Description",
+    "hierarchy",
+    "information_map",
+    "latent_against_column",
+    "read_table",
+]

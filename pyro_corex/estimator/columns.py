@@ -26,7 +26,7 @@ class Column:
 
     name: str
     kind: str
-    """"binary", "categorical", "ordinal", "counts", "continuous" or "constant"."""
+    """"binary", "categorical", "ordinal", "counts", "continuous", "constant" or "left out"."""
     values: Array = field(default_factory=lambda: np.zeros(0))
     """The levels or states, as numbers, in order; of a constant, its value."""
     loc: float = 0.0
@@ -39,6 +39,27 @@ class Column:
     """Log p of each level, or of each count up to the largest."""
     resolution: float = 0.0
     """The smallest gap between data, in units of the code; 0 where they hardly repeat."""
+    low: float = 0.0
+    high: float = 0.0
+    """The smallest and the largest value, where there are no levels."""
+    missing: int = 0
+    """How many entries were missing in fit."""
+    why: str = ""
+    """Why it is of its kind, or left out."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether there is anything to explain: it is neither constant nor left out."""
+        return self.kind not in ("constant", "left out")
+
+    @property
+    def shown(self) -> str:
+        """The levels, states or range in words."""
+        if self.kind == "left out":
+            return ""
+        if len(self.values):
+            return ", ".join(map(str, self.labels or [f"{v:g}" for v in self.values]))
+        return f"{self.low:g} to {self.high:g}"
 
     @property
     def program_kind(self) -> str:
@@ -99,8 +120,8 @@ class Column:
 
     def decode(self, code: Array) -> Array:
         """Data from codes; levels are taken at the nearest code."""
-        if self.kind == "constant":
-            return np.full_like(code, self.values[0])
+        if not self.varies:
+            return np.full_like(code, self.values[0] if len(self.values) else np.nan)
         if self.knots is not None:
             return np.interp(code, self.knots[1], self.knots[0])
         if self.kind == "continuous":
@@ -125,8 +146,8 @@ class Column:
             code ``(N, 2)``; see :func:`.layer.predict`.
         :param how: "best", "mean" or "draw", as :meth:`~pyro_corex.CorEx.impute` has it.
         """
-        if self.kind == "constant":
-            return np.full(len(p), self.values[0])
+        if not self.varies:
+            return self.decode(np.zeros(len(p)))
         if self.n_levels:
             return self._fill_level(p / p.sum(1, keepdims=True), how, rng)
         if how == "draw":
@@ -174,8 +195,8 @@ class Coding:
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self.columns = list(columns)
-        self.varies = np.array([column.kind != "constant" for column in columns])
-        self.used = [column for column in columns if column.kind != "constant"]
+        self.varies = np.array([column.varies for column in columns])
+        self.used = [column for column in columns if column.varies]
 
     def encode(self, x: Array) -> Tensor:
         """The codes of data ``(N, d)``, in a column each for those that vary."""

@@ -10,18 +10,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from pyro_corex.estimator.categorical import fit_categorical
 from pyro_corex.estimator.columns import Array, Coding
 from pyro_corex.estimator.cross_fit import cross_fit, n_folds
+from pyro_corex.estimator.description import Description, read_columns
 from pyro_corex.estimator.fitted import FittedTable
 from pyro_corex.estimator.gaussian import fit_gaussian
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.parameters import Options, check_parameters
 from pyro_corex.estimator.results import MAX_ROWS, evaluate, row_terms
-from pyro_corex.estimator.table import Words, column_names, describe, read_anchors, read_kinds
+from pyro_corex.estimator.suspects import rows_with
+from pyro_corex.estimator.table import Words, column_names
+from pyro_corex.estimator.told import read_anchors
 from pyro_corex.threads import alone
 
 _LARGE = 20_000_000  # entries from which float32 data stay float32
@@ -50,6 +54,12 @@ class CorEx(FittedTable):
         themselves: two values are binary; integers with up to 20 levels ordinal; other small
         integers counts; words categorical; an ordered pandas categorical ordinal; the rest
         continuous, which is standardised, and by ranks where it is skewed or heavy-tailed.
+        Words in a known order, such as "agree" and "strongly agree", are ordinal.  Identifiers,
+        running numbers, dates and e-mails are left out, with a warning, unless told a kind.
+    :param missing: codes that stand for missing entries, such as ``[-99, "refused"]``, or a mapping
+        from columns to such.  Values far from all others are pointed out in a warning.
+    :param levels: words from least to most, ``["low", "high"]``, for all columns that hold no
+        others, or a mapping from columns to such lists: they are ordinal.
     :param anchors: latent -> columns, e.g. ``{0: ["a", "b"], 1: {"c": 10.0}}``, with a strength for
         each where it is a mapping.  Anchored columns load on no other latent, and their likelihood
         counts as often as their strength says while the program is trained.  Results are those of
@@ -106,7 +116,7 @@ class CorEx(FittedTable):
     - ``history_``: the training, one record an iteration; ``trials_``: what "auto" tried.
     - ``upper_``: the estimator of the layers above, which explains the latents of this one.
     - ``program_``: the Pyro program, whose sites are those that :class:`~pyro_corex.CorExELBO`
-      was given; ``columns_``: how each column is read.
+      was given; ``columns_``: how each column is read; ``description_``: the same as a table.
 
     :raises ValueError, TypeError: for parameters and data that do not fit, saying how to mend it.
 
@@ -126,6 +136,8 @@ class CorEx(FittedTable):
         latent: str = "gaussian",
         n_states: int | list[int] = 2,
         kinds: Any = "auto",
+        missing: Any = None,
+        levels: Any = None,
         anchors: Any = None,
         anchor_strength: float = 1.0,
         hidden: Any = (),
@@ -140,6 +152,8 @@ class CorEx(FittedTable):
         self.latent = latent
         self.n_states = n_states
         self.kinds = kinds
+        self.missing = missing
+        self.levels = levels
         self.anchors = anchors
         self.anchor_strength = anchor_strength
         self.hidden = hidden
@@ -150,8 +164,13 @@ class CorEx(FittedTable):
         self.cv = cv
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None) -> CorEx:
+    def fit(self, X: Any, y: Any = None, *, n_rows: int | None = None) -> CorEx:
         """Fits the table ``X``, of shape ``(N, d)``; ``y`` is ignored.
+
+        What may be misread is warned of, as :meth:`describe` says it.
+
+        :param n_rows: where ``X`` holds correlations or covariances ``(d, d)`` in place of rows,
+            the number of rows behind them, more than d; for Gaussian latents.
 
         A fit that fails or is interrupted leaves the estimator as it was.  Fits in several threads
         wait for each other, because Pyro's state is that of the process.
@@ -160,23 +179,28 @@ class CorEx(FittedTable):
         """
         with alone(), self._all_or_nothing():
             options = check_parameters(self)
-            self._words = Words()
-            x = self._words.read(self, X, reset=True)
+            rng = check_random_state(self.random_state)
+            self._seed = int(rng.randint(2**31 - 1))
+            if n_rows is not None:
+                if self.latent != "gaussian":
+                    raise ValueError(f"n_rows is for Gaussian latents, but got {self.latent!r}")
+                X = rows_with(X, n_rows)
+            x, described = self._read_columns(X, rng)
+            for note in described.notes:
+                warnings.warn(note, stacklevel=2)
             most = max(np.atleast_1d(options.n_states))
             if self.latent == "categorical" and most > len(x):
                 raise ValueError(
                     f"n_states must be at most the number of rows, {len(x)}, but got "
                     f"{self.n_states!r}"
                 )
-            rng = check_random_state(self.random_state)
-            self._seed = int(rng.randint(2**31 - 1))
             names = column_names(self)
-            self.columns_ = describe(x, names, read_kinds(self.kinds, names), self._words, rng)
+            self.columns_, self.description_ = described.columns, described
             self._coding = Coding(self.columns_)
             if not self._coding.used:
                 raise ValueError(
-                    f"All {len(self.columns_)} columns are constant: there is no dependence to "
-                    "explain. Give a table whose columns vary."
+                    f"All {len(self.columns_)} columns are constant or left out: there is no "
+                    f"dependence to explain. Give a table whose columns vary.\n{described}"
                 )
             float32 = x.dtype == np.float32 and x.size > _LARGE
             dtype = torch.float32 if float32 else torch.float64
@@ -200,6 +224,20 @@ class CorEx(FittedTable):
                     stacklevel=2,
                 )
         return self
+
+    def describe(self, X: Any) -> Description:
+        """How ``fit`` would read each column of a table ``(N, d)``, without fitting it.
+
+        :returns: a table when it is printed; its ``columns`` are as ``columns_``, and its ``notes``
+            are what ``fit`` would warn of.
+        :raises ValueError, TypeError: for tables that ``fit`` would refuse.
+        """
+        return clone(self)._read_columns(X, check_random_state(0))[1]
+
+    def _read_columns(self, X: Any, rng: np.random.RandomState) -> tuple[Array, Description]:
+        self._words = Words()
+        x = self._words.read(self, X, reset=True)
+        return x, read_columns(x, column_names(self), self._words, rng)
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -287,7 +325,8 @@ class CorEx(FittedTable):
         if len(layers) == 1 or not (draws.std(0) > 1e-9).any():
             return
         rest: Any = layers[1:] if len(layers) > 2 else layers[1]
-        changes = {"n_hidden": rest, "kinds": "continuous", "anchors": None}
+        changes = {"n_hidden": rest, "kinds": "continuous"}
+        changes |= dict.fromkeys(("anchors", "missing", "levels"))
         parameters = self.get_params(deep=False) | changes | {"random_state": self._seed}
         self.upper_ = CorEx(**parameters).fit(draws)
         above = self._above or list(

@@ -18,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, Coding, Column
+from pyro_corex.estimator.description import describe_again
 from pyro_corex.estimator.layer import Layer, draw, sample
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.results import (
@@ -28,7 +29,6 @@ from pyro_corex.estimator.results import (
     row_terms,
     shared_terms,
 )
-from pyro_corex.estimator.table import describe_again
 from pyro_corex.programs.tables import TableVAE
 
 Fit = Callable[[Coding, Array, Options], Layer]
@@ -222,7 +222,7 @@ def _hold_out(
 
 def _anchors(options: Options, columns: Sequence[Column], coding: Coding) -> Any:
     """The anchors by the columns that vary in these rows."""
-    of = np.flatnonzero([column.kind != "constant" for column in columns])
+    of = np.flatnonzero([column.varies for column in columns])
     place = np.cumsum(coding.varies) - 1
     found = {
         latent: {int(place[of[i]]): s for i, s in own.items() if coding.varies[of[i]]}
@@ -234,7 +234,7 @@ def _anchors(options: Options, columns: Sequence[Column], coding: Coding) -> Any
 def _place(told: Array, mis: Array, columns: Sequence[Column]) -> Array:
     """Which of the reported latents each latent of a fold is, by the columns that it tells."""
     wide = np.zeros((len(told), len(columns)))
-    wide[:, [column.kind != "constant" for column in columns]] = mis[: len(told)]
+    wide[:, [column.varies for column in columns]] = mis[: len(told)]
     norms = np.linalg.norm(told, axis=1)[:, None] * np.linalg.norm(wide, axis=1)
     return linear_sum_assignment(-(told @ wide.T) / np.maximum(norms, 1e-12))[1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.gaussian import GaussianLayer
 from pyro_corex.estimator.layer import Layer, predict, sample
 from pyro_corex.estimator.results import completed, row_terms
+from pyro_corex.estimator.saving import load_estimator, save_estimator
 from pyro_corex.estimator.summary import summarise
 from pyro_corex.estimator.table import Words, column_names
 from pyro_corex.threads import alone
@@ -132,7 +134,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                     points = self._layer.points(self._coding.encode(x[rows]))
                     filled = self._coding.fill(predict(self._layer, points), how, rng)
                 out[rows] = np.where(missing, filled, out[rows])
-        return self._to_user(out)
+        return self._to_user(out, X)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
         """Rows from the model, ``(n_samples, d)``: latents from the prior of the top, then columns.
@@ -179,6 +181,28 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_is_fitted(self)
         return summarise(self, n_columns)
 
+    def save(self, path: str | Path) -> None:
+        """Saves the fitted estimator as data: nothing in the file can run code.
+
+        All but ``bound_`` is in it; that is ``tc_bound(program_, coded(X))``.
+
+        :param path: the file; its folder has to exist.
+        :raises OSError: where it cannot be written; a file that was there is then as it was.
+        :raises TypeError: for parameters, and states of columns, that are no numbers or text.
+        """
+        check_is_fitted(self)
+        save_estimator(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Any:
+        """The estimator that :meth:`save` wrote.
+
+        :raises FileNotFoundError: if there is no file.
+        :raises CheckpointError: (a ``ValueError``) for a file that is foreign, cut short or
+            changed.
+        """
+        return load_estimator(cls, path)
+
     @property
     def _n_features_out(self) -> int:  # what scikit-learn names
         return self.n_hidden_
@@ -194,20 +218,36 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         with alone():
             return np.concatenate([function(code) for code in self._coding.batches(x)])
 
-    def _to_user(self, x: Array) -> Any:
+    def _to_user(self, x: Array, like: Any = None) -> Any:
+        """A table of numbers as the user has it, with what ``like`` has besides."""
         labels = self._words.labels
-        if not labels:
+        framed = hasattr(like, "iloc") or hasattr(like, "with_columns")
+        if not (labels or framed):
             return x
-        import pandas  # only where words were fitted, as a data frame or an array of objects
+        import pandas  # only where words were fitted, or a frame was given
 
-        names = column_names(self)
-        frame = pandas.DataFrame(x, columns=names)
+        frame = pandas.DataFrame(x, columns=column_names(self))
         for i, words in labels.items():
-            level = np.clip(np.round(x[:, i]), 0, len(words) - 1).astype(int)
-            frame[names[i]] = [words[k] for k in level]
-        return frame
+            if self.columns_[i].kind != "left out":
+                level = np.clip(np.round(x[:, i]), 0, len(words) - 1).astype(int)
+                frame.isetitem(i, [words[k] for k in level])
+        if hasattr(like, "with_columns"):  # polars
+            held = {c.name: frame[c.name].to_list() for c in self.columns_ if c.kind != "left out"}
+            return like.with_columns(type(like)(held).get_columns())
+        if not framed:
+            return frame
+        out = like.copy()
+        for i, column in enumerate(self.columns_):
+            if column.kind != "left out":
+                own = like.iloc[:, i]
+                filled = frame.iloc[:, i].set_axis(like.index)
+                same = filled.dtype.kind == "f" and (filled == filled.round()).all()
+                same = i in labels or (same and i not in self._words.numerals)
+                out.isetitem(i, filled.astype(own.dtype) if same else filled)
+        return out
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
+        tags.input_tags.sparse = True
         return tags

@@ -68,8 +68,8 @@ def row_terms(layer: Layer, x: Tensor) -> RowTerms:
             total = sum(kl.values(), np.zeros(len(rows)))
             kls.append((total, layer.latent_kl(rows, kl)))
             start += len(rows)
-    kl, latent_kl = map(np.concatenate, zip(*kls, strict=True))
-    return RowTerms(reconstruction, kl, latent_kl, log_marginals(layer.columns, x.numpy()))
+    totals, by_latent = map(np.concatenate, zip(*kls, strict=True))
+    return RowTerms(reconstruction, totals, by_latent, log_marginals(layer.columns, x.numpy()))
 
 
 @dataclass

@@ -4,35 +4,57 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from datetime import date, time, timedelta
 from os import PathLike
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse import issparse
-from scipy.special import ndtri
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from pyro_corex.arrays import tensor_of
-from pyro_corex.estimator.columns import Array, Column
-from pyro_corex.estimator.standard import SHAPE, standard_columns
+from pyro_corex.estimator.columns import Array
+from pyro_corex.estimator.numerals import (
+    MISSING,
+    NO_ANSWER,
+    Numerals,
+    Text,
+    find_numerals,
+    plain,
+    read_text,
+    without_units,
+)
+from pyro_corex.estimator.suspects import named, no_variable
+from pyro_corex.estimator.told import as_code, read_kinds, read_levels, read_missing
 
-USER_KINDS = ("binary", "categorical", "ordinal", "counts", "continuous")
 _MISSING = ("None", "nan", "<NA>", "NaT")
-_MAX_LEVELS = 20  # integers with more distinct values are not levels
-_MAX_STATES = 100
-_LOOK = 50_000  # rows from which kinds and quantiles are found
-_KNOTS = 1_000
 
 
 class Words:
-    """The names of the states of columns that are not numbers, in the order of their codes."""
+    """How a table's columns are read: what is missing, what is a number, what states are called.
+
+    It is found in fit, and new rows are read in the same way.
+    """
 
     def __init__(self) -> None:
         self.labels: dict[int, list[Any]] = {}
+        """The states of columns that are not numbers, in the order of their codes."""
         self.ordered: set[int] = set()
+        self.numerals: dict[int, Numerals] = {}
+        """Columns of text that are numbers."""
+        self.left_out: dict[int, str] = {}
+        """Columns that are no variables, and why."""
+        self.missing: dict[int, set[str]] = {}
+        self.kinds: dict[int, str] = {}
+        """The kinds that were told."""
+        self.levels: dict[int | None, list[str]] = {}
+        self.answers: dict[str, list[Any]] = {}
+        """Words that may stand for missing entries, and the columns that hold them."""
+        self.why: dict[int, str] = {}
+        self.notes: list[str] = []
+        """Sentences on what may be misread."""
 
     def read(self, estimator: Any, x: Any, *, reset: bool) -> Array:
         """A table as numbers, ``(N, d)``; on ``reset`` it becomes the estimator's.
@@ -43,69 +65,231 @@ class Words:
         """
         x = _as_table(x)
         least: dict[str, Any] = {"reset": reset, "ensure_min_samples": 2 if reset else 1}
+        words = _has_words(x)
+        if words:
+            least |= {"dtype": object, "ensure_all_finite": False}
+        else:
+            least |= {"dtype": [np.float64, np.float32], "ensure_all_finite": "allow-nan"}
+        table: Array = validate_data(estimator, x, **least)
+        names = column_names(estimator)
         if reset:
-            self.labels, self.ordered = {}, set()
-        if not _has_words(x):
-            dtypes = [np.float64, np.float32]
-            least |= {"dtype": dtypes, "ensure_all_finite": "allow-nan"}
-            numbers: Array = validate_data(estimator, x, **least)
-            held = (i for i in self.labels if not np.isnan(numbers[:, i]).all())
-            if (i := next(held, None)) is not None:
-                raise ValueError(
-                    f"Column {column_names(estimator)[i]!r} held words in fit, but this table "
-                    "holds only numbers. Give a table with the columns that were fitted."
-                )
-            return numbers
-        table = validate_data(estimator, x, dtype=object, ensure_all_finite=False, **least)
+            self.__init__()  # type: ignore[misc]
+            self.kinds = read_kinds(estimator.kinds, names)
+            self.missing = read_missing(estimator.missing, names)
+            self.levels = read_levels(estimator.levels, names)
+        if not words:
+            return self._numbers(table, names, reset)
+        dtypes = list(x.dtypes) if hasattr(x, "columns") else [None] * len(names)
         out = np.empty(table.shape)
-        for i, name in enumerate(column_names(estimator)):
-            dtype = list(x.dtypes)[i] if hasattr(x, "dtypes") else None
-            out[:, i] = self._column(i, name, table[:, i], dtype, reset)
+        parts = [self._seen(i, table[:, i]) for i in range(len(names))]
+        if reset:
+            self._find_numerals(parts, dtypes, names)
+        for i, (raw, dtype) in enumerate(zip(parts, dtypes, strict=True)):
+            read = self._learn if reset else self._again
+            out[:, i] = read(i, names[i], raw, dtype)
+        for word, own in self.answers.items() if reset else ():
+            self.notes.append(
+                f"{named(own)} {word!r}, which counts as an answer. If it stands for a missing "
+                f"one, say missing=[{word!r}] (--missing)."
+            )
         if np.isinf(out).any():
             raise ValueError("Input X contains infinity. Missing values are NaN or None.")
         return out
 
-    def _column(self, i: int, name: Any, raw: Array, dtype: Any, reset: bool) -> Array:
-        categories = getattr(dtype, "categories", None)
-        seen = np.array([isinstance(v, str) or str(v) not in _MISSING for v in raw])
+    def _numbers(self, table: Array, names: list[Any], reset: bool) -> Array:
+        held = (i for i in self.labels if not np.isnan(table[:, i]).all())
+        if (i := next(held, None)) is not None:
+            raise ValueError(
+                f"Column {names[i]!r} held words in fit, but this table "
+                "holds only numbers. Give a table with the columns that were fitted."
+            )
+        if reset and (told := [i for i in self.levels if i is not None]):
+            raise ValueError(_LEVELS_OF_NUMBERS.format(names[told[0]]))
+        codes = {i: [float(c) for c in own if is_float(c)] for i, own in self.missing.items()}
+        if any(codes.values()):
+            table = table.copy()
+            for i, own in codes.items():
+                table[np.isin(table[:, i], own), i] = np.nan
+        return table
+
+    def _seen(self, i: int, raw: Array) -> Array:
+        """A column of objects with None for what is missing."""
+        codes = self.missing.get(i, ())
+        gone = [
+            (not isinstance(v, str) and str(v) in _MISSING) or (bool(codes) and as_code(v) in codes)
+            for v in raw
+        ]
+        out = raw.copy()
+        out[np.array(gone, dtype=bool)] = None
+        return out
+
+    def _find_numerals(self, parts: list[Array], dtypes: list[Any], names: list[Any]) -> None:
+        """Reads columns of text for numbers, as they are written in the whole of the table."""
+        text = [i for i, raw in enumerate(parts) if any(isinstance(v, str) for v in raw)]
+        text = [i for i in text if not hasattr(dtypes[i], "ordered")]
+        seen = [[plain(v) for v in parts[i] if v is not None] for i in text]
+        known = [[w for w in words if w.casefold() not in MISSING | NO_ANSWER] for words in seen]
+        found, doubtful = find_numerals(known)
+        self.numerals = dict(zip(text, found, strict=True))
+        for k, word in doubtful.items():
+            self.notes.append(ambiguous(names[text[k]], word, found[k]))
+
+    def _learn(self, i: int, name: Any, raw: Array, dtype: Any) -> Array:
+        """Finds how a column is read, and reads it."""
+        seen = np.array([v is not None for v in raw])
+        given = getattr(dtype, "ordered", None)  # of a pandas categorical
+        words = any(isinstance(v, str) for v in raw)
         code = np.full(len(raw), np.nan)
-        example = next((value for value in raw[seen] if isinstance(value, str)), None)
-        if categories is None and example is None:
-            if i in self.labels and not reset and seen.any():
+        if any(isinstance(v, (date, time, timedelta, np.datetime64, np.timedelta64)) for v in raw):
+            self.left_out[i] = "dates or times, which as days since a first one would be numbers"
+            return np.zeros(len(raw))
+        if given is None and not words:
+            if i in self.levels:
+                raise ValueError(_LEVELS_OF_NUMBERS.format(name))
+            code[seen] = raw[seen].astype(float)
+            return code
+        order = self.levels.get(i, self.levels.get(None, []))
+        if given or (given is not None and not words):
+            found = {str(v) for v in raw[seen]}
+            self.labels[i] = [c for c in dtype.categories if str(c) in found]
+            self.why[i] = "ordered categories" if given else "categories"
+            if given:
+                self.ordered.add(i)
+            return self._codes(i, raw)
+        text = read_text(raw, self.numerals.get(i, Numerals()))
+        if text.numbers and i not in self.levels:
+            self.why[i] = text.why
+            if text.remarks:
+                shown = ", ".join(map(repr, text.remarks[:5]))
+                self.notes.append(
+                    f"Column {name!r} holds numbers, but also {shown}: that counts as missing. "
+                    "Name in missing=[...] (--missing) what stands for missing entries, or clean "
+                    "the column."
+                )
+            return text.values
+        self.numerals.pop(i, None)
+        seen = np.array([v is not None for v in text.values])
+        found = set(text.values[seen])
+        if found and found <= set(order):
+            self.why[i], text.order = (
+                "words, whose order was told",
+                [w for w in order if w in found],
+            )
+        elif i in self.levels:
+            raise ValueError(
+                f"levels must name all words of column {name!r}, but "
+                f"{min(found - set(order))!r} is not among {order}. Add it, or "
+                "name it in missing=[...]."
+            )
+        elif i not in self.kinds and (why := no_variable(name, text.values)):
+            self.left_out[i] = why
+            return np.zeros(len(raw))
+        else:
+            self.why[i] = text.why or "words; if they have an order, say levels=[...]"
+            self._doubt(name, text)
+        self.labels[i] = text.order or sorted(found)
+        if text.order:
+            self.ordered.add(i)
+        return self._codes(i, text.values)
+
+    def _doubt(self, name: Any, text: Text) -> None:
+        """Notes words that may be missing entries, or spellings of each other."""
+        for word in text.answers:
+            self.answers.setdefault(word, []).append(name)
+        spelt: dict[str, str] = {}
+        for word in dict.fromkeys(v for v in text.values if v is not None):
+            other = spelt.setdefault(" ".join(word.casefold().split()), word)
+            if other != word:
+                self.notes.append(
+                    f"Column {name!r} holds {other!r} and {word!r}, which count as two answers: "
+                    "spell them alike."
+                )
+                return
+
+    def _codes(self, i: int, raw: Array) -> Array:
+        place = {str(label): k for k, label in enumerate(self.labels[i])}
+        return np.array([np.nan if v is None else place.get(str(v), -1) for v in raw], dtype=float)
+
+    def _again(self, i: int, name: Any, raw: Array, dtype: Any) -> Array:
+        """Reads a column of new rows as it was read in fit."""
+        code = np.full(len(raw), np.nan)
+        seen = np.array([v is not None for v in raw])
+        example = next((v for v in raw if isinstance(v, str)), None)
+        words = example is not None or hasattr(dtype, "ordered")
+        if i in self.left_out:
+            return np.zeros(len(raw))
+        if not seen.any():
+            return code
+        if i in self.labels:
+            if not words:
                 raise ValueError(
                     f"Column {name!r} held words in fit, but here it holds numbers. Give it in the "
                     "same form."
                 )
+            known = {str(label) for label in self.labels[i]}
+            code = self._codes(i, np.array([_known(v, known) for v in raw], dtype=object))
+            what = "states"
+        elif not words:
             code[seen] = raw[seen].astype(float)
             return code
-        words = [str(value) for value in raw[seen]]
-        if reset:
-            if getattr(dtype, "ordered", False):
-                self.ordered.add(i)
-            found = set(words)
-            names = sorted(found) if categories is None else categories
-            self.labels[i] = [label for label in names if str(label) in found]
-        elif i not in self.labels:
-            raise ValueError(
-                f"Column {name!r} held numbers in fit, but here it holds words, such as "
-                f"{example!r}. Give it in the same form."
-            )
-        place = {str(label): k for k, label in enumerate(self.labels[i])}
-        code[seen] = [place.get(word, -1) for word in words]
-        if (code < 0).any():
+        else:
+            text = [_known(v, set()) if isinstance(v, str) else v for v in raw]
+            if i not in self.numerals:
+                if any(isinstance(v, str) for v in text):
+                    raise ValueError(
+                        f"Column {name!r} held numbers in fit, but here it holds words, such as "
+                        f"{example!r}. Give it in the same form."
+                    )
+                return np.array([np.nan if v is None else v for v in text], dtype=float)
+            values = self.numerals[i].read(without_units([str(v) for v in text if v is not None]))
+            code[[v is not None for v in text]] = np.where(np.isnan(values), -np.inf, values)
+            what = "text"
+        unknown = code == (-1 if i in self.labels else -np.inf)
+        if unknown.any():
             warnings.warn(
-                f"Column {name!r} holds states that it had not in fit, such as "
-                f"{raw[code < 0][0]!r}: they count as missing.",
+                f"Column {name!r} holds {what} that it had not in fit, such as "
+                f"{raw[unknown][0]!r}: they count as missing.",
                 stacklevel=4,
             )
-            code[code < 0] = np.nan
-        return code
+        return np.where(unknown, np.nan, code)
+
+
+_LEVELS_OF_NUMBERS = (
+    "levels is for words, but column {!r} holds numbers, whose order is their own. Leave it out."
+)
+
+
+def ambiguous(name: Any, word: str, numerals: Numerals) -> str:
+    """A sentence on a number that can be read in two ways."""
+    return (
+        f"Column {name!r} holds {word!r}, which is read as {numerals.read([word])[0]:g}. If its "
+        "mark stands for something else, say so: read_table(..., decimal=',') or --decimal."
+    )
+
+
+def is_float(text: str) -> bool:
+    """Whether a text is a number to Python."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _known(value: Any, known: set[str]) -> Any:
+    """A new entry as one of the known words; None for what stands for a missing entry."""
+    if value is None or not isinstance(value, str) or value in known:
+        return value
+    word = plain(value)
+    return None if word not in known and word.casefold() in MISSING else word
 
 
 def _as_table(x: Any) -> Any:
     """What scikit-learn and :func:`_has_words` read right; the same, but for lists and tensors."""
+    if issparse(x):
+        return x.toarray()
     masked = isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x)
-    if masked or issparse(x) or isinstance(x, Tensor):
+    if masked or isinstance(x, Tensor):
         found = tensor_of(x, "X")  # which has no mask
         return found.detach().cpu()
     if isinstance(x, (list, tuple)):
@@ -128,17 +312,27 @@ def _as_table(x: Any) -> Any:
             f"X must be a table of shape (N, d), but got the shape {tuple(x.shape)}. Reshape your "
             "data: X.reshape(-1, 1), or X.to_frame(), if it is a column, X.reshape(1, -1) if a row."
         )
-    if hasattr(x, "columns"):  # pandas' sparse columns
-        sparse = {n: t.subtype for n, t in dict(x.dtypes).items() if hasattr(t, "fill_value")}
-        x = x.astype(sparse) if sparse else x
-    dtypes = x.dtypes if hasattr(x, "columns") else [getattr(x, "dtype", None)]
+    if hasattr(x, "columns"):
+        names = list(x.columns)
+        if len(set(names)) < len(names):
+            twice = next(name for k, name in enumerate(names) if name in names[:k])
+            raise ValueError(f"X has several columns named {twice!r}. Rename or drop one.")
+        unnamed = names == list(range(len(names)))
+        if not unnamed and any(not isinstance(name, str) for name in names):
+            x = x.set_axis([str(name) for name in names], axis=1)
+    if hasattr(x, "iloc"):  # pandas' sparse columns, and dates, which have no type with others
+        held = dict(x.dtypes)
+        change = {n: t.subtype for n, t in held.items() if hasattr(t, "fill_value")}
+        change |= {n: object for n, t in held.items() if getattr(t, "kind", "") in ("m", "M")}
+        x = x.astype(change) if change else x
+    dtypes = [getattr(x, "dtype", None)] if not hasattr(x, "columns") else x.dtypes
     kinds = {getattr(dtype, "kind", "") for dtype in dtypes}
     if "c" in kinds:  # in the words that scikit-learn's checks of estimators expect
         raise ValueError(
             "Complex data not supported: X must hold real numbers. Give real and imaginary parts "
             "as columns of their own."
         )
-    if kinds & {"m", "M"}:
+    if kinds & {"m", "M"} and not hasattr(x, "columns"):
         raise TypeError(
             "X must hold numbers or words, but holds dates or times. Give them as days since a "
             "first one."
@@ -149,7 +343,7 @@ def _as_table(x: Any) -> Any:
 def _has_words(x: Any) -> bool:
     if hasattr(x, "dtypes") and hasattr(x, "columns"):
         names = [str(dtype).lower() for dtype in x.dtypes]
-        return any(re.search("object|category|str|enum", name) for name in names)
+        return any(re.search("object|cat|str|enum|date|time|period", name) for name in names)
     if not isinstance(x, np.ndarray) or x.ndim != 2:
         return False
     return x.dtype.kind in "US" or (
@@ -170,218 +364,3 @@ def as_tensor(x: Array) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(x)
-
-
-def read_kinds(kinds: Any, names: Sequence[Any]) -> dict[int, str]:
-    """The kinds that a user told, by column index.
-
-    :raises ValueError: for kinds, columns or numbers of columns that there are not.
-    :raises TypeError: for another type.
-    """
-    if kinds is None or (isinstance(kinds, str) and kinds == "auto"):
-        return {}
-    if isinstance(kinds, str):
-        told = dict.fromkeys(range(len(names)), kinds)
-    elif isinstance(kinds, Mapping):
-        told = {find_column(key, names, "kinds"): kind for key, kind in kinds.items()}
-    elif isinstance(kinds, (list, tuple, np.ndarray)):
-        if len(kinds) != len(names):
-            raise ValueError(
-                f"kinds has {len(kinds)} entries, but the table has {len(names)} columns. Give one "
-                "for each, or a mapping from some columns to their kinds."
-            )
-        told = {i: kind for i, kind in enumerate(kinds) if kind not in (None, "auto")}
-    else:
-        raise TypeError(
-            "kinds must be 'auto', one kind, a list with one for each column or a mapping from "
-            f"columns to kinds, but got {type(kinds).__name__}"
-        )
-    for i, kind in told.items():
-        if kind not in USER_KINDS:
-            raise ValueError(
-                f"The kind of column {names[i]!r} must be one of {', '.join(USER_KINDS)}, but got "
-                f"{kind!r}"
-            )
-    return told
-
-
-def find_column(key: Any, names: Sequence[Any], option: str) -> int:
-    """The index of a column that is given by name or index."""
-    n = len(names)
-    if key in names:
-        return list(names).index(key)
-    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
-        if -n <= key < n:
-            return int(key) % n
-        shown = f"{n} columns, 0 to {n - 1}"
-    else:
-        shown = ", ".join(repr(str(name)) for name in list(names)[:8]) + ", ..." * (n > 8)
-    raise ValueError(f"{option} names column {key!r}, but the table has {shown}")
-
-
-def read_anchors(
-    anchors: Any, names: Sequence[Any], varies: Array, n_hidden: int, strength: float
-) -> dict[int, dict[int, float]]:
-    """Latent -> column, counted among those that vary -> strength.
-
-    :raises ValueError: for latents or columns that there are not, strengths below 1, and a column
-        that is constant or anchored twice.
-    :raises TypeError: for what is no mapping.
-    """
-    if anchors is None:
-        return {}
-    if not isinstance(anchors, Mapping):
-        raise TypeError(
-            "anchors must map latents to columns, e.g. {0: ['col_a', 'col_b']}, but got "
-            f"{type(anchors).__name__}"
-        )
-    found: dict[int, dict[int, float]] = {}
-    place = np.cumsum(varies) - 1
-    for latent, columns in anchors.items():
-        if not isinstance(latent, (int, np.integer)) or not 0 <= latent < n_hidden:
-            raise ValueError(
-                f"anchors names latent {latent!r}, but there are {n_hidden}, 0 to {n_hidden - 1}"
-            )
-        if isinstance(columns, (str, int, np.integer)):
-            columns = [columns]
-        entries = columns if isinstance(columns, Mapping) else dict.fromkeys(columns, strength)
-        if not entries:
-            raise ValueError(f"anchors names no column for latent {latent}")
-        own = found[int(latent)] = {}
-        for key, value in entries.items():
-            i = find_column(key, names, "anchors")
-            if not isinstance(value, (int, float, np.number)) or not 1 <= value < np.inf:
-                raise ValueError(
-                    f"The strength of an anchor must be a number >= 1, but column {key!r} has "
-                    f"{value!r}. It says how often the column's likelihood counts."
-                )
-            if not varies[i]:
-                raise ValueError(
-                    f"anchors names column {names[i]!r}, which is constant and tells nothing of "
-                    "any latent. Leave it out."
-                )
-            other = next((j for j, taken in found.items() if place[i] in taken), None)
-            if other is not None:
-                raise ValueError(
-                    f"Column {names[i]!r} is anchored to latents {other} and {latent}: a column "
-                    "has one anchor."
-                )
-            own[int(place[i])] = float(value)
-    return found
-
-
-def describe(
-    x: Array, names: Sequence[str], kinds: Mapping[int, str], words: Words, rng: Any
-) -> list[Column]:
-    """The columns of a table of numbers; ``kinds`` are those that were told, by column."""
-    n = len(x)
-    some = np.arange(n) if n <= _LOOK else np.sort(rng.choice(n, _LOOK, replace=False))
-    found = []
-    plain = standard_columns(x, names) if n <= _LOOK else {}
-    for i, name in enumerate(names):
-        if i in plain and kinds.get(i, "continuous") == "continuous" and i not in words.labels:
-            found.append(plain[i])
-            continue
-        whole, look = (values[~np.isnan(values)] for values in (x[:, i], x[some, i]))
-        look = (look if len(look) else whole).astype(np.float64)
-        if not len(look):
-            raise ValueError(
-                f"Column {name!r} has no observed value: all of its {n} entries are missing. "
-                "Drop it."
-            )
-        labels = words.labels.get(i)
-        kind = "ordinal" if i in words.ordered else "categorical" if labels else _detect(look)
-        found.append(_describe(name, kinds.get(i) or kind, whole, look, labels))
-    return found
-
-
-def describe_again(columns: Sequence[Column], x: Array) -> list[Column]:
-    """Columns of kinds that are known, from other rows ``(N, d)``; constant if so in them."""
-    plain = standard_columns(x, [column.name for column in columns])
-    return [
-        plain[i] if i in plain and column.kind == "continuous" else _again(column, x[:, i])
-        for i, column in enumerate(columns)
-    ]
-
-
-def _again(column: Column, x: Array) -> Column:
-    seen = x[~np.isnan(x)].astype(np.float64)
-    if column.kind == "constant" or not (seen != seen[:1]).any():
-        return Column(column.name, "constant", seen[:1])
-    return _describe(column.name, column.kind, seen, seen, column.labels)
-
-
-def _describe(name: str, kind: str, whole: Array, look: Array, labels: list[Any] | None) -> Column:
-    """A column from its observed values, and those of the rows that are looked at."""
-    discrete = kind in ("binary", "categorical", "ordinal")
-    if discrete or not (look[:1000] != look[0]).any():
-        seen = np.unique(whole).astype(np.float64)
-        if len(seen) == 1:
-            return Column(name, "constant", seen, labels=labels)
-        if discrete:
-            return _levels(name, "binary" if len(seen) == 2 else kind, look, seen, labels)
-    if kind == "counts":
-        bad = look[(look < 0) | (look != np.round(look))]
-        if len(bad):
-            raise ValueError(
-                f"Column {name!r} is told to hold counts, but has the value {bad[0]:g}: counts are "
-                "0, 1, 2, ... Name another kind, such as 'continuous'."
-            )
-        frequency = np.bincount(look.astype(int)) + 0.5 / (1 + look.max())
-        return Column(name, kind, marginal=np.log(frequency / frequency.sum()))
-    return _continuous(name, look)
-
-
-def _levels(name: str, kind: str, look: Array, seen: Array, labels: list[Any] | None) -> Column:
-    if kind == "binary" and len(seen) > 2:
-        raise ValueError(
-            f"Column {name!r} is told to be binary, but has {len(seen)} distinct values: "
-            f"{', '.join(f'{v:g}' for v in seen[:5])}{', ...' if len(seen) > 5 else ''}. Use "
-            "'ordinal' or 'categorical'."
-        )
-    if len(seen) > _MAX_STATES:
-        mend = "Drop it if it is an identifier" if labels else "Use 'continuous' or 'counts'"
-        raise ValueError(
-            f"Column {name!r} has {len(seen)} distinct values, and at most {_MAX_STATES} can be "
-            f"levels or states. {mend}, or merge rare ones."
-        )
-    frequency = np.array([(look == value).sum() for value in seen]) + 0.5 / len(seen)
-    return Column(name, kind, seen, labels=labels, marginal=np.log(frequency / frequency.sum()))
-
-
-def _detect(look: Array) -> str:
-    distinct = len(np.unique(look))
-    if distinct == 2:
-        return "binary"
-    if np.all(look == np.round(look)):
-        if distinct <= _MAX_LEVELS and len(look) >= 5 * distinct:
-            return "ordinal"
-        if look.min() >= 0 and look.mean() <= 30 and distinct > 2 and len(look) >= 50:
-            return "counts"
-    return "continuous"
-
-
-def _continuous(name: str, look: Array) -> Column:
-    """Standardised; by ranks where the tails are heavier, or the shape more skewed, than noise."""
-    loc, scale = float(look.mean()), float(look.std())
-    n = len(look)
-    if n < 3 or not scale > 1e-12 * max(1.0, abs(loc)):
-        return Column(name, "continuous", loc=loc, scale=scale if scale > 0 else 1.0)
-    code = (look - loc) / scale
-    square = code * code
-    skew, kurtosis = (square * code).mean(), (square * square).mean() - 3
-    values, counts = np.unique(look, return_counts=True)
-    normal = n / 6 * (skew**2 + kurtosis**2 / 4) < SHAPE
-    repeats = len(values) < 0.9 * n
-    if normal or n < 20:
-        gap = np.diff(values).min() / scale if repeats and len(values) > 1 else 0.0
-        return Column(name, "continuous", loc=loc, scale=scale, resolution=float(gap))
-    scores = ndtri((np.cumsum(counts) - 0.5 * counts) / n)
-    scores -= (counts * scores).sum() / n
-    scores /= np.sqrt((counts * scores**2).sum() / n)
-    gap = np.diff(scores).min() if repeats else 0.0
-    if len(values) > _KNOTS:
-        pick = np.unique(np.linspace(0, len(values) - 1, _KNOTS).astype(int))
-        values, scores = values[pick], scores[pick]
-    knots = (values, scores)
-    return Column(name, "continuous", loc=loc, scale=scale, knots=knots, resolution=float(gap))

@@ -11,13 +11,15 @@ import torch
 import pyro_corex as pc
 from pyro_corex import CorEx, datasets, figures
 
-from . import Use, answered, refused
+from . import Use, answered, refused, warned
 
 X = np.random.default_rng(0).normal(size=(30, 4))
 X[:, 1] += X[:, 0]
 MASKED = np.ma.masked_array(X, mask=X > 1)
 SPARSE = scipy.sparse.csr_array(X)
 DATES = pd.DataFrame({"a": pd.date_range("2020", periods=30), "b": X[:, 0]})
+TWICE = pd.DataFrame(X, columns=list("aabc"))
+SIZES = [[["blue", "red", "grey"][i % 3], row[1]] for i, row in enumerate(X.tolist())]
 WORDS = [["yes" if row[0] > 0 else "no", row[1]] for row in X.tolist()]
 NOWHERE = Path(__file__) / "nowhere"
 BAD = Path(__file__).with_suffix(".csv")
@@ -87,8 +89,30 @@ USES: list[Use] = [
     refused("CorEx.fit", "nothing", lambda: fit(None), "X", "NoneType", "(N, d)"),
     refused("CorEx.fit", "complex numbers", lambda: fit(X + 1j), "X", "Complex", "real"),
     refused("CorEx.fit", "a complex tensor", lambda: fit(torch.tensor(X + 1j)), "X", "complex"),
-    refused("CorEx.fit", "sparse", lambda: fit(SPARSE), "X", "sparse", "toarray()"),
-    refused("CorEx.fit", "dates", lambda: fit(DATES), "X", "dates", "days"),
+    answered("CorEx.fit", "sparse", lambda: fit(SPARSE).tc_, lambda found: found == fitted().tc_),
+    warned(
+        "CorEx.fit",
+        "dates",
+        lambda: fit(DATES),
+        lambda found: found.clusters_[0] == -1,
+        "'a'",
+        "left out",
+        "days",
+    ),
+    refused("CorEx.describe", "a path", lambda: corex().describe("a.csv"), "'a.csv'", "read_csv"),
+    refused("CorEx.fit", "names twice", lambda: fit(TWICE), "'a'", "Rename"),
+    refused("CorEx.fit", "no code", lambda: fit(missing={0: object()}), "missing", "[-99"),
+    refused("CorEx.fit", "levels of numbers", lambda: fit(levels={0: ["a", "b"]}), "'x0'", "words"),
+    refused("CorEx.fit", "one level", lambda: fit(levels=["low"]), "levels", "['low']"),
+    refused("CorEx.fit", "a level twice", lambda: fit(levels=["a", "a"]), "levels", "once"),
+    refused("CorEx.fit", "levels of no column", lambda: fit(levels={9: ["a", "b"]}), "levels", "9"),
+    refused(
+        "CorEx.fit", "correlations", lambda: fit(np.corrcoef(X.T)), "X", "correlations", "rows"
+    ),
+    refused(
+        "CorEx.fit", "words as ordinal", lambda: fit(SIZES, kinds="ordinal"), "'x0'", "levels="
+    ),
+    refused("CorEx.fit", "words as counts", lambda: fit(SIZES, kinds="counts"), "'x0'", "words"),
     refused("CorEx.fit", "an empty column", lambda: fit(X * [1, np.nan, 1, 1]), "'x1'", "30"),
     refused("CorEx.fit", "constants", lambda: fit(np.ones((30, 4))), "4 columns", "constant"),
     answered(
@@ -113,8 +137,16 @@ USES: list[Use] = [
         "words",
         "numbers",
     ),
+    refused("CorEx.save", "a folder", lambda: fitted().save(Path(__file__).parent), "a folder"),
+    refused("CorEx.load", "another file", lambda: CorEx.load(__file__), "pyro_corex wrote"),
+    refused("CorEx.load", "no file", lambda: CorEx.load(NOWHERE), "no file", "nowhere"),
     refused("CorEx.coded", "a path", lambda: fitted().coded("a.csv"), "X", "'a.csv'"),
-    refused("CorEx.score", "sparse", lambda: fitted().score(SPARSE), "X", "sparse"),
+    answered(
+        "CorEx.score",
+        "sparse",
+        lambda: fitted().score(SPARSE),
+        lambda found: found == fitted().score(X),
+    ),
     refused("CorEx.score_samples", "complex", lambda: fitted().score_samples(X + 1j), "Complex"),
     refused("CorEx.surprise", "rows that differ", lambda: fitted().surprise([[1], []]), "length"),
     refused(

@@ -1,0 +1,247 @@
+"""Describing the columns of a table: their kinds, and what may be misread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtri
+
+from pyro_corex.estimator.columns import Array, Column
+from pyro_corex.estimator.standard import SHAPE, standard_columns
+from pyro_corex.estimator.suspects import (
+    check_no_correlations,
+    copies,
+    missing_codes,
+    no_variable,
+    sums,
+    totals,
+)
+from pyro_corex.estimator.table import Words
+
+_MAX_LEVELS = 20  # integers with more distinct values are not levels
+_MAX_STATES = 100
+_LOOK = 50_000  # rows from which kinds and quantiles are found
+_KNOTS = 1_000
+_SENTENCES = 8  # on columns that tell the same
+
+
+@dataclass
+class Description:
+    """How :class:`~pyro_corex.CorEx` reads each column of a table; printed, it is a table."""
+
+    columns: list[Column]
+    """Kind, levels, missing entries and the reason, column by column."""
+    n_rows: int
+    """The number of rows."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences on what may be misread, which name the column and the cure."""
+
+    def __str__(self) -> str:
+        rows = [("column", "kind", "missing", "values", "why")]
+        for c in self.columns:
+            missing = f"{c.missing} ({c.missing / self.n_rows:.0%})" if c.missing else "0"
+            rows.append((_cut(str(c.name), 30), c.kind, missing, _cut(c.shown, 40), c.why))
+        widths = [max(map(len, part)) for part in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        said = [f"! {note}" for note in self.notes]
+        return "\n".join([f"{self.n_rows} rows, {len(self.columns)} columns", *lines, *said])
+
+    __repr__ = __str__
+
+
+def _cut(text: str, most: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def read_columns(x: Array, names: Sequence[Any], words: Words, rng: Any) -> Description:
+    """The columns of a table of numbers, as ``words`` read it, and what may be misread.
+
+    :raises ValueError: for correlations in place of rows, columns without a value, and kinds that
+        columns cannot be of.
+    """
+    columns = describe(x, names, words, rng)
+    own = [i for i, column in enumerate(columns) if not column.labels and i not in words.left_out]
+    check_no_correlations(x[:, own], [names[i] for i in own])
+    left = [
+        f"Column {c.name!r} is left out: it holds {c.why}. To keep it, "
+        f"name its kind: kinds={{{c.name!r}: ...}}."
+        for c in columns
+        if c.kind == "left out"
+    ]
+    codes, values = missing_codes(columns, x)
+    same = copies(columns, values)
+    twins = list(same.values())
+    if len(twins) > _SENTENCES:
+        twins[_SENTENCES:] = [f"So do {len(twins) - _SENTENCES} more groups of columns."]
+    found = [*totals(columns, values), *twins, *sums(columns, values, same)]
+    return Description(columns, len(x), [*words.notes, *left, *codes, *found])
+
+
+def describe(x: Array, names: Sequence[str], words: Words, rng: Any) -> list[Column]:
+    """The columns of a table of numbers, as ``words`` read it."""
+    n = len(x)
+    some = np.arange(n) if n <= _LOOK else np.sort(rng.choice(n, _LOOK, replace=False))
+    found = []
+    plain = standard_columns(x, names) if n <= _LOOK else {}
+    steps = np.diff(x, axis=0)
+    doubtful = (steps == steps[:1]).all(0) | (x == np.round(x)).all(0)
+    for i, name in enumerate(names):
+        told, labels = words.kinds.get(i), words.labels.get(i)
+        if doubtful[i] and told is None and labels is None and i not in words.left_out:
+            why = no_variable(name, x[:, i])
+            words.left_out |= {i: why} if why else {}
+        if i in plain and told in (None, "continuous") and not labels and i not in words.left_out:
+            plain[i].low, plain[i].high = x[:, i].min(), x[:, i].max()
+            plain[i].why = "as you said" if told else _why(plain[i], words.why.get(i, ""))
+            found.append(plain[i])
+            continue
+        whole, look = (values[~np.isnan(values)] for values in (x[:, i], x[some, i]))
+        look = (look if len(look) else whole).astype(np.float64)
+        if i in words.left_out:
+            found.append(Column(name, "left out", missing=n - len(whole), why=words.left_out[i]))
+            continue
+        if not len(look):
+            raise ValueError(
+                f"Column {name!r} has no observed value: all of its {n} entries are missing. "
+                "Drop it."
+            )
+        if told and labels:
+            _check_words(name, told, labels, i in words.ordered)
+        kind = "ordinal" if i in words.ordered else "categorical" if labels else _detect(look)
+        column = _describe(name, told or kind, whole, look, labels)
+        column.missing, column.low, column.high = n - len(whole), whole.min(), whole.max()
+        column.why = "as you said" if told else _why(column, words.why.get(i, ""))
+        found.append(column)
+    return found
+
+
+def _why(column: Column, text: str) -> str:
+    """Why a column is of its kind, where nobody told."""
+    if column.kind == "continuous":
+        kind = "numbers, skewed or heavy-tailed: by ranks" if column.knots else "numbers"
+    else:
+        kind = {
+            "constant": "one value",
+            "binary": "two values",
+            "ordinal": f"whole numbers, at most {_MAX_LEVELS} of them",
+            "counts": f"whole numbers from 0, more than {_MAX_LEVELS} of them",
+        }.get(column.kind, "words")
+    return (
+        text
+        if column.labels and column.kind not in ("constant", "binary")
+        else (f"{kind} ({text})" if text.startswith("numbers;") else kind)
+    )
+
+
+def _check_words(name: Any, kind: str, labels: list[Any], ordered: bool) -> None:
+    """Raises where words are told to be of a kind that they cannot be."""
+    shown = ", ".join(repr(str(label)) for label in labels[:6]) + ", ..." * (len(labels) > 6)
+    if kind in ("counts", "continuous"):
+        raise ValueError(
+            f"Column {name!r} is told to be {kind}, but holds words: {shown}. Say 'categorical' or "
+            "'ordinal', or give numbers."
+        )
+    if kind == "ordinal" and not ordered and len(labels) > 2:
+        raise ValueError(
+            f"Column {name!r} is told to be ordinal, but the order of its words is not known: "
+            f"{shown}. Give them from least to most: levels={{{str(name)!r}: [...]}} (--levels), "
+            "or an ordered pandas categorical."
+        )
+
+
+def describe_again(columns: Sequence[Column], x: Array) -> list[Column]:
+    """Columns of kinds that are known, from other rows ``(N, d)``; constant if so in them."""
+    plain = standard_columns(x, [column.name for column in columns])
+    return [
+        plain[i] if i in plain and column.kind == "continuous" else _again(column, x[:, i])
+        for i, column in enumerate(columns)
+    ]
+
+
+def _again(column: Column, x: Array) -> Column:
+    seen = x[~np.isnan(x)].astype(np.float64)
+    if column.kind == "left out":
+        return column
+    if column.kind == "constant" or not (seen != seen[:1]).any():
+        return Column(column.name, "constant", seen[:1])
+    return _describe(column.name, column.kind, seen, seen, column.labels)
+
+
+def _describe(name: str, kind: str, whole: Array, look: Array, labels: list[Any] | None) -> Column:
+    """A column from its observed values, and those of the rows that are looked at."""
+    discrete = kind in ("binary", "categorical", "ordinal")
+    if discrete or not (look[:1000] != look[0]).any():
+        seen = np.unique(whole).astype(np.float64)
+        if len(seen) == 1:
+            return Column(name, "constant", seen, labels=labels)
+        if discrete:
+            return _levels(name, "binary" if len(seen) == 2 else kind, look, seen, labels)
+    if kind == "counts":
+        bad = look[(look < 0) | (look != np.round(look))]
+        if len(bad):
+            raise ValueError(
+                f"Column {name!r} is told to hold counts, but has the value {bad[0]:g}: counts are "
+                "0, 1, 2, ... Name another kind, such as 'continuous'."
+            )
+        frequency = np.bincount(look.astype(int)) + 0.5 / (1 + look.max())
+        return Column(name, kind, marginal=np.log(frequency / frequency.sum()))
+    return _continuous(name, look)
+
+
+def _levels(name: str, kind: str, look: Array, seen: Array, labels: list[Any] | None) -> Column:
+    if kind == "binary" and len(seen) > 2:
+        raise ValueError(
+            f"Column {name!r} is told to be binary, but has {len(seen)} distinct values: "
+            f"{', '.join(f'{v:g}' for v in seen[:5])}{', ...' if len(seen) > 5 else ''}. Use "
+            "'ordinal' or 'categorical'."
+        )
+    if len(seen) > _MAX_STATES:
+        mend = "Drop it if it is an identifier" if labels else "Use 'continuous' or 'counts'"
+        raise ValueError(
+            f"Column {name!r} has {len(seen)} distinct values, and at most {_MAX_STATES} can be "
+            f"levels or states. {mend}, or merge rare ones."
+        )
+    frequency = np.array([(look == value).sum() for value in seen]) + 0.5 / len(seen)
+    return Column(name, kind, seen, labels=labels, marginal=np.log(frequency / frequency.sum()))
+
+
+def _detect(look: Array) -> str:
+    distinct = len(np.unique(look))
+    if distinct == 2:
+        return "binary"
+    if np.all(look == np.round(look)):
+        if distinct <= _MAX_LEVELS and len(look) >= 5 * distinct:
+            return "ordinal"
+        if look.min() >= 0 and look.mean() <= 30 and distinct > 2 and len(look) >= 50:
+            return "counts"
+    return "continuous"
+
+
+def _continuous(name: str, look: Array) -> Column:
+    """Standardised; by ranks where the tails are heavier, or the shape more skewed, than noise."""
+    loc, scale = float(look.mean()), float(look.std())
+    n = len(look)
+    if n < 3 or not scale > 1e-12 * max(1.0, abs(loc)):
+        return Column(name, "continuous", loc=loc, scale=scale if scale > 0 else 1.0)
+    code = (look - loc) / scale
+    square = code * code
+    skew, kurtosis = (square * code).mean(), (square * square).mean() - 3
+    values, counts = np.unique(look, return_counts=True)
+    normal = n / 6 * (skew**2 + kurtosis**2 / 4) < SHAPE
+    repeats = len(values) < 0.9 * n
+    if normal or n < 20:
+        gap = np.diff(values).min() / scale if repeats and len(values) > 1 else 0.0
+        return Column(name, "continuous", loc=loc, scale=scale, resolution=float(gap))
+    scores = ndtri((np.cumsum(counts) - 0.5 * counts) / n)
+    scores -= (counts * scores).sum() / n
+    scores /= np.sqrt((counts * scores**2).sum() / n)
+    gap = np.diff(scores).min() if repeats else 0.0
+    if len(values) > _KNOTS:
+        pick = np.unique(np.linspace(0, len(values) - 1, _KNOTS).astype(int))
+        values, scores = values[pick], scores[pick]
+    knots = (values, scores)
+    return Column(name, "continuous", loc=loc, scale=scale, knots=knots, resolution=float(gap))

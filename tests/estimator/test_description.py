@@ -1,0 +1,72 @@
+"""How columns are described."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pyro_corex import CorEx
+
+RNG = np.random.default_rng(0)
+FRAME = pd.DataFrame(
+    {
+        "age": [*RNG.integers(18, 80, 38).tolist(), 99, 99],
+        "size": ["S", "M", "L", "refused"] * 10,
+        "mood": ["blue", "red", "tan", None, "red"] * 8,
+        "who": [f"P{i}" for i in range(40)],
+    }
+)
+
+
+def test_a_table_of_columns_is_printed():
+    found = CorEx(missing=["refused"]).describe(FRAME)
+    assert str(found).splitlines()[:6] == [
+        "40 rows, 4 columns",
+        "column  kind         missing   values          why",
+        "age     continuous   0         18 to 99        numbers",
+        "size    ordinal      10 (25%)  S, M, L         words of a known order",
+        "mood    categorical  8 (20%)   blue, red, tan  "
+        "words; if they have an order, say levels=[...]",
+        "who     left out     0                         "
+        "40 different words in 40 rows, as names, identifiers or comments are",
+    ]
+    assert [note[:35] for note in found.notes] == [
+        "Column 'who' is left out: it holds ", "Column 'age' holds 99 in 2 of 40 row"[:35],
+    ]  # fmt: skip
+
+
+def test_what_is_told_is_kept():
+    kinds = {"age": "counts", "who": "categorical"}
+    found = CorEx(kinds=kinds, levels={"mood": ["blue", "red", "tan"]}).describe(FRAME)
+    assert [c.kind for c in found.columns] == ["counts", "ordinal", "ordinal", "categorical"]
+    assert [c.why for c in found.columns[::3]] == ["as you said"] * 2
+
+
+def test_describing_fits_nothing_and_fit_says_the_same():
+    frame = FRAME.assign(age=FRAME.age % 5, **{"size": RNG.normal(size=40)})
+    corex = CorEx(1, max_iter=5, tol=10.0)
+    found = corex.describe(frame)
+    assert not hasattr(corex, "columns_")
+    with pytest.warns(UserWarning, match=r"'who' is left out"):
+        corex.fit(frame)
+    assert [c.kind for c in corex.columns_] == [c.kind for c in found.columns]
+    assert corex.clusters_[3] == -1
+    z = corex.transform(frame)
+    np.testing.assert_array_equal(z, corex.transform(frame.assign(who="nobody")))
+    filled = corex.impute(frame.set_axis(frame.index + 7))
+    assert (filled.index[0], filled["who"].tolist()) == (7, frame["who"].tolist())
+    assert not filled["mood"].isna().any()
+
+
+def test_polars_frames_are_read_as_those_of_pandas():
+    polars = pytest.importorskip("polars")
+    held = FRAME[["age", "mood"]].astype(object)
+    frame = polars.DataFrame(held.where(held.notna(), None).to_dict("list"))
+    assert str(CorEx().describe(frame)) == str(CorEx().describe(FRAME[["age", "mood"]]))
+    frame = frame.with_columns(
+        frame["age"].cast(float) % 7, who=polars.Series(FRAME["who"].to_list())
+    )
+    with pytest.warns(UserWarning, match=r"'who' is left out"):
+        filled = CorEx(1, max_iter=5, tol=10.0).fit(frame).impute(frame)
+    assert isinstance(filled, polars.DataFrame)
+    assert filled["who"].to_list() == FRAME["who"].to_list()
+    assert filled["mood"].null_count() == 0
