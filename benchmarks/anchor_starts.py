@@ -38,7 +38,7 @@ STARTS = ("start_anchors", "random weights")
 
 def images_of(kind: str, seed: int, args: argparse.Namespace) -> Tensor:
     """Images to train on, ``(n, 3, 64, 64)``."""
-    n = 150 if args.smoke else DATA
+    n = 150 if args.smoke else args.images
     if kind == FACES:
         return synthetic_faces(n, seed, size=args.size)[0]
     files = ImageFiles(args.photographs)
@@ -124,20 +124,29 @@ def draw_anchors(args: argparse.Namespace, path: Path) -> None:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """How many anchors lead, and by how much the weakest does."""
-    lines = ["| images | from | seeds | all five lead | weakest anchor | best free | least lead |"]
-    lines.append("| --- " * 7 + "|")
+    columns = (
+        "images",
+        "from",
+        "seeds",
+        "all five lead",
+        "least lead",
+        "anchors, mean",
+        "closed form",
+    )
+    lines = ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
     for kind in (FACES, PHOTOGRAPHS):
         for start in STARTS:
             mine = [r for r in rows if (r["kind"], r["start"]) == (kind, start)]
             if len(mine) > 1:
                 all_lead = sum(r["leading"] == ANCHORS for r in mine)
-                weakest, free = (
-                    f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}"
-                    for values in ([min(r["anchors"]) for r in mine], [r["free"][0] for r in mine])
+                means, predicted = (
+                    [statistics.fmean(r[key][:ANCHORS]) for r in mine]
+                    for key in ("anchors", "predicted")
                 )
                 lines.append(
-                    f"| {kind} | {start} | {len(mine)} | {all_lead} of {len(mine)} | {weakest} "
-                    f"| {free} | {min(r['margin'] for r in mine):.2f} |"
+                    f"| {kind} | {start} | {len(mine)} | {all_lead} of {len(mine)} "
+                    f"| {min(r['margin'] for r in mine):.2f} | {statistics.fmean(means):.2f} "
+                    f"± {statistics.stdev(means):.2f} | {statistics.fmean(predicted):.2f} |"
                 )
     return "\n".join(lines)
 
@@ -152,7 +161,8 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--start", nargs="*", choices=STARTS, default=list(STARTS))
     parser.add_argument("--keep", type=Path, help="file for the program of the first faces")
     parser.add_argument("--figures", type=Path, help="folder to draw what was kept to")
-    parser.add_argument("--size", type=int, default=64, help="of the faces, for a quick figure")
+    parser.add_argument("--images", type=int, default=DATA)
+    parser.add_argument("--size", type=int, default=64, help="of the faces")
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--smoke", action="store_true", help="seconds, to see that it works")
     args = parser.parse_args(argv)

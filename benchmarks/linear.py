@@ -1,13 +1,13 @@
 """Linear AnchorVAEs against their closed form: ten spectra, three patterns of KL weights.
 
-    python benchmarks/linear.py --out linear.jsonl               # from random weights, minutes
+    python benchmarks/linear.py --out linear.jsonl                      # minutes
     python benchmarks/linear.py --out linear.jsonl --start leading      # seconds, by start_anchors
     python benchmarks/linear.py --out linear.jsonl --table       # what is there so far
     python benchmarks/linear.py --out linear.jsonl --figure docs/images/linear.png
 
 The data are normal, and their covariance has the spectrum exactly.  Encoder and decoder are one
 linear layer each, trained on draws of z, with the whole data set in a batch.  A line is written for
-each program.
+each program; what is there is not run again.
 """
 
 from __future__ import annotations
@@ -166,19 +166,23 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--out", type=Path, help="a JSON line for each run")
     parser.add_argument("--start", nargs="*", choices=STEPS, default=list(STEPS))
     parser.add_argument("--seeds", type=int, nargs="*", default=list(SPECTRA))
-    parser.add_argument("--figure", type=Path, help="draw those from random weights to this file")
+    parser.add_argument("--figure", type=Path, help="draw what there is to this file")
     parser.add_argument("--table", action="store_true", help="run nothing")
     args = parser.parse_args(argv)
     lines = args.out.read_text().splitlines() if args.out and args.out.exists() else []
     rows = [json.loads(line) for line in lines]
-    missing = [] if args.table or args.figure else args.start
-    for start in (s for s in missing if s not in {r["start"] for r in rows}):
-        for key in ((seed, name) for seed in args.seeds for name in WEIGHTS):
-            rows.append(row(*key, start, train(*key, start)))
-        if args.out:
-            args.out.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    done = {(r["seed"], r["weights"], r["start"]) for r in rows}
+    wanted = [
+        (seed, name, start) for start in args.start for seed in args.seeds for name in WEIGHTS
+    ]
+    for key in [] if args.table or args.figure else wanted:
+        if key not in done:
+            rows.append(row(*key, train(*key)))
+            if args.out:
+                with args.out.open("a") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
     if args.figure:
-        figure([r for r in rows if r["start"] == "random"], args.figure)
+        figure(rows, args.figure)
     print(table(rows))
     return rows
 
