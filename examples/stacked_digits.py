@@ -227,7 +227,8 @@ def draw(stack: pc.StackedCorEx, task: Task, output: Path) -> None:
         z[:, :, latent] += moves * given.stddev[:, latent, None]
         parts[f"traversal_{rank}"] = (images(z.flatten(0, 1), len(moves)), {
             "row_labels": rows, "column_labels": [f"{v:g}" for v in moves.tolist()],
-            "title": f"Latent {latent} ({float(information[latent]):.1f} nats), moved by standard deviations",
+            "title": f"Latent {latent} ({float(information[latent]):.1f} nats) moved, "
+            "in standard deviations",
         })  # fmt: skip
     some = (x[:12] / task.levels).reshape(1, -1, side, side)
     parts["reconstructions"] = (torch.cat([some, images(q.mean[:12], 12)]), {
