@@ -212,7 +212,7 @@ def draw(stack: pc.StackedCorEx, task: Task, output: Path) -> None:
     pairs = (classes(stack, task), task.scored.labels.long())
     counts.index_put_(pairs, torch.tensor(1.0), accumulate=True)
     order = counts.argmax(1).argsort()
-    rows = [str(int(c)) for c in order]
+    rows = [f"class {int(c)}" for c in order]
     given: Any = stack.given_top(order.to(device))
 
     q: Any = stack.encode(x)[0]
@@ -220,14 +220,15 @@ def draw(stack: pc.StackedCorEx, task: Task, output: Path) -> None:
     moves = torch.linspace(-2, 2, 9, device=device)
     best = information.topk(2).indices.tolist()
     parts = {"samples": (images(given.sample((9,)).transpose(0, 1).flatten(0, 1), 9), {
-        "row_labels": rows, "title": "What each class draws",
+        "row_labels": rows, "title": "Samples of each class",
     })}  # fmt: skip
     for rank, latent in enumerate(best, 1):
         z = given.mean.unsqueeze(1).repeat(1, len(moves), 1)
         z[:, :, latent] += moves * given.stddev[:, latent, None]
         parts[f"traversal_{rank}"] = (images(z.flatten(0, 1), len(moves)), {
             "row_labels": rows, "column_labels": [f"{v:g}" for v in moves.tolist()],
-            "title": f"Latent {latent}, {float(information[latent]):.1f} nats, moved",
+            "title": f"Latent {latent} ({float(information[latent]):.1f} nats) moved, "
+            "in standard deviations",
         })  # fmt: skip
     some = (x[:12] / task.levels).reshape(1, -1, side, side)
     parts["reconstructions"] = (torch.cat([some, images(q.mean[:12], 12)]), {

@@ -12,9 +12,9 @@ from pyro_corex.information.checks import check_finite, held
 class Neighbours:
     """Gives in place of each datum one of those nearest to it, drawn at random.
 
-    What lies close together is mostly of one class.  So neighbours can be the copies of
-    :func:`~pyro_corex.fit_stack` where nothing is known that leaves a class as it is, and beside
-    transformations where something is.  Distances are Euclidean: standardise columns of a table.
+    What lies close together is mostly of one class (Van Gansbeke et al. 2020).  So neighbours can
+    be the copies of :func:`~pyro_corex.fit_stack` where nothing is known that leaves a class as it
+    is, and where something is, too.  Distances are Euclidean: standardise columns of a table.
 
     >>> near = Neighbours(torch.tensor([[0.0], [1.0], [10.0], [12.0]]), n=1)
     >>> near(torch.tensor([[0.0], [12.0]])).flatten()
