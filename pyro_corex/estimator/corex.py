@@ -169,12 +169,11 @@ class CorEx(FittedTable):
 
         What may be misread is warned of, as :meth:`describe` says it.
 
-        :param n_rows: where ``X`` holds correlations or covariances ``(d, d)`` in place of rows,
-            the number of rows behind them, more than d; for Gaussian latents.
-
         A fit that fails or is interrupted leaves the estimator as it was.  Fits in several threads
         wait for each other, because Pyro's state is that of the process.
 
+        :param n_rows: where ``X`` holds correlations or covariances ``(d, d)`` in place of rows,
+            the number of rows behind them, more than d; for Gaussian latents.
         :raises ValueError, TypeError: for data or parameters that do not fit.
         """
         with alone(), self._all_or_nothing():
@@ -216,6 +215,15 @@ class CorEx(FittedTable):
             self._layer = self._fit_by(self._coding, x, options)
             draws = self._read_results(x, options, rng)
             self._fit_upper(options.layers, draws)
+            if self.tc_ < -2 * self.tc_stderr_:
+                warnings.warn(
+                    f"tc_ is {self.tc_:.1f} ± {self.tc_stderr_:.1f} nats, a lower bound that says "
+                    "nothing, as no TC(x) is below 0: what the latents found in some rows does not "
+                    f"hold for the others.  {len(x)} rows are too few for {self.n_hidden_} latents "
+                    f"of {len(self._coding.used)} columns. Give more rows, or a smaller n_hidden.",
+                    UserWarning,
+                    stacklevel=2,
+                )
             if not self._layer.training.converged:
                 warnings.warn(
                     f"CorEx has not converged in {self.n_iter_} iterations: the bound still rises. "
