@@ -19,6 +19,12 @@ RESULTS = ROOT / "docs" / "results"
 SECTIONS = ("mnist", "faces", "labels", "published")
 
 
+@pytest.fixture(autouse=True)
+def own_modules(monkeypatch):
+    """``training`` is the benchmark of that name, and not the tests of the package."""
+    monkeypatch.delitem(sys.modules, "training", raising=False)
+
+
 @pytest.fixture
 def benchmark(monkeypatch, capsys):
     """Runs a benchmark as from the command line, and returns what it prints."""

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from pyro_corex.estimator.description import _describe, describe_again
 from pyro_corex.estimator.standard import standard_columns
-from pyro_corex.estimator.table import _describe, describe_again
 
 
 def test_they_are_those_that_one_by_one_are_standardised():

@@ -139,7 +139,13 @@ USES: list[Use] = [
     ),
     refused("CorEx.save", "a folder", lambda: fitted().save(Path(__file__).parent), "a folder"),
     refused("CorEx.load", "another file", lambda: CorEx.load(__file__), "pyro_corex wrote"),
-    refused("CorEx.load", "no file", lambda: CorEx.load(NOWHERE), "no file", "nowhere"),
+    refused(
+        "CorEx.load",
+        "no file",
+        lambda: CorEx.load(NOWHERE.parent.with_name("nowhere")),
+        "no file",
+        "nowhere",
+    ),
     refused("CorEx.coded", "a path", lambda: fitted().coded("a.csv"), "X", "'a.csv'"),
     answered(
         "CorEx.score",
