@@ -103,7 +103,6 @@ def draw_information(rows: list[dict[str, Any]], path: Path) -> None:
     ax[0].figure.savefig(path, dpi=120)
 
 
-@torch.no_grad()
 def draw_anchors(args: argparse.Namespace, path: Path) -> None:
     """What the anchors of the program that was kept change."""
     x = images_of(FACES, args.seeds[0], args)
@@ -112,8 +111,9 @@ def draw_anchors(args: argparse.Namespace, path: Path) -> None:
     pc.load(args.keep, vae)
     information = pc.AggregatePosterior.from_data(vae, x).mutual_information()
     values = torch.linspace(-3, 3, 7)
-    z = vae.encode(x[:1]).mean
-    walks = torch.cat([traversal(vae, z, j, values) for j in range(ANCHORS)])
+    with torch.no_grad():
+        z = vae.encode(x[:1]).mean
+        walks = torch.cat([traversal(vae, z, j, values) for j in range(ANCHORS)])
     ax = image_grid(
         walks,
         row_labels=[f"z{j}, {float(information[j]):.1f} nats" for j in range(ANCHORS)],
