@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pyro_corex import __version__
 from pyro_corex.estimator import (
     CorEx,
     hierarchy,
@@ -36,11 +37,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m pyro_corex", description=__doc__, formatter_class=shown
     )
+    parser.add_argument("--version", action="version", version=f"pyro_corex {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     _with_table(commands, "describe", "say how each column of a table is read")
     fit = _with_table(commands, "fit", "fit a table")
     fit.add_argument(
-        "--n-hidden", default="5", help="number of latents, 'auto', or layers such as 10,3,1"
+        "--n-hidden", default="auto", help="number of latents, 'auto', or layers such as 10,3,1"
     )
     fit.add_argument(
         "--latent",

@@ -2,11 +2,13 @@
 
 import csv
 import re
+from pathlib import Path
 
 import matplotlib as mpl
 import pytest
 from matplotlib import pyplot
 
+import pyro_corex
 from pyro_corex.__main__ import main, unused
 from tests.estimator.tables import (
     factor_table,
@@ -185,3 +187,11 @@ def test_a_full_disk_is_told_in_a_sentence(tmp_path, capsys, monkeypatch):
     out = ["--output", str(tmp_path / "out")]
     assert main(["fit", str(tmp_path / "t.csv"), "--n-hidden", "1", *out]) == 2
     assert "error: [Errno 28] No space left on device" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"pyro_corex {pyro_corex.__version__}\n"
+    cited = Path(__file__).parents[1].joinpath("CITATION.cff").read_text()
+    assert f"\nversion: {pyro_corex.__version__}\n" in cited
