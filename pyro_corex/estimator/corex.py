@@ -215,15 +215,6 @@ class CorEx(FittedTable):
             self._layer = self._fit_by(self._coding, x, options)
             draws = self._read_results(x, options, rng)
             self._fit_upper(options.layers, draws)
-            if self.tc_ < -2 * self.tc_stderr_:
-                warnings.warn(
-                    f"tc_ is {self.tc_:.1f} ± {self.tc_stderr_:.1f} nats, a lower bound that says "
-                    "nothing, as no TC(x) is below 0: what the latents found in some rows does not "
-                    f"hold for the others.  {len(x)} rows are too few for {self.n_hidden_} latents "
-                    f"of {len(self._coding.used)} columns. Give more rows, or a smaller n_hidden.",
-                    UserWarning,
-                    stacklevel=2,
-                )
             if not self._layer.training.converged:
                 warnings.warn(
                     f"CorEx has not converged in {self.n_iter_} iterations: the bound still rises. "

@@ -21,6 +21,7 @@ def summarise(e: Any, n_columns: int) -> str:
         f"{latents} {explain} {total} of total correlation (a lower bound)."
         if e.tc_ > 2 * e.tc_stderr_
         else f"{latents}: no total correlation, {total}.",
+        *_below_zero(e),
         _how(e),
     ]
     if e.upper_ is not None:
@@ -39,6 +40,17 @@ def summarise(e: Any, n_columns: int) -> str:
         lines.append(f"  {j}: {_nats(tc, stderr)}. {', '.join(shown) or 'no column'}{more}.")
     lines.append("In brackets: the mutual information of the column with its latent, in nats.")
     return "\n".join(lines)
+
+
+def _below_zero(e: Any) -> list[str]:
+    """What a lower bound below 0 says, as no TC(x) is."""
+    if e.tc_ >= -2 * e.tc_stderr_:
+        return []
+    return [
+        "A lower bound below 0 says nothing: what was found in some rows does not hold for the "
+        f"others. Either there is nothing to find, or {e.n_samples_} rows are too few for "
+        f"{e.n_hidden_} latents: try fewer."
+    ]
 
 
 def _how(e: Any) -> str:

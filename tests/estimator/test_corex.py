@@ -190,10 +190,3 @@ def test_two_fits_in_two_threads_are_those_of_one_after_another():
         together = list(pool.map(fit, (0, 1)))
     for seed, corex in enumerate(together):
         assert corex.tc_ == fit(seed).tc_
-
-
-def test_a_bound_that_says_nothing_is_warned_of():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(14, 3))[:, np.arange(90) % 3] + rng.normal(size=(14, 90))
-    with pytest.warns(UserWarning, match=r"says nothing.*14 rows are too few for 6 latents of 90"):
-        assert CorEx(6, random_state=0).fit(x).tc_ < 0
