@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pyro_corex import __version__
 from pyro_corex.estimator import (
     CorEx,
     hierarchy,
@@ -37,7 +36,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m pyro_corex", description=__doc__, formatter_class=shown
     )
-    parser.add_argument("--version", action="version", version=f"pyro_corex {__version__}")
+    version = vars(sys.modules["pyro_corex"])["__version__"]
+    parser.add_argument("--version", action="version", version=f"pyro_corex {version}")
     commands = parser.add_subparsers(dest="command", required=True)
     _with_table(commands, "describe", "say how each column of a table is read")
     fit = _with_table(commands, "fit", "fit a table")
