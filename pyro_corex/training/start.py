@@ -97,10 +97,11 @@ def start_top(
         x = x.to(device)
         views = [x] if transform is None else [x, *(transform(x) for _ in range(copies))]
         for view in views:
-            if view.shape != x.shape:
+            shape = tuple(view.shape) if isinstance(view, Tensor) else type(view).__name__
+            if shape != tuple(x.shape):
                 raise ValueError(
-                    f"The transform of start_top must keep the shape {tuple(x.shape)}, but gives "
-                    f"{tuple(view.shape)}"
+                    "The transform of start_top (copy of fit_stack) must keep the shape "
+                    f"{tuple(x.shape)}, but gives {shape}"
                 )
         below = [_moments(stack, view) for view in views]
         loc, scale = below[0]

@@ -132,6 +132,13 @@ USES: list[Use] = [
         "LogNormal",
     ),
     refused("start_top", "no stack", lambda: pc.start_top(vae(), X), "two layers", "CorExVAE"),
+    refused(
+        "fit_stack",
+        "a copy of nothing",
+        lambda: pc.fit_stack(STACK, X, copy=lambda _: None, below_epochs=0, progress=False),
+        "copy of fit_stack",
+        "NoneType",
+    ),
     refused("fit_stack", "no stack", lambda: pc.fit_stack(vae(), X), "two layers", "CorExVAE"),
     refused(
         "fit_stack",
