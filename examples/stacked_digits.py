@@ -139,6 +139,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     args.output.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
+    if not mnist_there:
+        torch.set_num_threads(1)  # several wait for each other, where networks are this small
     stack = train(task, args.seed, args.device, **(SMOKE if args.smoke else {}))
     print("\n" + summary(stack, task, time.perf_counter() - begin))
     draw(stack, task, args.output)
