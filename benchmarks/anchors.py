@@ -93,7 +93,7 @@ SETTINGS = {
             ("no penalty", {}),
         )
     },
-    "the same, four times the steps": Setting(
+    "5 flat anchors from ICA, 0.5, others 4, minibatch 30, annealed, 4 x the steps": Setting(
         5, 0.5, 4.0, minibatch=30.0, flat=5, ica=True, begin=9.0, epochs=4 * EPOCHS
     ),
     "minibatch penalty, 30, from ICA, annealed": Setting(minibatch=30.0, ica=True, begin=9.0),
