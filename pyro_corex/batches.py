@@ -135,12 +135,23 @@ def place_of(module: Any) -> tuple[torch.device | None, torch.dtype | None]:
     Of what is no module, those of the modules that its model and guide are methods of, or that it
     holds.
     """
+    if isinstance(module, torch.nn.Module) and (own := _first_floating(module)) is not None:
+        return own.device, own.dtype
     owners = [module, *(getattr(getattr(module, n, None), "__self__", None) for n in _PROGRAMS)]
     owners += getattr(module, "__dict__", {}).values()
     modules = (owner for owner in owners if isinstance(owner, torch.nn.Module))
     parameters = (p for owner in modules for p in owner.parameters())
     floating = ((p.device, p.dtype) for p in parameters if p.is_floating_point())
     return next(floating, (None, None))
+
+
+def _first_floating(module: torch.nn.Module) -> Tensor | None:
+    """The first of ``module.parameters()`` that is floating, without a look at all modules."""
+    for own in module._parameters.values():
+        if own is not None and own.is_floating_point():
+            return own
+    parts = (_first_floating(part) for part in module._modules.values() if part is not None)
+    return next((found for found in parts if found is not None), None)
 
 
 def for_program(batch: Batch, module: Any, method: str = "model") -> Batch:
@@ -299,7 +310,10 @@ def argument(value: Any, module: Any, name: str = "x", least: int = 2) -> Tensor
             f"{name} must have the shape (B, ...), but got {tuple(found.shape)}. A single datum is "
             f"{name}[None], a single column {name}[:, None]"
         )
-    return Batch((found,)).to(*place_of(module)).tensors()[0]
+    device, dtype = place_of(module)
+    if (found.device, found.dtype) == (device, dtype):
+        return found
+    return Batch((found,)).to(device, dtype).tensors()[0]
 
 
 def _read(value: Any, name: str) -> Any:

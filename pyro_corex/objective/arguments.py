@@ -22,7 +22,10 @@ class Programs:
 
     def __init__(self, model: Program, guide: Program, args: Any, kwargs: Any) -> None:
         self.model, self.guide = model, guide
-        self.args, self.kwargs = map_tensors(Tensor.detach, (args, kwargs))
+        plain = not kwargs and all(type(x) is Tensor and not x.requires_grad for x in args)
+        self.args, self.kwargs = (
+            (args, kwargs) if plain else map_tensors(Tensor.detach, (args, kwargs))
+        )
 
     def first(self) -> Tensor | None:
         """The first tensor among the arguments."""

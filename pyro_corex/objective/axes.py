@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
+from typing import Any
 
 import pyro.distributions as dist
 from torch import Tensor
@@ -53,6 +54,8 @@ class Axes:
         """Sites that are ``pyro.factor`` statements."""
         self.guess = ""
         """What was chosen without a reason that is sure, as a sentence."""
+        self.by_place = False
+        """Whether it was decided from where tensors lie, which no :func:`signature` says."""
         self._arguments = first
         self._observed = {
             key: places
@@ -61,6 +64,8 @@ class Axes:
         }
         self.data = self._told(told) if told is not None else self._found()
         self.num_data, self.particles = self._count()
+        del self._sites, self._observed, self._arguments  # so that it may be kept
+        vars(self).pop("_first", None)
 
     def no_term(self, role: str, name: str) -> bool:
         """Whether a site has neither data nor latents: a deterministic one, or a factor."""
@@ -134,8 +139,7 @@ class Axes:
 
     def _along(self, axes: Collection[Axis]) -> list[Axis]:
         """Those of the axes that have the size of the arguments' first."""
-        first = self._first
-        rows = first.shape[0] if first is not None and first.dim() else None
+        rows = _rows(self._first)
         return [
             axis
             for axis in axes
@@ -144,6 +148,7 @@ class Axes:
 
     def _leads(self, axis: Axis) -> bool:
         """Whether an observed value is the first argument, and this axis is its first."""
+        self.by_place = True
         for key, places in self._observed.items():
             value, first = self._sites[key]["value"], self._first
             if first is None or axis not in places or value.dim() != first.dim():
@@ -170,6 +175,58 @@ class Axes:
     @cached_property
     def _first(self) -> Tensor | None:
         return self._arguments()
+
+
+class Known:
+    """The axes of the last few kinds of traces of two programs."""
+
+    def __init__(self) -> None:
+        self._found: dict[Any, Axes] = {}
+
+    def axes(
+        self,
+        model: Mapping[str, Site],
+        guide: Mapping[str, Site],
+        *,
+        max_plate_nesting: float,
+        told: Collection[str] | None,
+        first: Callable[[], Tensor | None],
+    ) -> Axes:
+        """As :class:`Axes`, found anew where a site, a plate or a shape is another."""
+        key = signature(model), signature(guide), max_plate_nesting, told, _rows(first())
+        found = self._found.get(key)
+        if found is None:
+            found = Axes(model, guide, max_plate_nesting=max_plate_nesting, told=told, first=first)
+            if not found.by_place:
+                while len(self._found) >= _KINDS:
+                    del self._found[next(iter(self._found))]
+                self._found[key] = found
+        return found
+
+
+_KINDS = 8  # of batches: those of training and evaluation, the last ones of an epoch, and some more
+
+
+def signature(nodes: Mapping[str, Site]) -> tuple[Any, ...]:
+    """All of a program's sites that :class:`Axes` are made of, but for where tensors lie."""
+    return tuple(
+        (
+            name,
+            type(fn := site["fn"]),
+            getattr(fn, "batch_shape", None),
+            getattr(fn, "event_shape", None),
+            getattr(site["value"], "shape", None),
+            site["is_observed"],
+            site["infer"].get("_deterministic", False),
+            # a frame is equal to one of another full size
+            *((f.name, f.dim, int(f.size), f.full_size) for f in site["cond_indep_stack"]),
+        )
+        for name, site in nodes.items()
+    )
+
+
+def _rows(first: Tensor | None) -> int | None:
+    return first.shape[0] if first is not None and first.dim() else None
 
 
 def is_deterministic(site: Site) -> bool:

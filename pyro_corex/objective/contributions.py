@@ -15,7 +15,7 @@ from torch import Tensor
 from pyro_corex.objective import sites
 from pyro_corex.objective.arguments import Programs
 from pyro_corex.objective.auxiliary import Plan, density
-from pyro_corex.objective.axes import Axes
+from pyro_corex.objective.axes import Known
 from pyro_corex.objective.closed_form import check_same_scale, holds
 from pyro_corex.objective.enumeration import Expectation, Marginal, marginalise
 from pyro_corex.objective.evidence import Recorded
@@ -69,6 +69,7 @@ class Contributions:
     :param plan: what becomes of the guide's auxiliary sites.
     :param data_plates: the plates that index data, or ``None`` to find them from the traces.
     :param programs: the model and the guide, with what they were called with.
+    :param known: the axes that such traces were found to have.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Contributions:
         max_plate_nesting: float,
         data_plates: Collection[str] | None,
         programs: Programs,
+        known: Known,
     ) -> None:
         self.plan = plan
         self.model, self.guide = model, guide
@@ -99,7 +101,7 @@ class Contributions:
         """0, with the gradients of what regularizers train for themselves."""
         self.sequential = any("_enum_total" in site["infer"] for site in guide.values())
         """Whether the trace is one of several for a particle, which share tensors."""
-        found = Axes(
+        found = known.axes(
             model,
             guide,
             max_plate_nesting=max_plate_nesting,

@@ -233,6 +233,7 @@ class CorExELBO(Runner):
                 max_plate_nesting=self.max_plate_nesting,
                 data_plates=self.data_plates,
                 programs=Programs(model, guide, args, kwargs),
+                known=pair.axes,
             )
             if found.guess:
                 pair.tell(found.guess)
@@ -296,7 +297,8 @@ class CorExELBO(Runner):
         """Each term of the last call in nats summed over data, as it is reported and as it is
         weighted in the loss, of shape ``(m,)`` or as ``last_terms`` has it.
 
-        The keys are those of :attr:`last_totals`.
+        The keys are a kind, ``"reconstruction"``, ``"kl"`` or ``"regularizer"``, and the name of a
+        site or a regularizer.
 
         :raises RuntimeError: before the first call.
         """
@@ -309,33 +311,13 @@ class CorExELBO(Runner):
                 value = value * (each.num_data * self.num_particles / len(kept))
                 parts["regularizer", name] = value, value * weight
             for key, (value, weighted) in parts.items():
-                before = found.get(key, (0.0, 0.0))
-                found[key] = before[0] + value, before[1] + weighted
+                if before := found.get(key):
+                    value, weighted = before[0] + value, before[1] + weighted
+                found[key] = value, weighted
         if self.num_particles > 1:
             found = {
                 k: (v / self.num_particles, w / self.num_particles) for k, (v, w) in found.items()
             }
-        return found
-
-    @property
-    def last_totals(self) -> dict[tuple[str, str], Tensor]:
-        """Each term of the last call as a scalar in nats per datum, left on the device.
-
-        The keys are a kind, ``"reconstruction"``, ``"kl"`` or ``"regularizer"``, and the name of a
-        site or a regularizer.
-
-        :raises RuntimeError: before the first call.
-        """
-        kept = self._kept()
-        found: dict[tuple[str, str], Tensor] = {}
-        for each in kept:
-            scale = 1.0 / (self.num_particles * each.num_data)
-            for key, of_site in each.sums.items():
-                value = of_site.value.sum() * scale
-                found[key] = found[key] + value if key in found else value
-            for name, (value, _) in each.regularizers.items():
-                own, mean = ("regularizer", name), value.sum() / len(kept)
-                found[own] = found[own] + mean if own in found else mean
         return found
 
     @property

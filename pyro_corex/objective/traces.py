@@ -19,6 +19,7 @@ from pyro.util import check_model_guide_match, check_site_shape, check_traceenum
 
 from pyro_corex.objective import sites
 from pyro_corex.objective.auxiliary import Auxiliaries
+from pyro_corex.objective.axes import Known
 from pyro_corex.objective.closed_form import ClosedForms
 from pyro_corex.objective.sites import Recorder, Site
 
@@ -48,6 +49,7 @@ class Pair:
         self.model, self.guide = model, guide
         self.closed_forms = ClosedForms(model, guide)
         self.auxiliaries = Auxiliaries(guide)
+        self.axes = Known()
         self.sequential = False
         """Whether sites are enumerated one value at a time."""
         self._told = False

@@ -192,14 +192,23 @@ class CorExProgram(PyroModule):
 
     def _register(self) -> None:
         """Lets ``SVI`` see the parameters, under the names that ``state_dict`` gives them."""
-        tracers = (handler for handler in _PYRO_STACK if isinstance(handler, TraceMessenger))
-        listened = any(getattr(tracer, "records_params", True) for tracer in tracers)
+        listeners = [
+            tracer
+            for tracer in _PYRO_STACK
+            if isinstance(tracer, TraceMessenger) and getattr(tracer, "records_params", True)
+        ]
         store = pyro.get_param_store()
-        if not listened and not len(store):
+        if not listeners and not len(store):
             return
         stored, own = store._params, dict(self.named_parameters())
         prefix = self._free_prefix(stored, own)
-        if not listened and all(stored.get(prefix + n, p) is p for n, p in own.items()):
+        known = all(stored.get(prefix + n, p) is p for n, p in own.items())
+        if known and all(  # they have been told, as by the guide
+            prefix + n in tracer.trace.nodes
+            for tracer in listeners
+            for n, p in own.items()
+            if p.requires_grad
+        ):
             return
         for name, parameter in own.items():
             if not parameter.requires_grad:
@@ -212,7 +221,7 @@ class CorExProgram(PyroModule):
                 del store[full]
                 store.setdefault(full, _whole(parameter))
                 _owners[parameter] = weakref.ref(self)
-            if listened:
+            if listeners:
                 pyro.param(full, _whole(parameter))
                 _owners.setdefault(parameter, weakref.ref(self))
 

@@ -226,10 +226,9 @@ class _Recording:
     def _step(self) -> Tensor:
         learner, elbo = self.steps.learner, self.steps.learner.elbo
         loss = learner.compute(self.batch)
-        totals, sums = elbo.last_totals, elbo.last_sums
-        self.names, self.size = list(totals), elbo.last_num_data
-        noted = [torch.stack([loss.detach(), *totals.values()])]
-        noted += [value for name in self.names for value in sums[name]]
+        sums = elbo.last_sums
+        self.names, self.size = list(sums), elbo.last_num_data
+        noted = [loss.detach(), *(value for pair in sums.values() for value in pair)]
         self.like = [(value.shape, value.dtype) for value in noted]
         together = torch.cat([value.reshape(-1) for value in noted])
         with self.steps.on_device():
@@ -242,12 +241,12 @@ class _Recording:
             own.copy_(new, non_blocking=True)
         together = self.graph.replay().clone()
         parts = together.split([shape.numel() for shape, _ in self.like])
-        row, *sums = (
+        loss, *sums = (
             part.view(shape).to(dtype)
             for part, (shape, dtype) in zip(parts, self.like, strict=True)
         )
         pairs = zip(sums[::2], sums[1::2], strict=True)
-        record.note(row, dict(zip(self.names, pairs, strict=True)), self.size)
+        record.note(loss, dict(zip(self.names, pairs, strict=True)), self.size)
 
 
 def _kind(value: Any) -> Any:

@@ -39,8 +39,7 @@ class Record:
         self.sizes: list[float] = list(sizes)
         self._table = torch.zeros(0, 0, dtype=torch.float64) if table is None else table
         self._sums = [list(pair) for pair in sums]  # of each name: its value, and weighted
-        self._rows: list[Tensor] = []  # what was not read yet
-        self._steps: list[Sums] = []  # the same
+        self._steps: list[tuple[Tensor, Sums]] = []  # what was not read yet
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -48,27 +47,22 @@ class Record:
     @property
     def unread(self) -> int:
         """The number of steps since :meth:`read`."""
-        return len(self._rows)
+        return len(self._steps)
 
     def add(self, loss: Tensor, elbo: CorExELBO) -> None:
         """Notes a step: the loss, and the terms that the objective was just made of."""
-        totals = elbo.last_totals
-        row = torch.stack([loss.detach(), *totals.values()])
-        self.note(row, elbo.last_sums, elbo.last_num_data)
+        self.note(loss.detach(), elbo.last_sums, elbo.last_num_data)
 
-    def note(self, row: Tensor, sums: Sums, size: float) -> None:
-        """Notes a step: the loss and each term, the sums of each term, and the number of data."""
+    def note(self, loss: Tensor, sums: Sums, size: float) -> None:
+        """Notes a step: the loss, the sums of each term, and the number of data."""
         self.names = list(sums)
-        self._rows.append(row)
         self.sizes.append(size)
-        self._steps.append(sums)
+        self._steps.append((loss, sums))
 
     def read(self) -> tuple[int, str] | None:
         """Reads what is new, and gives the first step that is not finite, from 0, and why."""
-        if self._rows:
-            new = torch.stack(self._rows).cpu().double()
-            self._rows = []
-            self._add_up()
+        if self._steps:
+            new = self._add_up()
             self._table = torch.cat([self._table, new]) if self._table.numel() else new
             bad = (~new.isfinite()).any(-1).nonzero()
             if len(bad):
@@ -76,16 +70,21 @@ class Record:
                 return len(self._table) - len(new) + row, self._why(new[row])
         return None
 
-    def _add_up(self) -> None:
+    def _add_up(self) -> Tensor:
+        """Adds the new steps to the sums; of each the loss, and its terms in nats per datum."""
+        losses, steps = zip(*self._steps, strict=True)
         new = [
-            [torch.stack([step[key][i] for step in self._steps]).double().sum(0) for i in (0, 1)]
-            for key in self.names
+            [torch.stack([s[key][i] for s in steps]).double() for i in (0, 1)] for key in self.names
         ]
-        self._steps, known = [], self._sums or [[torch.zeros(())] * 2 for _ in new]
+        sizes = torch.tensor(self.sizes[-len(steps) :], dtype=torch.float64)
+        totals = [value.reshape(len(steps), -1).sum(1).cpu() / sizes for value, _ in new]
+        known = self._sums or [[torch.zeros(())] * 2 for _ in new]
         self._sums = [
-            [a + b.cpu() for a, b in zip(old, own, strict=True)]
+            [a + b.sum(0).cpu() for a, b in zip(old, own, strict=True)]
             for old, own in zip(known, new, strict=True)
         ]
+        self._steps = []
+        return torch.stack([torch.stack(losses).cpu().double(), *totals], 1)
 
     def sums(self) -> list[list[Tensor]]:
         """Of each name the sums over all data that were read: the value, and weighted."""

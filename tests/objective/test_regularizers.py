@@ -101,7 +101,7 @@ def test_terms_show_it():
     assert terms.objective == pytest.approx(want, rel=1e-10)
     shown = f"regularizers['mmd']: {float(terms.regularizers['mmd']):.4g}, weight 7"
     assert shown in repr(terms)
-    mean = float(elbo.last_totals["regularizer", "mmd"])
+    mean = float(elbo.last_sums["regularizer", "mmd"][0]) / elbo.last_num_data
     assert mean == pytest.approx(float(terms.regularizers["mmd"]), rel=1e-12)
 
 
