@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+_unseen: ContextVar[bool] = ContextVar("unseen", default=False)
+
+
+@contextmanager
+def unseen_values() -> Iterator[None]:
+    """Operations are noted, to be run later on other values, so that none may be looked at."""
+    token = _unseen.set(True)
+    try:
+        yield
+    finally:
+        _unseen.reset(token)
+
+
+def on_hand(value: Tensor) -> bool:
+    """Whether values may be looked at: an accelerator would have to be waited for."""
+    plain = type(value) in (Tensor, torch.nn.Parameter)
+    return plain and value.device.type == "cpu" and not _unseen.get()
 
 
 def as_tensor(value: Any, name: str) -> Tensor:

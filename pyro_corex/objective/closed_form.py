@@ -24,6 +24,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from pyro_corex.arrays import on_hand
 from pyro_corex.objective.sites import Recorder, Site, analytic_kl, is_delta
 from pyro_corex.objective.structure import Structure
 
@@ -369,6 +370,9 @@ def check_same_scale(name: str, model_site: Site, guide_site: Site) -> None:
             )
 
 
+_FIRST = ("cpu", "meta")  # the one has its values on hand, the other none
+
+
 def holds(condition: Any, *values: Tensor | float) -> bool:
     """Whether a condition holds anywhere, asked only where the answer costs no synchronisation.
 
@@ -376,9 +380,8 @@ def holds(condition: Any, *values: Tensor | float) -> bool:
     """
     tensors = [v for v in values if isinstance(v, Tensor)]
     for tensor in tensors:
-        if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.device.type == "meta":
-            return False
-        if tensor.device.type != "cpu" and not is_validation_enabled():
+        other = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.device.type not in _FIRST
+        if not on_hand(tensor) and not (other and is_validation_enabled()):
             return False
     result = condition(*values)
     return bool(result.any()) if isinstance(result, Tensor) else bool(result)

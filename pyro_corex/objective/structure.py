@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
 
+from pyro_corex.arrays import on_hand
 from pyro_corex.objective.sites import Site
 
 
@@ -53,7 +54,7 @@ class Structure:
         return all(
             a.shape == b.shape
             and a.device == b.device
-            and ((a.device.type != "cpu" and torch.is_grad_enabled()) or torch.equal(a, b))
+            and ((not on_hand(a) and torch.is_grad_enabled()) or torch.equal(a, b))
             for a, b in zip(self.constants, other.constants, strict=True)
         )
 

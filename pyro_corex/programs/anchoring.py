@@ -17,6 +17,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence, register_kl
 
+from pyro_corex.arrays import on_hand
 from pyro_corex.batches import check_count
 
 Weight = float | Tensor | Callable[[], float | Tensor]
@@ -172,7 +173,7 @@ def check_weights(weights: Mapping[str, Weight]) -> None:
 def check_weight(name: str, weight: float | Tensor) -> None:
     """Raises unless ``weight`` can be a KL weight; a tensor on a device is not looked at."""
     if isinstance(weight, Tensor):
-        if type(weight) is not Tensor or weight.device.type != "cpu":
+        if not on_hand(weight):
             return
         valid = bool(((weight >= 0) & weight.isfinite()).all())
     elif isinstance(weight, Real):

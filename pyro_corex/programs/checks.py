@@ -11,6 +11,8 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 from torch.distributions import Independent, constraints
 
+from pyro_corex.arrays import on_hand
+
 
 def check_pyros(what: str, fn: Any) -> None:
     """Raises ``TypeError`` unless ``fn`` is a distribution that ``pyro.sample`` takes."""
@@ -68,8 +70,8 @@ def warn_of_units(x: Tensor, columns: Sequence[int]) -> None:
 
 
 def looked_at(value: Tensor) -> bool:
-    """Whether values may be looked at: on an accelerator that would synchronise with it."""
-    return is_validation_enabled() and type(value) is Tensor and value.device.type == "cpu"
+    """Whether values are to be looked at."""
+    return is_validation_enabled() and on_hand(value)
 
 
 def check_values(fn: Any, x: Tensor) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_corex.arrays import on_hand
 from pyro_corex.batches import check_count
 
 
@@ -46,7 +47,7 @@ class Likelihood(nn.Module):
         """
         if not isinstance(x, Tensor):
             raise TypeError(f"x must be a tensor of shape (B, ...), but got {type(x).__name__}")
-        if type(x) is not Tensor or x.device.type != "cpu" or self._all_valid(x):
+        if not on_hand(x) or self._all_valid(x):
             return
         bad = x[~self.valid(x)]
         if bool(bad.isnan().any()):

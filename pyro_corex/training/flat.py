@@ -1,0 +1,71 @@
+"""Flat: what a function does with tensors, as a list of operations that run without Python.
+
+The function is run once, and each operation of torch that it comes to is noted (``make_fx``), those
+of its gradients too; the list is then run by TorchScript's interpreter.  Random numbers are drawn
+anew at each run, in the same order from the same generator, so that a run from the same random
+state gives the same numbers.  Parameters, buffers and other tensors that the function finds by
+itself are read where they lie, so that a run sees what was written into them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_corex.arrays import unseen_values
+
+Function = Callable[..., list[Tensor]]
+
+
+class Flat:
+    """A function from tensors to a list of tensors, without the Python in it.
+
+    What Python decides is as it was at the recording: branches, numbers, shapes.
+
+    :param function: run once; a tensor that it returns holds memory of its own afterwards.
+    :param inputs: what it is run with.
+    :raises RuntimeError: where a number is read from a tensor, on which Python may decide.
+    """
+
+    def __init__(self, function: Function, inputs: Sequence[Tensor]) -> None:
+        from torch.fx.experimental.proxy_tensor import make_fx  # it takes a second
+
+        with unseen_values():
+            graph = make_fx(lambda *given: [*map(_whole, function(*given))])(*inputs)
+        nodes = graph.graph
+        constants = [node for node in nodes.nodes if node.op == "get_attr"]
+        self.found = [getattr(graph, str(node.target)) for node in constants]
+        """The tensors that are not among the inputs."""
+        last = [node for node in nodes.nodes if node.op == "placeholder"][-1]
+        with nodes.inserting_after(last):
+            for place, node in reversed([*enumerate(constants)]):
+                node.replace_all_uses_with(nodes.placeholder(f"found_{place}"))
+                nodes.erase_node(node)
+        drawn = [node for node in nodes.nodes if _draws(node.target)]
+        (results,) = nodes.output_node().args
+        self._count = len(results)
+        nodes.output_node().args = ((*results, *drawn),)  # else a draw of no use is left out
+        nodes.set_codegen(torch.fx.graph.CodeGen())  # of plain arguments and results
+        graph.recompile()
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # of what it takes for constants, and that it is old
+            self._script = torch.jit.trace(graph.forward, (*inputs, *self.found), check_trace=False)
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """What the function would give for ``inputs`` of the same shapes and dtypes."""
+        with torch.no_grad():
+            outputs: tuple[Tensor, ...] = self._script(*inputs, *self.found)
+        return outputs[: self._count]
+
+
+def _whole(value: Tensor) -> Tensor:
+    """A result in memory of its own, as the gradients that ``backward`` leaves are."""
+    return value.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _draws(operation: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(operation, "tags", ())
