@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 _unseen: ContextVar[bool] = ContextVar("unseen", default=False)
 
 

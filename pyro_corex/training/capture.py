@@ -1,14 +1,15 @@
-"""Capture: a training step that is recorded once, as a CUDA graph, and replayed on later batches.
+"""Capture: a training step that is recorded once and replayed on later batches.
 
-A replay does to the device what was done when the step was recorded, reads the batch where that one
-lay, and runs no Python.  So what Python decides has to be the same: it is the key of a recording.
+On CUDA it is a graph of all that the step does to the device; see :mod:`pyro_corex.training.replay`
+for the CPU.  A replay does what was done when the step was recorded, with another batch, and runs
+no Python.  So what Python decides has to be the same: it is the key of a recording.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -30,7 +31,9 @@ _KEPT = 2
 def check(device: torch.device, how: Devices, several: bool) -> None:
     """Raises ``ValueError`` where steps cannot be recorded."""
     reasons = {
-        f"the device {str(device)!r}, as steps are recorded on CUDA": device.type != "cuda",
+        f"the device {str(device)!r}, as steps are recorded on CPU and CUDA": (
+            device.type not in ("cpu", "cuda")
+        ),
         "several processes or a strategy, which exchange gradients in a step": (
             several or how.number > 1 or how.strategy != "auto"
         ),
@@ -46,7 +49,7 @@ def check(device: torch.device, how: Devices, several: bool) -> None:
 @contextmanager
 def stream(runner: Runner) -> Iterator[None]:
     """Where steps are recorded, all of them in one stream that is not CUDA's default."""
-    if not runner.capture:
+    if not runner.capture or runner.device.type != "cuda":
         yield
         return
     before = torch.cuda.current_stream(runner.device)
@@ -85,10 +88,16 @@ def recordable() -> Iterator[None]:
 
 def _refusal(error: RuntimeError) -> RuntimeError:
     cause = str(error.__context__ or error).strip().partition("\n")[0]
+    return refusal(
+        f"{cause}. A step must not read numbers from the device (.item(), float(t), if t > 0) or "
+        "copy tensors to it"
+    )
+
+
+def refusal(why: str) -> RuntimeError:
+    """What is raised where a step cannot be recorded."""
     return RuntimeError(
-        f"The step cannot be recorded for capture=True: {cause}. A step must not read numbers from "
-        "the device (.item(), float(t), if t > 0) or copy tensors to it. Change that, or leave "
-        "capture out."
+        f"The step cannot be recorded for capture=True: {why}. Change that, or leave capture out."
     )
 
 
@@ -121,14 +130,80 @@ class Steps:
         """Keeps nothing of the steps before, as anything may have changed."""
 
 
-class Recorded(Steps):
-    """Training steps of which the first few are taken as they are, and then one is replayed.
+class Kinds(Steps):
+    """Training steps of which the first few of a kind are taken as they are, then one is replayed.
+
+    :raises ValueError: for a schedule that cannot be recorded.
+    """
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner = learner
+        for each in learner.schedules:
+            if not callable(each):
+                raise ValueError(
+                    "kl_schedule must give its weight when it is called, as Warmup does, for "
+                    f"capture=True, but got {type(each).__name__}"
+                )
+        self.known: dict[Any, Any] = {}  # how often seen, or what is replayed; the latest is last
+
+    def take(self, batch: Batch, record: Record, step: Callable[[Batch], None]) -> None:
+        """Takes a step: by a replay if one like it is recorded, or is now, and else by ``step``.
+
+        :raises RuntimeError: where the step cannot be recorded.
+        """
+        key = self.key(batch)
+        found = self.known.pop(key, 0)
+        if found == WARM_UP:
+            found = self.recorded(batch)
+        self.known[key] = found + 1 if isinstance(found, int) else found
+        while len(self.known) > _KEPT:
+            del self.known[next(iter(self.known))]
+        if isinstance(found, int):
+            with self.watched(last=found == WARM_UP - 1):
+                step(batch)
+        else:
+            self.replay(found, batch, record)
+
+    def recorded(self, batch: Batch) -> Any:
+        """A recording of the step."""
+        raise NotImplementedError
+
+    def replay(self, found: Any, batch: Batch, record: Record) -> None:
+        """Takes a step by what :meth:`recorded` gave, and notes it."""
+        raise NotImplementedError
+
+    def watched(self, *, last: bool) -> AbstractContextManager[None]:
+        """In which steps are taken as they are.
+
+        :param last: that the next one like it is recorded.
+        """
+        return nullcontext()
+
+    def forget(self) -> None:
+        """See :meth:`Steps.forget`."""
+        self.known.clear()
+        self.learner.optimiser.zero_grad(set_to_none=True)  # they lie in a graph's memory
+
+    def key(self, batch: Batch) -> Any:
+        """All that Python decides on, as far as it is known to change between steps."""
+        weights = [regularizer.weight for regularizer in self.learner.elbo.regularizers]
+        return (
+            *map(_kind, batch.args),
+            *((name, _kind(value)) for name, value in batch.kwargs.items()),
+            *(_number(each() if callable(each) else each) for each in weights),
+            *(_number(each()) for each in self.learner.schedules),
+        )
+
+
+class Recorded(Kinds):
+    """Training steps on CUDA, whole: loss, gradients and optimiser.
 
     :raises ValueError: for an optimiser or a schedule that cannot be recorded.
     """
 
     def __init__(self, learner: Learner) -> None:
-        self.learner, self.groups = learner, learner.bare.param_groups
+        super().__init__(learner)
+        self.groups = learner.bare.param_groups
         adam = isinstance(learner.bare, (torch.optim.Adam, torch.optim.AdamW))
         plain = type(learner.bare) is torch.optim.SGD
         for group in self.groups:
@@ -138,12 +213,6 @@ class Recorded(Steps):
                     f"{type(learner.bare).__name__}. Make it with fused=True (Adam, AdamW) or "
                     "capturable=True, or take SGD."
                 )
-        for each in learner.schedules:
-            if not callable(each):
-                raise ValueError(
-                    "kl_schedule must give its weight when it is called, as Warmup does, for "
-                    f"capture=True, but got {type(each).__name__}"
-                )
         device = learner.runner.device
         self.rates = [  # which a schedule may change at each step
             torch.zeros((), dtype=torch.float32, device=device)
@@ -151,48 +220,35 @@ class Recorded(Steps):
             else None
             for group in self.groups
         ]
-        self.known: dict[Any, int | _Recording] = {}  # how often seen; the latest is the last
 
-    def take(self, batch: Batch, record: Record, step: Callable[[Batch], None]) -> None:
-        """Takes a step: by a replay if one like it is recorded, or is now, and else by ``step``.
+    def recorded(self, batch: Batch) -> _Recording:
+        """See :meth:`Kinds.recorded`.
 
         :raises RuntimeError: where the step waits for the device or reads from it.
         """
-        key = self._key(batch)
-        found = self.known.pop(key, 0)
-        if found == WARM_UP:
-            found = _Recording(self, batch)
-        self.known[key] = found + 1 if isinstance(found, int) else found
-        while len(self.known) > _KEPT:
-            del self.known[next(iter(self.known))]
-        if isinstance(found, int):
-            with recordable() if found == WARM_UP - 1 else nullcontext():
-                step(batch)
-            return
+        return _Recording(self, batch)
+
+    def replay(self, found: _Recording, batch: Batch, record: Record) -> None:
+        """See :meth:`Kinds.replay`."""
         for rate, group in zip(self.rates, self.groups, strict=True):
             if rate is not None:
                 rate.fill_(group["lr"])
         found.replay(batch, record)
 
-    def forget(self) -> None:
-        """See :meth:`Steps.forget`."""
-        self.known.clear()
-        self.learner.optimiser.zero_grad(set_to_none=True)  # they lie in a graph's memory
+    def watched(self, *, last: bool) -> AbstractContextManager[None]:
+        """See :meth:`Kinds.watched`."""
+        return recordable() if last else nullcontext()
 
-    def _key(self, batch: Batch) -> Any:
-        """All that Python decides on, as far as it is known to change between steps."""
-        weights = [regularizer.weight for regularizer in self.learner.elbo.regularizers]
+    def key(self, batch: Batch) -> Any:
+        """See :meth:`Kinds.key`."""
         return (
-            *map(_kind, batch.args),
-            *((name, _kind(value)) for name, value in batch.kwargs.items()),
+            *super().key(batch),
             *(
                 (name, id(value) if isinstance(value, Tensor) else repr(value))
                 for group, rate in zip(self.groups, self.rates, strict=True)
                 for name, value in group.items()
                 if name != "params" and (name != "lr" or rate is None)
             ),
-            *(_number(each() if callable(each) else each) for each in weights),
-            *(_number(each()) for each in self.learner.schedules),
         )
 
     @contextmanager

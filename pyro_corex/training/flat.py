@@ -46,7 +46,7 @@ class Flat:
                 node.replace_all_uses_with(nodes.placeholder(f"found_{place}"))
                 nodes.erase_node(node)
         drawn = [node for node in nodes.nodes if _draws(node.target)]
-        (results,) = nodes.output_node().args
+        results: Any = nodes.output_node().args[0]
         self._count = len(results)
         nodes.output_node().args = ((*results, *drawn),)  # else a draw of no use is left out
         nodes.set_codegen(torch.fx.graph.CodeGen())  # of plain arguments and results

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from pyro_corex.batches import Batch, Data, Transform, prepare
 from pyro_corex.objective import CorExELBO
-from pyro_corex.training import capture, random_state
+from pyro_corex.training import capture, random_state, replay
 from pyro_corex.training import checkpoint as files
 from pyro_corex.training.checkpoint import Checkpoint
 from pyro_corex.training.data import InMemory, Loaded, Order, digest, make_batches
@@ -135,7 +135,7 @@ class Loop:
             if self.checkpoint.resume:
                 self.load_state_dict(files.read(self._path))
         if runner.capture:
-            self.steps = capture.Recorded(self.learner)
+            self.steps = replay.steps(self.learner, self._check)
 
     def _train(self) -> None:
         left = 0 if self.history.stopped_early else self.epochs
@@ -237,9 +237,12 @@ class Loop:
     def _take(self, batch: Batch) -> None:
         loss = self.learner.compute(batch)
         self.record.add(loss, self.elbo)
+        self._check(loss)
+        self.learner.update(loss)
+
+    def _check(self, loss: Tensor) -> None:
         if self.at_once and not math.isfinite(loss.item()):
             self._read()  # raises before anything is spoilt
-        self.learner.update(loss)
 
     def _after_step(self) -> None:
         agree = self.record.unread >= READ_EVERY

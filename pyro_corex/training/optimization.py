@@ -128,11 +128,15 @@ class Learner:
         return loss
 
     def update(self, loss: Tensor) -> None:
-        """Moves the parameters."""
+        """Computes the gradients, and moves the parameters."""
         self.runner.backward(loss)
         for parameter in self.with_own_loss if self.runner.world > 1 else ():
             if parameter.grad is not None:  # an own loss is no sum over the data
                 parameter.grad.div_(self.runner.world)
+        self.move()
+
+    def move(self) -> None:
+        """Moves the parameters by the gradients that they have."""
         if self.how.clip_norm is not None:
             self.runner.clip(self.loss, self.optimiser, self.how.clip_norm)
         self.optimiser.step()
