@@ -267,9 +267,14 @@ class Warmup:
         check_count("steps", steps)
         self.start, self.stop, self.steps = start, stop, steps
         self.taken = 0
+        self.place: Tensor | None = None
+        """Where the weight is to be read from, while a step is recorded that is to follow it."""
 
-    def __call__(self) -> float:
-        """The weight in force."""
+    def __call__(self) -> float | Tensor:
+        """The weight in force, a number."""
+        return self._now() if self.place is None else self.place
+
+    def _now(self) -> float:
         done = min(self.taken / self.steps, 1.0)
         return self.start + done * (self.stop - self.start)
 
@@ -286,4 +291,4 @@ class Warmup:
         self.taken = int(state["taken"])
 
     def __repr__(self) -> str:
-        return f"Warmup({self.start:g} -> {self.stop:g} in {self.steps} steps, now {self():g})"
+        return f"Warmup({self.start:g} -> {self.stop:g} in {self.steps} steps, now {self._now():g})"

@@ -37,6 +37,9 @@ def check(device: torch.device, how: Devices, several: bool) -> None:
         "several processes or a strategy, which exchange gradients in a step": (
             several or how.number > 1 or how.strategy != "auto"
         ),
+        'precision="bf16-mixed" on a CPU, whose operations round otherwise one by one': (
+            how.precision == "bf16-mixed" and device.type == "cpu"
+        ),
         'precision="16-mixed", which looks at the gradients: take "bf16-mixed"': (
             how.precision == "16-mixed"
         ),
@@ -136,6 +139,9 @@ class Kinds(Steps):
     :raises ValueError: for a schedule that cannot be recorded.
     """
 
+    followed: tuple[type, ...] = ()
+    """Schedules whose weight a replay reads anew, so that it may move."""
+
     def __init__(self, learner: Learner) -> None:
         self.learner = learner
         for each in learner.schedules:
@@ -186,12 +192,15 @@ class Kinds(Steps):
 
     def key(self, batch: Batch) -> Any:
         """All that Python decides on, as far as it is known to change between steps."""
-        weights = [regularizer.weight for regularizer in self.learner.elbo.regularizers]
+        weights = [each.weight for each in self.learner.elbo.regularizers] + self.learner.schedules
         return (
             *map(_kind, batch.args),
             *((name, _kind(value)) for name, value in batch.kwargs.items()),
-            *(_number(each() if callable(each) else each) for each in weights),
-            *(_number(each()) for each in self.learner.schedules),
+            *(
+                _number(each() if callable(each) else each)
+                for each in weights
+                if type(each) not in self.followed
+            ),
         )
 
 

@@ -45,15 +45,20 @@ class Flat:
             for place, node in reversed([*enumerate(constants)]):
                 node.replace_all_uses_with(nodes.placeholder(f"found_{place}"))
                 nodes.erase_node(node)
+        for node in [node for node in nodes.nodes if any(map(_is_mask, node.args))]:
+            node.target, node.args = _scripted(node)
         drawn = [node for node in nodes.nodes if _draws(node.target)]
         results: Any = nodes.output_node().args[0]
         self._count = len(results)
         nodes.output_node().args = ((*results, *drawn),)  # else a draw of no use is left out
-        nodes.set_codegen(torch.fx.graph.CodeGen())  # of plain arguments and results
-        graph.recompile()
+        interpreter = torch.fx.Interpreter(graph)
+
+        def run(*given: Tensor) -> tuple[Tensor, ...]:
+            return tuple(interpreter.run(*given, enable_io_processing=False))
+
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of what it takes for constants, and that it is old
-            self._script = torch.jit.trace(graph.forward, (*inputs, *self.found), check_trace=False)
+            self._script = torch.jit.trace(run, (*inputs, *self.found), check_trace=False)
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """What the function would give for ``inputs`` of the same shapes and dtypes."""
@@ -69,3 +74,33 @@ def _whole(value: Tensor) -> Tensor:
 
 def _draws(operation: Any) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(operation, "tags", ())
+
+
+def _is_mask(value: Any) -> bool:
+    """Whether it says which gradients are asked for, which TorchScript's tracer does not take."""
+    return isinstance(value, (list, tuple)) and bool(value) and all(type(v) is bool for v in value)
+
+
+def _scripted(node: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """An operation as a function of its tensors alone, and those."""
+    given = dict.fromkeys(value for value in node.args if isinstance(value, torch.fx.Node))
+    names = {value: f"x{place}" for place, value in enumerate(given)}
+    texts = [
+        names[value]
+        if isinstance(value, torch.fx.Node)
+        else repr([*value] if isinstance(value, (list, tuple)) else value)
+        for value in node.args
+    ]
+    operation = node.target._schema.name.replace("::", ".")
+    (mask,) = filter(_is_mask, node.args)
+    results = [f"r{place}" for place in range(len(mask))]  # those that are not asked for are none
+    given_back = [
+        r if asked else results[mask.index(True)] for r, asked in zip(results, mask, strict=True)
+    ]
+    source = (
+        f"def run({', '.join(names.values())}):\n"
+        f"    {', '.join(results)} = torch.ops.{operation}({', '.join(texts)})\n"
+        f"    return {', '.join(given_back)}\n"
+    )
+    script = torch.jit.CompilationUnit(source).run
+    return lambda *given: script(*given), tuple(names)

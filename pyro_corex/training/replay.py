@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pyro_corex.batches import Batch
+from pyro_corex.programs import Warmup
 from pyro_corex.training.capture import Kinds, Recorded, refusal
 from pyro_corex.training.flat import Flat
 from pyro_corex.training.history import Record
@@ -25,7 +26,14 @@ from pyro_corex.training.optimization import Learner
 PROVED_AFTER = 64
 """The number of replays, then doubled, after which one is compared with the programs."""
 
-_TOLERANCE = 1e-6
+_TOLERANCE = (
+    1e-5  # of the largest number of a tensor: operations that are grouped otherwise round so
+)
+
+_READS = (
+    "it reads a number from a tensor (.item(), float(t), if t > 0, a loop over a plate), on which "
+    "Python may decide"
+)
 
 
 def steps(learner: Learner, check: Callable[[Tensor], None]) -> Kinds:
@@ -45,6 +53,8 @@ class Replayed(Kinds):
     :raises ValueError: for a schedule that cannot be recorded.
     """
 
+    followed = (Warmup,)
+
     def __init__(self, learner: Learner, check: Callable[[Tensor], None]) -> None:
         super().__init__(learner)
         self.check = check
@@ -58,10 +68,8 @@ class Replayed(Kinds):
         try:
             return Replay(self.learner, batch)
         except RuntimeError as error:
-            cause = str(error).strip().partition("\n")[0].partition(" - erroring out")[0]
-            raise refusal(
-                f"{cause}. A step must not read numbers from tensors (.item(), float(t), if t > 0)"
-            ) from error
+            cause = str(error).strip().partition("\n")[0]
+            raise refusal(cause.rstrip(".")) from error
 
     def replay(self, found: Replay, batch: Batch, record: Record) -> None:
         """See :meth:`Kinds.replay`.
@@ -84,8 +92,21 @@ class Replay:
     def __init__(self, learner: Learner, batch: Batch) -> None:
         self.learner, self.batch, self.count = learner, batch, 0
         self.parameters = [p for p in learner.parts.parameters() if p.requires_grad]
+        schedules = [each for each in learner.schedules if type(each) is Warmup]
+        self.weights = [(each, self.parameters[0].new_zeros(())) for each in schedules]
         before = self._state()
-        self.flat = Flat(self._plain, batch.tensors())
+        try:
+            for schedule, place in self.weights:
+                place.fill_(schedule())
+                schedule.place = place
+            self.flat = Flat(self._plain, batch.tensors())
+        except RuntimeError as error:
+            if "value out of a tracing tensor" not in str(error):
+                raise
+            raise RuntimeError(_READS) from error
+        finally:
+            for schedule, _ in self.weights:
+                schedule.place = None
         self._restore(before)
         if why := self._prove(batch):
             raise RuntimeError(why)
@@ -105,12 +126,17 @@ class Replay:
                     "must not change between callbacks: leave capture out."
                 )
             self._restore(before)
-        found = self.flat(*batch.tensors())
+        found = self._replayed(batch)
         at = len(found) - sum(self.moved)
         gradients = iter(found[at:])
         for parameter, moved in zip(self.parameters, self.moved, strict=True):
             parameter.grad = next(gradients) if moved else None
         return found[:at]
+
+    def _replayed(self, batch: Batch) -> Sequence[Tensor]:
+        for schedule, place in self.weights:
+            place.fill_(schedule())
+        return self.flat(*batch.tensors())
 
     def _plain(self, *tensors: Tensor) -> list[Tensor]:
         """The same by the programs."""
@@ -127,7 +153,7 @@ class Replay:
     def _prove(self, batch: Batch) -> str:
         """Why a replay is not what the programs give, if so; leaves the random state as it was."""
         before = self._state()
-        replayed = self.flat(*batch.tensors())
+        replayed = self._replayed(batch)
         self._restore(before)
         noise = _noise()
         plain = self._plain(*batch.tensors())
@@ -152,9 +178,9 @@ class Replay:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     scale = float(a.detach().abs().nan_to_num(posinf=0.0).amax()) if a.numel() else 0.0
-    return a.shape == b.shape and torch.allclose(
-        a, b, rtol=_TOLERANCE, atol=_TOLERANCE * scale, equal_nan=True
-    )
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
+        return False
+    return torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE * scale, equal_nan=True)
 
 
 def _noise() -> Any:
