@@ -1,6 +1,6 @@
 """What training costs, as ratios to the same network trained by hand in PyTorch.
 
-    python benchmarks/training.py [--sections steps epochs scaling processes]
+    python benchmarks/training.py [--sections overhead steps epochs evaluation scaling processes]
     python benchmarks/training.py --pythae FOLDER
 
 Networks: the paper's MNIST stack (784-512-512-64 and 64-32-32-16-16-10, mirrored decoders, the top
@@ -11,6 +11,11 @@ drifts does the same to all of them; a ratio is the median over the rounds, with
 By hand, as people write it, is a DataLoader over a TensorDataset and torch.optim.Adam with its
 defaults.  fit uses torch's fused Adam and indexes the tensor, so that the table has the same by
 hand and fit with Adam's defaults, too.
+
+Sections "overhead" and "evaluation" count this process's CPU time, in which others on the machine
+have less part.  "overhead" has networks of 20-16-8 and batches of 16, where arithmetic costs next
+to nothing, and the paper's; a small step by hand is on a batch that is there, while fit's shuffles,
+indexes and keeps a history, too.
 
 pythae is compared with where it is there.  It is for this benchmark alone, and its pins are old, so
 it goes to a folder of its own:
@@ -26,6 +31,7 @@ import contextlib
 import copy
 import importlib.util
 import io
+import itertools
 import logging
 import statistics
 import sys
@@ -38,7 +44,7 @@ from typing import Any
 import pyro
 import torch
 from by_hand import pythae_model, stack_loss, vae_loss
-from pyro.infer import SVI, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -56,6 +62,14 @@ Epochs = Callable[[int], list[float]]
 
 def paper_stack() -> pc.StackedCorEx:
     return pc.StackedCorEx([(784, 512, 512, 64), (64, 32, 32, 16, 16, 10)])
+
+
+def small_vae() -> pc.CorExVAE:
+    return pc.CorExVAE(mlp_encoder([20, 16, 8]), mlp_decoder([8, 16, 20]), 8)
+
+
+def small_stack() -> pc.StackedCorEx:
+    return pc.StackedCorEx([(20, 16, 8), (8, 16, 10)])
 
 
 def mlp_vae(latents: int = 64) -> pc.CorExVAE:
@@ -143,6 +157,46 @@ def by_fit(module: nn.Module, x: Tensor, tc_weight: float = 0.0, **options: Any)
     return run
 
 
+class Marks:
+    """A logger that notes the CPU time after each epoch."""
+
+    def __init__(self) -> None:
+        self.times = [time.process_time()]
+
+    def log_metrics(self, metrics: Any, step: int) -> None:
+        self.times.append(time.process_time())
+
+    def finalize(self, status: str) -> None:
+        pass
+
+
+def cpu_of_fit(module: nn.Module, x: Tensor, **options: Any) -> Epochs:
+    """As :func:`by_fit`, in CPU time."""
+    options = {"batch_size": BATCH, "lr": LR, "device": "cpu", "progress": False, **options}
+
+    def run(epochs: int) -> list[float]:
+        marks = Marks()
+        pc.fit(module, x, epochs=epochs, callback=marks, **options)
+        return [b - a for a, b in itertools.pairwise(marks.times)]
+
+    return run
+
+
+def cpu_time(one: Callable[[], Any], times: int = 1) -> Epochs:
+    """The CPU time of ``one``, so many times an epoch."""
+
+    def run(epochs: int) -> list[float]:
+        found = []
+        for _ in range(epochs):
+            start = time.process_time()
+            for _ in range(times):
+                one()
+            found.append(time.process_time() - start)
+        return found
+
+    return run
+
+
 def by_pythae(vae: pc.CorExVAE, x: Tensor, tc_weight: float = 0.0) -> Epochs:
     from pythae.data.datasets import BaseDataset
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
@@ -197,6 +251,105 @@ def report(title: str, seconds: dict[str, list[float]], steps: int, base: str) -
         low, middle, high = statistics.quantiles(ratios, n=4)
         median = statistics.median(times) / steps * 1e3
         print(f"{name:38}{median:10.2f}{middle:8.3f}  ({low:.3f} to {high:.3f})", flush=True)
+
+
+def overhead(rounds: int, pythae: bool) -> None:
+    """What is left beside the arithmetic: small networks, and the paper's."""
+    n, batch = 100, 16
+    captured = {"devices": pc.Devices(capture=True)}
+    for name, make, loss in (("VAE", small_vae, vae_loss), ("stack", small_stack, stack_loss)):
+        x = _random(n * batch, (20,))
+
+        def step(
+            make_optimiser: Any, value: Any, make: Any = make, x: Tensor = x[:batch]
+        ) -> Epochs:
+            module = make()
+            optimiser = make_optimiser(module.parameters())
+
+            def one() -> None:
+                optimiser.zero_grad()
+                value(module, x).backward()
+                optimiser.step()
+
+            return cpu_time(one, n)
+
+        def ours(module: Any, x: Tensor, elbo: Any = pc.CorExELBO()) -> Tensor:  # noqa: B008
+            with pyro.validation_enabled(False):
+                return elbo.differentiable_loss(module.model, module.guide, x)
+
+        def svi(elbo: Any, make: Any = make, x: Tensor = x[:batch], **options: Any) -> Epochs:
+            module = make()
+            optimiser = pyro.optim.Adam({"lr": LR, **options})
+            taken = SVI(module.model, module.guide, optimiser, elbo)
+            return cpu_time(lambda: taken.step(x), n)
+
+        fits = {"batch_size": batch}
+        contestants = {
+            BY_HAND: step(adam, loss),
+            "  fused Adam": step(fused_adam, loss),
+            "CorExELBO": step(adam, ours),
+            "CorExELBO, fused Adam": step(fused_adam, ours),
+            "fit": cpu_of_fit(make(), x, **fits),
+            "fit, captured": cpu_of_fit(make(), x, **fits, **captured),
+            "CorExELBO, SVI": svi(pc.CorExELBO()),
+            "CorExELBO, SVI, fused Adam": svi(pc.CorExELBO(), fused=True),
+            "Trace_ELBO, SVI": svi(TraceEnum_ELBO() if name == "stack" else Trace_ELBO()),
+        }
+        title = f"A step, {name} of 20-16-8, batches of {batch} (CPU time)"
+        report(title, take_turns(contestants, rounds), n, BY_HAND)
+    for name in (name for name in ("stack", "mlp") if name in NETWORKS):
+        make, loss, shape, _, batches = NETWORKS[name]
+        x = _random(BATCH * batches, shape)
+
+        def hand(
+            batches: Any, make_optimiser: Any, make: Any = make, loss: Any = loss, x: Any = x
+        ) -> Epochs:
+            module = make()
+            optimiser = make_optimiser(module.parameters())
+
+            def epoch() -> None:
+                for batch in batches(x):
+                    optimiser.zero_grad()
+                    value = loss(module, batch)
+                    value.backward()
+                    optimiser.step()
+                    value.item()
+
+            return cpu_time(epoch)
+
+        contestants = {
+            BY_HAND: hand(loaded, adam),
+            "  indexing, fused Adam": hand(indexed, fused_adam),
+            "fit": cpu_of_fit(make(), x),
+            "fit, captured": cpu_of_fit(make(), x, **captured),
+        }
+        seconds = take_turns(contestants, rounds)
+        report(f"A step, {name} (CPU time)", seconds, batches, BY_HAND)
+        same = ratios(seconds["fit"], seconds["  indexing, fused Adam"])
+        print(f"fit over by hand with the same optimiser: {same}", flush=True)
+
+
+def evaluation(rounds: int, pythae: bool) -> None:
+    """What comes after training, against one pass of the encoder over the data."""
+    latents = 20
+    x = _random(4096, (100,))
+    encoder, decoder = mlp_encoder([100, 256, latents]), mlp_decoder([latents, 256, 100])
+    vae = pc.CorExVAE(encoder, decoder, latents).eval()
+    bare = "the encoder, bare"
+    with torch.no_grad():
+        contestants = {
+            bare: cpu_time(lambda: [vae.encoder(rows) for rows in x.split(BATCH)], 3),
+            "encoder and decoder, bare": cpu_time(
+                lambda: [vae.decoder(vae.encoder(r)[:, :latents]) for r in x.split(BATCH)], 3
+            ),
+            "AggregatePosterior.from_data": cpu_time(
+                lambda: pc.AggregatePosterior.from_data(vae, x), 3
+            ),
+            "tc_bound": cpu_time(lambda: pc.tc_bound(vae, x), 3),
+            "to_arviz": cpu_time(lambda: pc.to_arviz(vae, x), 3),
+        }
+        seconds = take_turns(contestants, rounds)
+    report("4,096 data, 100-256-20, one pass (CPU time)", seconds, 3, bare)
 
 
 def steps(rounds: int, pythae: bool) -> None:
@@ -335,7 +488,10 @@ def _random(n: int, shape: tuple[int, ...] = (784,)) -> Tensor:
     return torch.bernoulli(torch.full((n, *shape), 0.5))
 
 
-SECTIONS = {"steps": steps, "epochs": epochs, "scaling": scaling, "processes": processes}
+SECTIONS = {
+    "overhead": overhead, "steps": steps, "epochs": epochs, "evaluation": evaluation,
+    "scaling": scaling, "processes": processes,
+}  # fmt: skip
 
 
 def main() -> None:
