@@ -12,7 +12,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 import pyro_corex as pc
-from pyro_corex.training import capture
+from pyro_corex.training import capture, replay
 from tests.training.programs import OPTIONS, At, copies, fit, stack, vae, vector, without_time
 
 make_runner = importlib.import_module("pyro_corex.training.fit")._runner
@@ -43,6 +43,7 @@ def graphs(monkeypatch):
     monkeypatch.setattr(capture, "check", lambda *_: None)
     monkeypatch.setattr(capture, "stream", lambda _: nullcontext())
     monkeypatch.setattr(capture, "recordable", nullcontext)
+    monkeypatch.setattr(replay, "steps", lambda learner, check: capture.Recorded(learner))
     return Graph.made
 
 
@@ -197,7 +198,8 @@ def test_a_step_that_waits_is_found_before_one_is_recorded(monkeypatch):
 @pytest.mark.parametrize(
     ("device", "how", "match"),
     [
-        ("cpu", {}, r"capture must be False with the device 'cpu', .*; but got True"),
+        ("mps", {}, r"capture must be False with the device 'mps', .*; but got True"),
+        ("cpu", {"precision": "bf16-mixed"}, r"precision=\"bf16-mixed\" on a CPU"),
         ("cuda", {"number": 2}, "capture must be False with several processes"),
         ("cuda", {"strategy": "ddp"}, "capture must be False with .* a strategy, which exchange"),
         ("cuda", {"precision": "16-mixed"}, 'with precision="16-mixed".*take "bf16-mixed"'),
