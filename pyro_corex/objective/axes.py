@@ -193,10 +193,13 @@ class Known:
         first: Callable[[], Tensor | None],
     ) -> Axes:
         """As :class:`Axes`, found anew where a site, a plate or a shape is another."""
-        key = signature(model), signature(guide), max_plate_nesting, told, _rows(first())
+        given = first()
+        key = signature(model), signature(guide), max_plate_nesting, told, _rows(given)
         found = self._found.get(key)
         if found is None:
-            found = Axes(model, guide, max_plate_nesting=max_plate_nesting, told=told, first=first)
+            found = Axes(
+                model, guide, max_plate_nesting=max_plate_nesting, told=told, first=lambda: given
+            )
             if not found.by_place:
                 while len(self._found) >= _KINDS:
                     del self._found[next(iter(self._found))]

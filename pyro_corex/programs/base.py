@@ -203,13 +203,9 @@ class CorExProgram(PyroModule):
         stored, own = store._params, dict(self.named_parameters())
         prefix = self._free_prefix(stored, own)
         known = all(stored.get(prefix + n, p) is p for n, p in own.items())
-        if known and all(  # they have been told, as by the guide
-            prefix + n in tracer.trace.nodes
-            for tracer in listeners
-            for n, p in own.items()
-            if p.requires_grad
-        ):
-            return
+        trained = [prefix + n for n, p in own.items() if p.requires_grad]
+        if known and all(n in each.trace.nodes for each in listeners for n in trained):
+            return  # they have been told, as by the guide
         for name, parameter in own.items():
             if not parameter.requires_grad:
                 continue

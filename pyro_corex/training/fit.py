@@ -99,7 +99,8 @@ def fit(
         programs that do not take what a batch holds, saying how to select, and options that are no
         functions where functions are needed.
     :raises RuntimeError: where the data cannot be read, saying at which batch; and where a step is
-        to be recorded, by ``Devices(capture=True)``, but waits for the device.
+        to be recorded, by ``Devices(capture=True)``, but waits for the device, reads a number from
+        a tensor, or is no longer what was recorded.
     :raises OSError: where the checkpoint cannot be written; the one before it stays.
     :raises KeyboardInterrupt: on SIGINT, after the step has been finished and a checkpoint has
         been written.  On SIGTERM, ``SystemExit``.

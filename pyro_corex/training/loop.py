@@ -36,8 +36,7 @@ from pyro_corex.training.runners import Runner
 READ_EVERY = 100
 """Steps after which an accelerator is waited for and several processes agree on going on."""
 
-_FORMAT = 2
-"""Of what :meth:`Loop.state_dict` gives."""
+_FORMAT = 2  # of what Loop.state_dict gives
 
 
 @dataclass

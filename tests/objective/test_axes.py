@@ -248,3 +248,83 @@ def test_data_in_plates_of_their_own_are_counted_together():
     args = torch.randn(N), torch.randn(7)
     terms = terms_of(lambda *a: program(*a, True), lambda *a: program(*a, False), *args)
     assert terms.num_data == N + 7
+
+
+# ---------------------------------------------------------------------- what was found before
+
+
+class Changing:
+    """A model and a guide that change in many ways from one evaluation to the next."""
+
+    def __init__(self):
+        self.x, self.columns, self.full = torch.ones(6, 2), None, None
+        self.more, self.weight, self.wide, self.mask = False, 1.0, False, None
+        self.loc, self.scale = torch.tensor([0.3]).requires_grad_(), 1.0
+
+    def plate(self):
+        size = self.full or len(self.x)
+        rows = torch.arange(len(self.x)) if self.full else None
+        return pyro.plate("data", size, subsample=rows, dim=-2)
+
+    def latent(self, loc, scale):
+        with poutine.scale(scale=self.weight), pyro.plate("latents", 3 if self.wide else 1):
+            return pyro.sample("z", dist.Normal(loc, torch.as_tensor(scale, dtype=loc.dtype)))
+
+    def model(self):
+        with self.plate():
+            z = self.latent(self.x.new_zeros(()), 1.0).sum(-1, keepdim=True)
+            if self.more:
+                z = z + pyro.sample("more", dist.Normal(self.x.new_zeros(()), 1.0))
+            if self.columns:
+                fn = dist.Normal(z, 1.0).expand([len(self.x), 2]).mask(self.mask is None)
+                with pyro.plate("columns", self.columns, dim=-1):
+                    pyro.sample("x", fn, obs=self.x)
+            else:
+                fn = dist.Normal(z.unsqueeze(-1), 1.0).expand([len(self.x), 1, 2]).to_event(1)
+                pyro.sample("x", fn, obs=self.x[:, None])
+
+    def guide(self):
+        with self.plate():
+            self.latent(self.loc.to(self.x), self.scale)
+            if self.more:
+                pyro.sample("more", dist.Normal(self.loc.to(self.x), 0.5))
+
+
+CHANGES = {
+    "a new site": lambda own, elbo: setattr(own, "more", True),
+    "another batch size": lambda own, elbo: setattr(own, "x", torch.ones(4, 2)),
+    "a weight": lambda own, elbo: setattr(own, "weight", 0.25),
+    "a plate in the place of an event": lambda own, elbo: setattr(own, "columns", 2),
+    "a mask": lambda own, elbo: setattr(own, "mask", False),
+    "a plate of another size": lambda own, elbo: setattr(own, "wide", True),
+    "what a plate stands for": lambda own, elbo: setattr(own, "full", 12),
+    "more that a plate stands for": lambda own, elbo: setattr(own, "full", 24),
+    "the number of particles": lambda own, elbo: setattr(elbo, "num_particles", 2),
+    "a number in the guide": lambda own, elbo: setattr(own, "scale", 0.5),
+    "a frozen parameter": lambda own, elbo: own.loc.requires_grad_(False),
+    "the dtype": lambda own, elbo: setattr(own, "x", own.x.double()),
+    "no validation": lambda own, elbo: pyro.enable_validation(False),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_each_change_is_seen():
+    """One objective, after each change, against a new one: loss, terms, number of data."""
+    own, elbo = Changing(), CorExELBO()
+    with pyro.validation_enabled():
+        for name, change in {"nothing": lambda own, elbo: None, **CHANGES}.items():
+            change(own, elbo)
+            new = CorExELBO(num_particles=elbo.num_particles)
+            for _ in range(2):  # found, and used
+                values = []
+                for each in (elbo, new):
+                    pyro.set_rng_seed(1)
+                    loss = each.differentiable_loss(own.model, own.guide)
+                    own.loc.grad = None
+                    if own.loc.requires_grad:
+                        loss.backward()
+                    values.append((float(loss), own.loc.grad, each.last_terms.num_data))
+                assert values[0] == values[1], name
+                assert each.last_terms.kl["z"].tolist() == elbo.last_terms.kl["z"].tolist(), name
+    known = elbo._pairs[0].axes._found
+    assert len(known) == 8  # of more kinds of traces than that
