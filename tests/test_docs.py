@@ -13,8 +13,11 @@ import pyro_corex
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
+    *(
+        page
+        for folder in ("", "howto", "theory", "tutorials")
+        for page in sorted((ROOT / "docs" / folder).glob("*.md"))
+    ),
 ]
 BLOCK = re.compile(r"^```(\S+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
