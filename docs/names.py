@@ -7,6 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from sphinx.ext import autosummary
+
+autosummary.WELL_KNOWN_ABBREVIATIONS += (" Eq.", "(Eq.", " Sec.", "(Sec.")  # end no sentence
+
 MODULE = re.compile(r"^ *\.\. (?:currentmodule|automodule):: (\S+)")
 NAME = re.compile(r"^ *\.\. auto(?:class|function|exception):: (\S+)")
 HIDDEN = re.compile(r"^ +:exclude-members: (.+)")
