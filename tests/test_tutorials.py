@@ -1,7 +1,8 @@
 """Every tutorial and page of the gallery runs, is in the contents, and checks what it claims.
 
 The build of the documentation executes them in full, with the cells that check their claims, and
-fails with an error in one.  Here each runs for an epoch, or with few words, without those cells, and with few draws.
+fails with an error in one.  Here each runs for an epoch, or with few words, without those cells,
+and with few draws.
 """
 
 import re
