@@ -46,6 +46,13 @@ def test_tutorial_runs(tutorial, tmp_path, monkeypatch):
         exec(compile(short, f"{tutorial.name}, cell {i}", "exec"), namespace)
 
 
+def test_the_gallery_has_a_card_for_each():
+    cards = (DOCS / "gallery.md").read_text()
+    missing = [p for p in TUTORIALS if f"\n{p.parent.name}/{p.stem} | " not in cards]
+    missing += [p for p in (DOCS.parent / "examples").glob("*.py") if f"| {p.name}" not in cards]
+    assert missing == []
+
+
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=name)
 def test_tutorial_checks_what_it_claims(tutorial):
     checks = cells(tutorial, hidden=True)
