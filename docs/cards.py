@@ -19,7 +19,8 @@ FIELDS = ("page", "text", "picture", "title")
 class Cards(Directive):
     """A card for each line: ``page | sentence``, or ``page | sentence | picture | title``.
 
-    Without a picture the thumbnail is the last one of the page, as it was executed.
+    The picture is a file, or the number of one on the page, as it was executed: the last if none
+    is given.
     """
 
     has_content = True
@@ -47,11 +48,12 @@ def thumbnail(path: Path | None, title: str, target: Path) -> None:
     figure.savefig(target, dpi=DPI)
 
 
-def picture_of(app: Any, page: str) -> Path | None:
-    """The last picture of a page, if it has one."""
+def picture_of(app: Any, page: str, number: int) -> Path | None:
+    """A picture of a page, if it has one."""
     found = [node["uri"] for node in app.env.get_doctree(page).findall(nodes.image)]
     paths = [Path(app.srcdir) / uri.lstrip("/") for uri in found if uri.endswith(".png")]
-    return next((path for path in reversed(paths) if path.exists()), None)
+    paths = [path for path in paths if path.exists()]
+    return paths[number] if paths else None
 
 
 def fill(app: Any, doctree: nodes.document, docname: str) -> None:
@@ -59,8 +61,10 @@ def fill(app: Any, doctree: nodes.document, docname: str) -> None:
     for node in list(doctree.findall(card)):
         page, text, picture = node["page"], node["text"], node["picture"]
         title = node["title"] or app.env.titles[page].astext()
-        name = (picture and Path(picture).stem) or page.replace("/", "-")
-        path = Path(app.srcdir) / picture if picture else picture_of(app, page)
+        if picture.endswith(".png"):
+            name, path = Path(picture).stem, Path(app.srcdir) / picture
+        else:
+            name, path = page.replace("/", "-"), picture_of(app, page, int(picture or -1))
         thumbnail(path, title, Path(app.outdir) / FOLDER / f"{name}.png")
         here = app.builder.get_relative_uri(docname, page)
         node.replace_self(
