@@ -69,13 +69,13 @@ def test_example(script, tmp_path, monkeypatch, capsys):
 )
 @pytest.mark.parametrize("script", FIGURES)
 def test_example_with_default_options(script, tmp_path):
-    """It takes less than a minute; a machine that is shared is given two."""
+    """It takes less than a minute on two idle cores; a machine that is shared is given four."""
     path, environ = str(EXAMPLES / script), os.environ | {"PYTHONWARNINGS": "default"}
     run = subprocess.run(
         [sys.executable, path],
         cwd=tmp_path,
         env=environ,
-        timeout=120,
+        timeout=240,
         capture_output=True,
         text=True,
     )

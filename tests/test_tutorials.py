@@ -17,7 +17,7 @@ TUTORIALS = [*sorted((DOCS / "tutorials").glob("*")), *sorted((DOCS / "gallery")
 CELL = re.compile(r"^```\{code-cell\} ipython3\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HIDDEN = ":tags: [remove-cell]\n"
 SIZE = re.compile(r"^(epochs|words|n_topics) = \d+$", re.MULTILINE)
-SMALL = {"epochs": 1, "words": 30, "n_topics": 3}
+SMALL = {"epochs": 1, "words": 12, "n_topics": 2}
 
 
 def name(path):
