@@ -166,6 +166,8 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--smoke", action="store_true", help="seconds, to see that it works")
     args = parser.parse_args(argv)
+    if args.table and not (args.out and args.out.exists()):
+        parser.error(f"--table prints what --out holds, but there is no file {args.out}")
     lines = args.out.read_text().splitlines() if args.out and args.out.exists() else []
     rows = [json.loads(line) for line in lines]
     done = {(r["kind"], r["start"], r["seed"]) for r in rows}

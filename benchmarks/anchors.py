@@ -295,6 +295,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="seconds, to see that it works")
     parser.add_argument("--table", action="store_true", help="print what --out holds")
     args = parser.parse_args(argv)
+    if args.table and not (args.out and args.out.exists()):
+        parser.error(f"--table prints what --out holds, but there is no file {args.out}")
     rows = Rows(args.out)
     if not args.table:
         names = args.only or list(SETTINGS)

@@ -77,6 +77,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--stages", type=Path, help="keep stages here, and go on from them")
     parser.add_argument("--table", action="store_true", help="print the table of --out and stop")
     args = parser.parse_args(argv)
+    if args.table and not args.out.exists():
+        parser.error(f"--table prints what --out holds, but there is no file {args.out}")
     lines = args.out.read_text().splitlines() if args.out.exists() else []
     rows = [json.loads(line) for line in lines]
     low, _, high = args.seeds.partition("-")

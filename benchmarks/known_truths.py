@@ -536,6 +536,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--only", default="", help="situations whose name holds this")
     parser.add_argument("--table", action="store_true", help="print what --out holds")
     args = parser.parse_args(argv)
+    if args.table and not (args.out and args.out.exists()):
+        parser.error(f"--table prints what --out holds, but there is no file {args.out}")
     if args.table:
         rows = [json.loads(line) for line in args.out.read_text().splitlines()]
     else:

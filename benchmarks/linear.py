@@ -169,6 +169,8 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--figure", type=Path, help="draw what there is to this file")
     parser.add_argument("--table", action="store_true", help="run nothing")
     args = parser.parse_args(argv)
+    if args.table and not (args.out and args.out.exists()):
+        parser.error(f"--table prints what --out holds, but there is no file {args.out}")
     lines = args.out.read_text().splitlines() if args.out and args.out.exists() else []
     rows = [json.loads(line) for line in lines]
     done = {(r["seed"], r["weights"], r["start"]) for r in rows}

@@ -189,6 +189,8 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the table of such a file")
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
+    if args.table and not (args.out and args.out.exists()):
+        parser.error(f"--table prints what --out holds, but there is no file {args.out}")
     if args.table:
         print(table([json.loads(line) for line in args.out.read_text().splitlines()]))
         return

@@ -96,6 +96,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--smoke", action="store_true", help="seconds, on the bundled digits")
     args = parser.parse_args(argv)
     args.results = args.results or args.output / "results.jsonl"
+    if args.table and not args.results.exists():
+        parser.error(f"--table prints what --results holds, but there is no file {args.results}")
     if args.smoke:
         args.first_epochs, args.epochs, args.starts, args.batch_size = 15, 3, 1, 64
         args.start_steps = 300

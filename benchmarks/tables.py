@@ -281,6 +281,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
+    if args.table and not args.output.exists():
+        parser.error(f"--table prints what --output holds, but there is no file {args.output}")
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")
     args.output.parent.mkdir(parents=True, exist_ok=True)

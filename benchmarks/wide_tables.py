@@ -153,6 +153,8 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.table and not args.output.exists():
+        parser.error(f"--table prints what --output holds, but there is no file {args.output}")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     if args.one:

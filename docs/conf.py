@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import kernels
+import names
 from sphinx.util import logging
 
 import pyro_corex
@@ -26,8 +27,10 @@ copyright = f"2025, {author}"
 version = release = pyro_corex.__version__
 
 extensions = [
+    "cards",
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",  # for what is inherited from scikit-learn
@@ -56,6 +59,7 @@ nb_merge_streams = True
 nb_output_stderr = "remove"  # such as tqdm's wish for ipywidgets
 nb_render_markdown_format = "myst"
 
+autosummary_generate = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -64,7 +68,7 @@ autodoc_preserve_defaults = True
 
 def spread(app, env, docnames):
     """Divides evenly what is executed; Sphinx cuts the list in three for two processes."""
-    executed = [name for name in docnames if name.startswith(("tutorials/", "gallery/"))]
+    executed = [name for name in docnames if name.startswith(("gallery/", "tutorials/"))]
     others = [name for name in docnames if name not in executed]
     first = [name for i, name in enumerate(executed) if i % 4 in (0, 3)]  # as long as the rest
     second = [name for name in executed if name not in first]
@@ -126,7 +130,7 @@ def check_public_names(app, env):
     seen = {id(value) for name, value in public.items() if name in documented}
     for name, value in public.items():
         if name not in modules and name not in documented and id(value) not in seen:
-            logger.warning("%s is public, but not in api.md", name)
+            logger.warning("%s is public, but on no page of docs/api", name)
         elif not getattr(value, "__doc__", None):
             logger.warning("%s has no docstring", name)
 
@@ -157,5 +161,6 @@ def setup(app):
     if sys.platform == "linux":  # elsewhere a copy of a process may lack what it needs
         kernels.copy_this_process()
     app.connect("env-before-read-docs", spread)
+    app.connect("source-read", names.list_names)
     app.connect("env-check-consistency", check_public_names)
     app.connect("missing-reference", resolve_other_names)

@@ -37,7 +37,7 @@ def test_the_start_page_leads_everywhere(browser):
     assert browser.get_log("browser") == []
 
 
-@pytest.mark.parametrize("page", ["index", "theory", "reproduction", "api", *TUTORIALS])
+@pytest.mark.parametrize("page", ["index", "gallery", "theory", "reproduction", "api", *TUTORIALS])
 def test_a_page_on_a_phone(browser, page):
     size = {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -46,7 +46,7 @@ def test_a_page_on_a_phone(browser, page):
     assert browser.get_log("browser") == []
 
 
-@pytest.mark.parametrize("page", ["theory", "api"])
+@pytest.mark.parametrize("page", ["theory", "api/information"])
 def test_formulas_are_typeset_without_a_network(browser, page):
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -62,7 +62,7 @@ def test_formulas_are_typeset_without_a_network(browser, page):
         )
     finally:
         browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
-    assert len(browser.find_elements("css selector", "mjx-container > svg")) > 20
+    assert len(browser.find_elements("css selector", "mjx-container > svg")) > 5
     assert browser.find_elements("css selector", "mjx-merror, [data-mjx-error]") == []
     sizes = browser.execute_script(
         "return [...document.querySelectorAll('mjx-container > svg')].map(s => s.clientWidth)"
@@ -78,9 +78,23 @@ def test_a_tutorial_shows_what_it_computed(browser, page):
     widths = browser.execute_script(
         "return [...document.querySelectorAll('.cell_output img')].map(i => i.naturalWidth)"
     )
-    assert widths or page in ("tutorials/custom",)
+    assert widths
     assert all(width > 100 for width in widths)
     assert "assert " not in browser.find_element("tag name", "article").text
+
+
+def test_cards_of_the_gallery_have_thumbnails(browser):
+    open_page(browser, "gallery")
+    browser.execute_script(
+        "document.querySelectorAll('a.card img').forEach(i => i.loading = 'eager')"
+    )
+    cards = browser.execute_async_script(
+        "Promise.all([...document.querySelectorAll('a.card')].map(a => a.children[0].decode()"
+        ".then(() => [a.href, a.children[0].naturalWidth]))).then(arguments[0])"
+    )
+    assert len(cards) >= 24
+    assert all(width == 300 for _, width in cards)
+    assert all(Path(href.removeprefix("file://")).is_file() for href, _ in cards)
 
 
 def test_the_reproduction_is_a_table(browser):

@@ -20,7 +20,8 @@ PACKAGES = [
     m.name for m in pkgutil.iter_modules(pyro_corex.__path__) if m.ispkg or m.name in PUBLIC_FILES
 ]
 MODULES = ["pyro_corex", *(f"pyro_corex.{name}" for name in PACKAGES)]
-API = (Path(__file__).parents[1] / "docs" / "api.md").read_text()
+PAGES = sorted((Path(__file__).parents[1] / "docs" / "api").glob("*.md"))
+API = "".join(page.read_text() for page in PAGES)
 
 # Names without a source in the literature, and why.
 PLUMBING = {

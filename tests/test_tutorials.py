@@ -1,7 +1,8 @@
 """Every tutorial and page of the gallery runs, is in the contents, and checks what it claims.
 
 The build of the documentation executes them in full, with the cells that check their claims, and
-fails with an error in one.  Here each runs for an epoch, without those cells, and with few draws.
+fails with an error in one.  Here each runs for an epoch, or with few words, without those cells,
+and with few draws.
 """
 
 import re
@@ -15,7 +16,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 TUTORIALS = [*sorted((DOCS / "tutorials").glob("*")), *sorted((DOCS / "gallery").glob("*"))]
 CELL = re.compile(r"^```\{code-cell\} ipython3\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HIDDEN = ":tags: [remove-cell]\n"
-EPOCHS = re.compile(r"^epochs = \d+$", re.MULTILINE)
+SIZE = re.compile(r"^(epochs|words|n_topics) = \d+$", re.MULTILINE)
+SMALL = {"epochs": 1, "words": 12, "n_topics": 2}
 
 
 def name(path):
@@ -37,11 +39,18 @@ def test_tutorial_runs(tutorial, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(AggregatePosterior.total_correlation, "__defaults__", (64, 0))
     code = cells(tutorial, hidden=False)
-    assert sum(len(EPOCHS.findall(cell)) for cell in code) >= 1, "name its epochs, `epochs = 20`"
+    assert any(map(SIZE.search, code)), "name its epochs, `epochs = 20`"
     namespace = {"__name__": "__main__"}
     for i, cell in enumerate(code, 1):
-        short = EPOCHS.sub("epochs = 1", cell)
+        short = SIZE.sub(lambda size: f"{size[1]} = {SMALL[size[1]]}", cell)
         exec(compile(short, f"{tutorial.name}, cell {i}", "exec"), namespace)
+
+
+def test_the_gallery_has_a_card_for_each():
+    cards = (DOCS / "gallery.md").read_text()
+    missing = [p for p in TUTORIALS if f"\n{p.parent.name}/{p.stem} | " not in cards]
+    missing += [p for p in (DOCS.parent / "examples").glob("*.py") if f"| {p.name}" not in cards]
+    assert missing == []
 
 
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=name)

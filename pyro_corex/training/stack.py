@@ -32,6 +32,8 @@ _OPTIONS = {
 }  # fmt: skip
 """Those of :func:`start_top` that are not :func:`fit_stack`'s own."""
 
+_STAGES = {1: "layers below", 3: "all layers"}  # files have these names, too
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -131,23 +133,27 @@ def fit_stack(
     if path is not None:
         path.mkdir(parents=True, exist_ok=True)
 
-    def train(name: str, module: StackedCorEx, epochs: int, elbo: CorExELBO | None) -> History:
+    def named(stage: int, name: str) -> bool | str:
+        return progress and f"stage {stage} of 3: {name}"
+
+    def train(stage: int, module: StackedCorEx, epochs: int, elbo: CorExELBO | None) -> History:
+        name = _STAGES[stage]
         steps = epochs * -(-len(x) // batch_size)
         return fit(
             module, x, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, device=device,
-            devices=devices, elbo=elbo, transform=transform, progress=progress and name,
+            devices=devices, elbo=elbo, transform=transform, progress=named(stage, name),
             optimizer=Optimization(lr_schedule=lambda it: CosineAnnealingLR(it, steps, _END * lr)),
             checkpoint=None if path is None else Checkpoint(path / name, resume="auto"),
         )  # fmt: skip
 
     below, starts, joint = None, None, None
     if below_epochs:
-        below = train("layers below", _below(stack), below_epochs, None)
+        below = train(1, _below(stack), below_epochs, None)
     if start is not None:
-        told = {"transform": copy, "seed": seed, "progress": progress, **start}
+        told = {"transform": copy, "seed": seed, "progress": named(2, "top"), **start}
         starts = _start(stack, x, path, transform, told)
     if epochs:
-        joint = train("all layers", stack, epochs, elbo)
+        joint = train(3, stack, epochs, elbo)
     return Stages(below, starts, joint)
 
 

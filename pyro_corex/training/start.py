@@ -51,7 +51,7 @@ def start_top(
     batch_size: int = 512,
     lr: float = 3e-3,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool | str = True,
 ) -> list[Start]:
     r"""Starts the discrete top of a trained layer from a Gaussian mixture (Sec. 6.1).
 
@@ -75,7 +75,7 @@ def start_top(
         responsibilities first, is made to tell more of another copy's class (Ji et al. 2019).
     :param steps: training steps of the top's networks towards the responsibilities.
     :param seed: of all draws; the global random states are put back afterwards.
-    :param progress: show a progress bar.
+    :param progress: show progress bars; text stands before their names.
     :returns: the starts, the best one, which was taken, first.
     :raises ValueError: for a stack without a discrete top over another layer or with a guide from
         the top down, data that are empty, NaN or changed in shape by ``transform``, and numbers
@@ -110,12 +110,13 @@ def start_top(
         if not bool(active.any()):
             raise ValueError(
                 f"No latent of layer {stack.n_layers - 1} tells anything about x, so there is "
-                "nothing to start the top from. Train the layers below first, and for longer."
+                "nothing to start the top from. Train the layers below for longer first "
+                "(below_epochs of fit_stack)."
             )
         draws = torch.stack([torch.normal(*moments)[:, active] for moments in below])
         some = torch.randperm(len(x), device=device)[:max_data]
         wanted = [(n, 1000 * seed + i) for n in numbers for i in range(n_starts)]
-        shown = tqdm(wanted, desc="mixtures", disable=not progress)
+        shown = tqdm(wanted, desc=_named("mixtures", progress), disable=not progress)
         found = [_start(draws, some, n, n_classes, own) for n, own in shown]
         if refine and transform is not None:
             means = torch.stack([moments[0][:, active] for moments in below])
@@ -153,8 +154,8 @@ def _start(draws: Tensor, some: Tensor, components: int, classes: int, seed: int
         new, information = torch.arange(components), 0.0
         if components > classes:
             raise ValueError(
-                f"n_components={components} is more than the {classes} classes, and it takes a "
-                "transform to say which to merge. Give one, or n_components=None."
+                f"n_components={components} is more than the {classes} classes, and only copies "
+                "say which to merge. Give a transform (copy of fit_stack), or n_components=None."
             )
     else:
         one = [mixture.responsibilities(view) for view in draws[:, some]]
@@ -166,7 +167,7 @@ def _start(draws: Tensor, some: Tensor, components: int, classes: int, seed: int
 
 
 def _refined(
-    means: Tensor, some: Tensor, starts: list[Start], steps: int, progress: bool
+    means: Tensor, some: Tensor, starts: list[Start], steps: int, progress: bool | str
 ) -> list[Start]:
     """The starts, each as a network that tells most about the class of another copy."""
     z = (means - means.mean((0, 1))) / means.std((0, 1))
@@ -181,7 +182,8 @@ def _refined(
         return ((z @ up + bias).relu() @ out).softmax(-1)
 
     optimiser = torch.optim.Adam(parameters, lr=1e-2)
-    for step in tqdm(range(_IMITATE + steps), desc="refined mixtures", disable=not progress):
+    shown = tqdm(range(_IMITATE + steps), desc=_named("refined", progress), disable=not progress)
+    for step in shown:
         rows = some[torch.randint(len(some), (1024,), device=z.device)]
         one, other = torch.randperm(len(z), device=z.device)[:2]
         own = probs(z[one, rows])
@@ -201,6 +203,11 @@ def _refined(
         replace(start, information=value, responsibilities=own)
         for start, value, own in zip(starts, information, each[0], strict=True)
     ]
+
+
+def _named(part: str, progress: bool | str) -> str:
+    """What a bar is called."""
+    return f"{progress}, {part}" if isinstance(progress, str) else part
 
 
 def _information(joint: Tensor) -> Tensor:
@@ -223,7 +230,7 @@ def _copy_into_top(
     steps: int,
     size: int,
     lr: float,
-    progress: bool,
+    progress: bool | str,
 ) -> None:
     loc, scale = below
     top = [stack.encoders[-1], stack.decoders[-1], stack.prior]
@@ -231,7 +238,7 @@ def _copy_into_top(
     optimiser = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, steps)
     classes = torch.arange(stack.dims[-1], device=loc.device)
-    for _ in tqdm(range(steps), desc="top layer", disable=not progress):
+    for _ in tqdm(range(steps), desc=_named("copied", progress), disable=not progress):
         rows = torch.randint(len(loc), (size,), device=loc.device)
         z, r = torch.normal(loc[rows], scale[rows]), resp[rows]
         up: Any = stack.encode_layer(stack.n_layers, z)

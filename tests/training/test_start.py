@@ -53,7 +53,7 @@ def test_errors(trained):
     _, x, _ = trained
     with pytest.raises(ValueError, match="at least two layers with a discrete top"):
         pc.start_top(pc.StackedCorEx([(24, 4), (4, 2)], n_classes=None), x)
-    with pytest.raises(ValueError, match="it takes a transform to say which to merge"):
+    with pytest.raises(ValueError, match="only copies say which to merge"):
         pc.start_top(trained[0], x, n_components=5, n_starts=1)
     flat = pc.StackedCorEx([(24, 4), (4, 3)], n_classes=3)
     for parameter in flat.encoders[0].parameters():
