@@ -9,12 +9,22 @@ from pyro_corex.figures.plots import (
     variance_against_information,
     variance_distribution,
 )
+from pyro_corex.figures.tables import (
+    hierarchy,
+    information_map,
+    latent_against_column,
+    loadings,
+)
 from pyro_corex.figures.traversals import traversal
 
 __all__ = [
+    "hierarchy",
     "image_grid",
+    "information_map",
     "information_plane",
+    "latent_against_column",
     "latent_bars",
+    "loadings",
     "tiles",
     "training_curves",
     "traversal",
