@@ -16,6 +16,7 @@ from torch.distributions import Categorical, Distribution
 from pyro_corex.batches import Batch, for_program
 from pyro_corex.evaluation.bound import evaluating
 from pyro_corex.export.evaluated import Evaluated
+from pyro_corex.figures.traversals import mean_of
 from pyro_corex.information import AggregatePosterior, Bracket
 from pyro_corex.programs import StackedCorEx
 
@@ -169,15 +170,6 @@ def _decode(module: Any, z: Tensor, layer: int, x: Tensor) -> Distribution:
 def _frames(module: Any, z: Tensor, layer: int, x: Tensor) -> Tensor:
     """Decoded means for latents of shape ``(k, n, m)``."""
     return mean_of(_decode(module, z.flatten(0, 1), layer, x)).unflatten(0, z.shape[:2])
-
-
-def mean_of(fn: Distribution) -> Tensor:
-    """The mean; of states, as numbers, for a categorical."""
-    if isinstance(fn, Categorical):
-        states = torch.arange(fn.probs.shape[-1], device=fn.probs.device, dtype=fn.probs.dtype)
-        return fn.probs @ states
-    mean: Tensor = fn.mean
-    return mean
 
 
 def _some(data: Batch, number: int) -> Batch:

@@ -173,8 +173,9 @@ def _short(name: object, most: int = _WIDEST_NAME) -> str:
 def _order(corex: CorEx) -> NDArray[np.int64]:
     """Columns of one latent together, those first of which it tells most; those of none last."""
     cluster = corex.clusters_
-    own = np.nan_to_num(corex.mis_[np.maximum(cluster, 0), np.arange(len(cluster))])
-    return np.lexsort((-own, np.where(cluster < 0, len(corex.mis_), cluster)))
+    own = np.nan_to_num(corex.mis_[cluster, np.arange(len(cluster))])
+    none = cluster < 0
+    return np.lexsort((np.where(none, 0, -own), np.where(none, len(corex.mis_), cluster)))
 
 
 def _map(corex: CorEx, values: Any, ax: Axes | None, label: str, **options: Any) -> Axes:
