@@ -45,9 +45,9 @@ def to_arviz(
       dimensions ``(chain, draw, datum, <site>_dim)``.
     - ``log_likelihood``: :math:`\ln q_\phi(x|z)` of each datum at each draw, summed over its input
       dimensions, one variable an observed site, ``(chain, draw, datum)``.
-    - ``posterior_predictive``: draws of :math:`q_\phi(x|z)` at the first ``num_predictive`` draws of
-      each chain, one variable an observed site, ``(chain, draw, datum, <site>_dim)``: data as the
-      program reconstructs them, with their noise.
+    - ``posterior_predictive``: draws of :math:`q_\phi(x|z)` at the first ``num_predictive`` draws
+      of each chain, one variable an observed site, ``(chain, draw, datum, <site>_dim)``: data as
+      the program reconstructs them, with their noise.
     - ``sample_stats``: ``elbo``, that is :math:`\ln q_\phi(x, z) - \ln p_\theta(z|x)` at each draw,
       and ``log_ratio_<site>``, :math:`\ln p_\theta(z|x) - \ln r_\alpha(z)`, of the same dimensions.
       KL weights (anchors) have no part in them.
