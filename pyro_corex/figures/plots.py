@@ -99,9 +99,10 @@ def latent_bars(
     colours = [ACCENT if j in anchors else "0.6" for j in order]
     ax.bar(range(len(order)), values[order].detach().cpu().numpy(), color=colours)
     at = range(0, len(order), math.ceil(len(order) / 110))
-    small = {} if len(order) <= 20 else {"rotation": 90, "fontsize": "x-small"}
-    ax.set_xticks(at, [str(order[i]) for i in at], **small)
+    ax.set_xticks(at, [str(order[i]) for i in at])
     ax.tick_params(axis="x", length=0)
+    if len(order) > 20:
+        ax.tick_params(axis="x", labelrotation=90, labelsize="x-small")
     ax.set_xmargin(0.01)
     return finish(ax, "latent, largest first", "nats", title=title)
 

@@ -147,6 +147,68 @@ def latent_against_column(
     return finish(ax, _short(described.name), f"latent {latent}")
 
 
+def scree(corex: CorEx, *, ax: Axes | None = None) -> Axes:
+    """The eigenvalues of the columns' correlations, and those of noise: ``scree_``.
+
+    Where the line of the table is above that of noise, a latent explains more than noise of the
+    same size would: parallel analysis (Horn 1965).  A dotted line marks the number of latents.
+
+    :raises sklearn.exceptions.NotFittedError: before fit.
+    """
+    _check_fitted(corex)
+    found, noise = corex.scree_.eigenvalues, corex.scree_.reference
+    shown = min(len(found), max(20, 2 * corex.n_hidden_))
+    at = np.arange(1, shown + 1)
+    ax = make_axes(ax, 4.6, 2.6)
+    ax.plot(at, found[:shown], color=_COLOUR, marker=".", label="this table")
+    ax.plot(at, noise[:shown], color="#D55E00", linestyle="--", label="noise")
+    ax.axvline(corex.n_hidden_ + 0.5, color="0.5", linestyle=":", label="latents in the model")
+    ax.locator_params(axis="x", integer=True)
+    return finish(ax, "eigenvalue, by rank", "size", legend=True)
+
+
+def class_profiles(
+    corex: CorEx, latent: int = 0, *, n_columns: int = 20, ax: Axes | None = None
+) -> Axes:
+    """What the columns of a categorical latent are in each of its classes.
+
+    A row for each column, those first of which the latent tells most, and a band for each class,
+    under its share of the rows.  Levels and states are bars as long as they are probable; of
+    numbers a point is the mean and a line its standard deviation to both sides, from the column's
+    smallest value at the left of the band to its largest at the right.
+
+    :param latent: which one.
+    :param n_columns: how many columns at most.
+    :raises ValueError: for Gaussian latents, a latent that there is not, and no columns.
+    :raises sklearn.exceptions.NotFittedError: before fit.
+    """
+    _check_fitted(corex)
+    _check_latent(corex, "categorical", "class_profiles")
+    if not 0 <= latent < corex.n_hidden_:
+        raise ValueError(f"latent must be one of 0 to {corex.n_hidden_ - 1}, but got {latent!r}")
+    if n_columns < 1:
+        raise ValueError(f"n_columns must be an integer >= 1, but got {n_columns!r}")
+    shares, profiles = _profiles(corex, latent)
+    order = [i for i in _order(corex).tolist() if i in profiles][:n_columns]
+    names = [_short(corex.columns_[i].name) for i in order]
+    step = 1.08
+    ax = make_axes(
+        ax, 0.08 * max(map(len, names), default=0) + 1.9 * len(shares), 0.34 * len(order) + 0.7
+    )
+    for row, i in enumerate(order):
+        for k, own in enumerate(profiles[i]):
+            _profile(ax, corex.columns_[i], own, k * step, row)
+    ax.set_yticks(range(len(order)), names, fontsize="small")
+    ax.set_ylim(max(len(order), 1) - 0.5, -0.5)
+    heads = [f"class {k}\n{share:.0%}" for k, share in enumerate(shares)]
+    ax.set_xticks([k * step + 0.5 for k in range(len(shares))], heads, fontsize="small")
+    ax.set_xlim(-0.02, len(shares) * step - step + 1.02)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
 # ---------------------------------------------------------------------- of columns
 
 
@@ -235,3 +297,55 @@ def _rows(corex: CorEx, layers: Any, most: int | None) -> tuple[Any, list[str]]:
             y[group[most:]] = len(names)
             names.append(f"and {len(group) - most} more")
     return y, names
+
+
+def _profiles(corex: CorEx, latent: int) -> tuple[list[float], dict[int, Any]]:
+    """The classes' shares; and of each column of the latent, by class, probabilities or (mean, sd).
+
+    Means are of the code: see ``columns_``.
+    """
+    import torch
+
+    program, layer = corex.program_, corex._layer
+    own = int(layer.order[latent])
+    used = np.flatnonzero([column.varies for column in corex.columns_])
+    states = torch.arange(program.n_states[own])[:, None]
+    found: dict[int, Any] = {}
+    with torch.no_grad():
+        shares = program.prior()[own, : len(states)].exp().tolist()
+        for kind, columns in program.members(own):
+            for at in columns:
+                fn = program.column_distribution(kind, [at], states)
+                column = corex.columns_[used[at]]
+                found[int(used[at])] = (
+                    fn.probs[:, 0, : column.n_levels].tolist()
+                    if kind == "levels"
+                    else list(zip(fn.mean[:, 0].tolist(), fn.stddev[:, 0].tolist(), strict=True))
+                )
+    return shares, found
+
+
+def _profile(ax: Axes, column: Any, own: Any, left: float, row: int) -> None:
+    """One column in one class."""
+    from matplotlib import colormaps
+
+    if not column.n_levels:
+        mean, sd = own
+        ends = column.decode(np.array([mean - sd, mean, mean + sd]))
+        low, high = column.low, max(column.high, column.low + 1e-12)
+        a, b, c = np.clip((ends - low) / (high - low), 0, 1)
+        ax.plot([left, left + 1], [row, row], color="0.9", lw=6, zorder=0, solid_capstyle="butt")
+        ax.plot([left + a, left + c], [row, row], color=_COLOUR, lw=1.5)
+        ax.plot([left + b], [row], color=_COLOUR, marker="o", ms=4)
+        return
+    names = column.labels or [f"{value:g}" for value in column.values]
+    start = 0.0
+    for k, (p, name) in enumerate(zip(own, names, strict=True)):
+        shade = 0.08 + 0.62 * k / max(len(names) - 1, 1)
+        ax.barh(row, p, 0.7, left=left + start, color=colormaps["Blues"](shade), ec="w", lw=0.5)
+        text = _short(name, 10)
+        if p > 0.04 + 0.06 * len(text):
+            ink = "w" if shade > 0.5 else "k"
+            at = left + start + p / 2
+            ax.text(at, row, text, color=ink, ha="center", va="center", fontsize="x-small")
+        start += p
