@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,6 +11,9 @@ from pyro_corex.export.pictures import svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+_NUMBER = re.compile(r"$|[-+\d.]")
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Picture:
     caption: str
     kind: str = ""
     """"drawn" for figures, "map" and "pixels" for images of few pixels."""
+    width: int = 0
+    """Of a figure, in pixels; on a phone it scrolls rather than becoming much narrower."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,15 @@ class Table:
     rows: Sequence[Sequence[str]]
     folded: str = ""
     """What it is called where it is folded away."""
+
+    @property
+    def kinds(self) -> list[str]:
+        """Of each column but the first: "words" and "long" ones, or "" for numbers."""
+        columns = zip(*self.rows, strict=True) if self.rows else [()] * len(self.head)
+        longest = [
+            max((len(cell) for cell in c if not _NUMBER.match(cell)), default=0) for c in columns
+        ]
+        return ["long" if n > 24 else "words" if n else "" for n in longest[1:]]
 
 
 @dataclass(frozen=True)
@@ -104,7 +119,8 @@ class Section:
 
 def drawn(ax: Axes, alt: str, caption: str) -> Picture:
     """A figure."""
-    return Picture(svg(ax), alt, caption, "drawn")
+    width = ax.figure.get_figwidth()  # type: ignore[union-attr]
+    return Picture(svg(ax), alt, caption, "drawn", round(72 * width * 4 / 3))
 
 
 def nats(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The sections of a report on a fitted :class:`~pyro_corex.CorEx`, each quantity with what it is."""
+"""The sections of a report on a fitted ``CorEx``, each quantity with what it is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from pyro_corex.export.blocks import (
     Table,
     Text,
     drawn,
-    error,
     nats,
 )
 from pyro_corex.export.view import COLUMNS
@@ -61,6 +60,7 @@ def of_table(corex: CorEx, X: Any, seed: int) -> Iterator[Section]:
         ("Loadings", _loadings(corex)),
         ("Correlations of the factors", _correlations(corex)),
         ("Classes", _classes(corex)),
+        ("How well the model fits", _fit(corex)),
         ("The tree", _tree(corex)),
         ("How many latents", _scree(corex)),
         ("Latents against columns", _against(corex, X, seed)),
@@ -160,11 +160,11 @@ def _correlations(corex: CorEx) -> Iterator[Any]:
 
 
 def _classes(corex: CorEx) -> Iterator[Any]:
-    if corex.latent != "categorical":
+    if not hasattr(corex, "class_profiles_"):
         return
     yield Text(
-        "A latent puts each row into one of its classes. The percentage is the share of the rows in "
-        "a class. Bars are the probabilities of a column's levels in it; points are means of "
+        "A latent puts each row into one of its classes. The percentage is the share of the rows "
+        "in a class. Bars are the probabilities of a column's levels in it; points are means of "
         "numbers, lines a standard deviation to both sides, over the column's whole range."
     )
     shown = min(corex.n_hidden_, LATENTS)
@@ -178,10 +178,31 @@ def _classes(corex: CorEx) -> Iterator[Any]:
         yield Text(f"These are the first {shown} of {corex.n_hidden_} latents.")
 
 
+def _fit(corex: CorEx) -> Iterator[Any]:
+    if (fit := getattr(corex, "fit_", None)) is None:
+        return
+    yield Text(
+        "What the model says of the table beside what the table is. A large residual says that two "
+        "columns share more than their latents."
+    )
+    yield Text(str(fit), "listing")
+    if not hasattr(corex, "omega_"):
+        return
+    yield Text(
+        "Reliability is the share of the variance of a latent's columns, summed, that the latents "
+        "explain (omega), or would if its columns were alike (alpha)."
+    )
+    rows = [
+        (str(j), *("" if np.isnan(value) else f"{value:.2f}" for value in both))
+        for j, both in enumerate(zip(corex.omega_, corex.alpha_, strict=True))
+    ]
+    yield Table("Reliability", ["latent", "omega", "alpha"], rows)
+
+
 def _tree(corex: CorEx) -> Iterator[Any]:
     yield Text(
-        "Each column hangs on the latent that tells most of it, each latent on the one above. Thick "
-        "lines tell much. Columns without a line have no latent."
+        "Each column hangs on the latent that tells most of it, each latent on the one above. "
+        "Thick lines tell much. Columns without a line have no latent."
     )
     yield drawn(figures.hierarchy(corex), "Tree of columns and latents", "From columns to layers")
 
@@ -199,6 +220,8 @@ def _scree(corex: CorEx) -> Iterator[Any]:
 
 
 def _against(corex: CorEx, X: Any, seed: int) -> Iterator[Any]:
+    if corex.latent == "categorical":
+        return  # whose profiles say more
     some = _some(X, ROWS, seed)
     yield Text(
         "Each latent over the column of which it tells most"
@@ -217,13 +240,7 @@ def _against(corex: CorEx, X: Any, seed: int) -> Iterator[Any]:
 
 
 def _reconstructions(corex: CorEx, X: Any) -> Iterator[Any]:
-    if corex._words.labels:  # whose levels are words
-
-        def shown(value: Any) -> str:
-            return value if isinstance(value, str) else f"{value:.4g}"
-    else:
-        shown = "{:.4g}".format
-    some = _some(X, DATA, 0)
+    some = X[:DATA]
     given, again = (
         np.asarray(part, dtype=object)
         for part in (
@@ -235,7 +252,7 @@ def _reconstructions(corex: CorEx, X: Any) -> Iterator[Any]:
     rows = [
         (
             corex.columns_[i].name,
-            *(f"{shown(a)} → {shown(b)}" for a, b in zip(given[:, i], again[:, i], strict=True)),
+            *(f"{_shown(a)} → {_shown(b)}" for a, b in zip(given[:, i], again[:, i], strict=True)),
         )
         for i in order[:COLUMNS]
     ]
@@ -244,6 +261,12 @@ def _reconstructions(corex: CorEx, X: Any) -> Iterator[Any]:
     yield Table(
         f"Data → reconstructions{more}", ["column", *(f"row {n}" for n in range(len(given)))], rows
     )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "missing" if value is None or value != value else f"{value:.4g}"
 
 
 def _size(X: Any) -> int:

@@ -38,7 +38,7 @@ def information_map(corex: CorEx, *, ax: Axes | None = None) -> Axes:
     _check_fitted(corex)
     values = corex.mis_.T
     most = float(np.nanmax(values)) if np.isfinite(values).any() else 0.0
-    return _map(corex, values, ax, "nats", cmap="cividis", vmin=0.0, vmax=max(most, 1e-12))
+    return _map(corex, values, ax, "nats", cmap="Blues", vmin=0.0, vmax=max(most, 1e-12))
 
 
 def loadings(corex: CorEx, *, ax: Axes | None = None) -> Axes:
@@ -170,12 +170,12 @@ def scree(corex: CorEx, *, ax: Axes | None = None) -> Axes:
 def class_profiles(
     corex: CorEx, latent: int = 0, *, n_columns: int = 20, ax: Axes | None = None
 ) -> Axes:
-    """What the columns of a categorical latent are in each of its classes.
+    """What the columns of a categorical latent are in each class: ``class_profiles_``.
 
     A row for each column, those first of which the latent tells most, and a band for each class,
-    under its share of the rows.  Levels and states are bars as long as they are probable; of
-    numbers a point is the mean and a line its standard deviation to both sides, from the column's
-    smallest value at the left of the band to its largest at the right.
+    under its size, the share of the rows.  Levels and states are bars as long as they are probable;
+    of numbers a point is the mean and a line its standard deviation to both sides, from the
+    column's smallest value at the left of the band to its largest at the right.
 
     :param latent: which one.
     :param n_columns: how many columns at most.
@@ -188,18 +188,19 @@ def class_profiles(
         raise ValueError(f"latent must be one of 0 to {corex.n_hidden_ - 1}, but got {latent!r}")
     if n_columns < 1:
         raise ValueError(f"n_columns must be an integer >= 1, but got {n_columns!r}")
-    shares, profiles = _profiles(corex, latent)
-    order = [i for i in _order(corex).tolist() if i in profiles][:n_columns]
-    names = [_short(corex.columns_[i].name) for i in order]
+    shares, profiles = corex.class_sizes_[latent], corex.class_profiles_[latent]
+    columns = [corex.columns_[i] for i in np.argsort(-corex.mis_[latent], kind="stable")]
+    columns = [column for column in columns if column.name in profiles][:n_columns]
+    names = [_short(column.name) for column in columns]
     step = 1.08
     ax = make_axes(
-        ax, 0.08 * max(map(len, names), default=0) + 1.9 * len(shares), 0.34 * len(order) + 0.7
+        ax, 0.08 * max(map(len, names), default=0) + 1.9 * len(shares), 0.34 * len(columns) + 0.7
     )
-    for row, i in enumerate(order):
-        for k, own in enumerate(profiles[i]):
-            _profile(ax, corex.columns_[i], own, k * step, row)
-    ax.set_yticks(range(len(order)), names, fontsize="small")
-    ax.set_ylim(max(len(order), 1) - 0.5, -0.5)
+    for row, column in enumerate(columns):
+        for k, own in enumerate(profiles[column.name]):
+            _profile(ax, column, own, k * step, row)
+    ax.set_yticks(range(len(columns)), names, fontsize="small")
+    ax.set_ylim(max(len(columns), 1) - 0.5, -0.5)
     heads = [f"class {k}\n{share:.0%}" for k, share in enumerate(shares)]
     ax.set_xticks([k * step + 0.5 for k in range(len(shares))], heads, fontsize="small")
     ax.set_xlim(-0.02, len(shares) * step - step + 1.02)
@@ -299,41 +300,14 @@ def _rows(corex: CorEx, layers: Any, most: int | None) -> tuple[Any, list[str]]:
     return y, names
 
 
-def _profiles(corex: CorEx, latent: int) -> tuple[list[float], dict[int, Any]]:
-    """The classes' shares; and of each column of the latent, by class, probabilities or (mean, sd).
-
-    Means are of the code: see ``columns_``.
-    """
-    import torch
-
-    program, layer = corex.program_, corex._layer
-    own = int(layer.order[latent])
-    used = np.flatnonzero([column.varies for column in corex.columns_])
-    states = torch.arange(program.n_states[own])[:, None]
-    found: dict[int, Any] = {}
-    with torch.no_grad():
-        shares = program.prior()[own, : len(states)].exp().tolist()
-        for kind, columns in program.members(own):
-            for at in columns:
-                fn = program.column_distribution(kind, [at], states)
-                column = corex.columns_[used[at]]
-                found[int(used[at])] = (
-                    fn.probs[:, 0, : column.n_levels].tolist()
-                    if kind == "levels"
-                    else list(zip(fn.mean[:, 0].tolist(), fn.stddev[:, 0].tolist(), strict=True))
-                )
-    return shares, found
-
-
 def _profile(ax: Axes, column: Any, own: Any, left: float, row: int) -> None:
     """One column in one class."""
     from matplotlib import colormaps
 
     if not column.n_levels:
         mean, sd = own
-        ends = column.decode(np.array([mean - sd, mean, mean + sd]))
-        low, high = column.low, max(column.high, column.low + 1e-12)
-        a, b, c = np.clip((ends - low) / (high - low), 0, 1)
+        width = max(column.high - column.low, 1e-12)
+        a, b, c = np.clip((np.array([mean - sd, mean, mean + sd]) - column.low) / width, 0, 1)
         ax.plot([left, left + 1], [row, row], color="0.9", lw=6, zorder=0, solid_capstyle="butt")
         ax.plot([left + a, left + c], [row, row], color=_COLOUR, lw=1.5)
         ax.plot([left + b], [row], color=_COLOUR, marker="o", ms=4)

@@ -9,7 +9,15 @@ import pytest
 from matplotlib import pyplot
 
 from pyro_corex import CorEx
-from pyro_corex.figures import hierarchy, information_map, latent_against_column, loadings
+from pyro_corex.estimator.columns import Column
+from pyro_corex.figures import (
+    class_profiles,
+    hierarchy,
+    information_map,
+    latent_against_column,
+    loadings,
+    scree,
+)
 from tests.estimator.tables import survey
 
 mpl.use("Agg")
@@ -129,3 +137,42 @@ def test_names_with_dollar_signs_are_drawn_as_they_are(fitted):
         drawn = [label for label in ax.get_yticklabels() if "cost" in label.get_text()]
         ax.figure.canvas.draw()
         assert [label.get_text() for label in drawn] == [r"cost_\$ in US\$ 5^"]
+
+
+def test_a_scree_has_the_eigenvalues_and_those_of_noise(fitted):
+    corex = copy.copy(fitted[0])
+    found, noise = np.array([3.0, 1.4, 0.5, 0.1]), np.array([1.5, 1.2, 1.0, 0.8])
+    corex.scree_ = SimpleNamespace(eigenvalues=found, reference=noise)
+    ax = scree(corex)
+    for line, values in zip(ax.lines[:2], (found, noise), strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), np.stack([[1, 2, 3, 4], values], 1))
+    assert ax.lines[2].get_xdata()[0] == 2.5  # between the second, which is a latent, and the third
+
+
+def test_profiles_are_as_long_as_levels_are_probable():
+    corex = CorEx(1, latent="categorical")
+    corex.mis_, corex.n_hidden_ = np.array([[0.1, 0.5, 0.3]]), 1
+    corex.columns_ = [
+        Column("age", "continuous", low=20.0, high=60.0),
+        Column("rank $", "ordinal", values=np.array([1.0, 2.0, 3.0])),
+        Column("colour", "categorical", values=np.arange(2.0), labels=["red", "blue"]),
+    ]
+    corex.class_sizes_ = [np.array([0.75, 0.25])]
+    corex.class_profiles_ = [{
+        "age": np.array([[30.0, 4.0], [58.0, 8.0]]),
+        "rank $": np.array([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]]),
+        "colour": np.array([[0.9, 0.1], [0.5, 0.5]]),
+    }]  # fmt: skip
+    ax = class_profiles(corex)
+    assert ticks(ax.yaxis) == [r"rank \$", "colour", "age"]
+    assert ticks(ax.xaxis) == ["class 0\n75%", "class 1\n25%"]
+    bars = [bar.get_width() for bar in ax.patches]
+    assert bars == pytest.approx([0.2, 0.3, 0.5, 1, 0, 0, 0.9, 0.1, 0.5, 0.5])
+    starts = [bar.get_x() for bar in ax.patches]
+    assert starts[:4] == pytest.approx([0, 0.2, 0.5, 1.08])
+    _, spread, mean, _, clipped, _ = (line.get_xdata() for line in ax.lines)
+    np.testing.assert_allclose(mean, [0.25])
+    np.testing.assert_allclose(spread, [0.15, 0.35])
+    np.testing.assert_allclose(clipped, [1.08 + 0.75, 2.08])
+    assert [text.get_text() for text in ax.texts] == list("1231") + ["red", "red", "blue"]
+    assert ticks(class_profiles(corex, n_columns=1).yaxis) == [r"rank \$"]
