@@ -224,6 +224,8 @@ def fit(args: argparse.Namespace) -> None:
     if args.save is not None:
         check_new(args.save, args.overwrite, "--save")
     sizes = layers(args.n_hidden)
+    if args.report and args.n_rows is not None:
+        raise ValueError("--report must be left out where --n-rows stands for the rows")
     if args.n_rows is None:
         frame, options = describe(args)
     else:
@@ -235,7 +237,7 @@ def fit(args: argparse.Namespace) -> None:
     write(corex, frame, output)
     print(f"\n{corex.summary()}")
     kept = "" if output == args.output else f", beside an earlier result in {args.output}"
-    if args.report and args.n_rows is None:
+    if args.report:
         report(corex, frame, output / "report.html", title=args.data.name)
     print(f"\nTables and figures: {output.resolve()}{kept}")
     if args.save is not None:

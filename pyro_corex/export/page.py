@@ -115,8 +115,11 @@ def _write_table(
     corex: Any, data: Any, target: Path, title: str | None, seed: int, unused: dict[str, Any]
 ) -> None:
     """The page of a table."""
-    from pyro_corex.export.tables import of_table  # here, as nothing else needs scikit-learn
+    from sklearn.utils.validation import check_is_fitted  # here, as nothing else needs it
 
+    from pyro_corex.export.tables import of_table
+
+    check_is_fitted(corex)
     if given := [name for name, value in unused.items() if value is not None]:
         raise ValueError(
             f"{given[0]} must be left out for a CorEx, which knows its columns, but got "

@@ -174,5 +174,5 @@ def test_profiles_are_as_long_as_levels_are_probable():
     np.testing.assert_allclose(mean, [0.25])
     np.testing.assert_allclose(spread, [0.15, 0.35])
     np.testing.assert_allclose(clipped, [1.08 + 0.75, 2.08])
-    assert [text.get_text() for text in ax.texts] == list("1231") + ["red", "red", "blue"]
+    assert [text.get_text() for text in ax.texts] == [*list("1231"), "red", "red", "blue"]
     assert ticks(class_profiles(corex, n_columns=1).yaxis) == [r"rank \$"]
