@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from pyro_corex.estimator import CorEx
+CorEx = Any  # the estimator, which stands above the figures
 
 _COLOUR = "#0072B2"
 _MOST_BOXES = 12
