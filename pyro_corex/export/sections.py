@@ -117,7 +117,7 @@ def _terms(found: Evaluated) -> Iterator[tuple[str, float, float | None, str]]:
     for kind, values, label, what in (
         ("reconstruction", terms.reconstruction, "Reconstruction, ⟨ln q({0}|z)⟩",
          "the log-density of data under the decoder, given their latents"),
-        ("kl", terms.kl, "KL of {0}, unweighted", "at most so much do the latents tell of the data"),
+        ("kl", terms.kl, "KL of {0}, unweighted", "at most so much do latents tell of the data"),
     ):  # fmt: skip
         for site, value in values.items():
             stderr = _error(evidence.per_datum.get((kind, site)))
