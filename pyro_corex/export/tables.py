@@ -241,26 +241,20 @@ def _against(corex: CorEx, X: Any, seed: int) -> Iterator[Any]:
 
 def _reconstructions(corex: CorEx, X: Any) -> Iterator[Any]:
     some = X[:DATA]
-    given, again = (
-        np.asarray(part, dtype=object)
-        for part in (
-            corex._to_user(corex._read(some)),
-            corex.inverse_transform(corex.transform(some)),
-        )
-    )
+    given = corex._read(some)
+    again = np.asarray(corex.inverse_transform(corex.transform(some)), dtype=object)
     order = [i for i, c in enumerate(corex.columns_) if c.varies]
-    rows = [
-        (
-            corex.columns_[i].name,
-            *(f"{_shown(a)} → {_shown(b)}" for a, b in zip(given[:, i], again[:, i], strict=True)),
-        )
-        for i in order[:COLUMNS]
-    ]
+    rows = []
+    for i in order[:COLUMNS]:
+        column = corex.columns_[i]
+        words = dict(zip(column.values.tolist(), column.labels or column.values, strict=True))
+        pairs = zip(given[:, i].tolist(), again[:, i], strict=True)
+        row = [f"{_shown(words.get(a, a))} → {_shown(b)}" for a, b in pairs]
+        rows.append([column.name, *row])
     yield Text("Rows, and what the model expects of them when it knows their latents alone.")
     more = f", first {len(rows)} of {len(order)} columns" if len(order) > len(rows) else ""
-    yield Table(
-        f"Data → reconstructions{more}", ["column", *(f"row {n}" for n in range(len(given)))], rows
-    )
+    head = ["column", *(f"row {n}" for n in range(len(given)))]
+    yield Table(f"Data → reconstructions{more}", head, rows)
 
 
 def _shown(value: Any) -> str:

@@ -44,7 +44,8 @@ def information_map(corex: CorEx, *, ax: Axes | None = None) -> Axes:
 def loadings(corex: CorEx, *, ax: Axes | None = None) -> Axes:
     """A heat map of ``loadings_``: columns down, those of one latent together, latents across.
 
-    Blue is positive and red negative.  Small maps print the loadings, those below 0.3 in grey.
+    A loading is how many standard deviations a column moves with a latent (Thurstone 1947).  Blue
+    is positive and red negative.  Small maps print the loadings, those below 0.3 in grey.
 
     :raises ValueError: for categorical latents, which have no loadings.
     :raises sklearn.exceptions.NotFittedError: before fit.
@@ -172,6 +173,7 @@ def class_profiles(
 ) -> Axes:
     """What the columns of a categorical latent are in each class: ``class_profiles_``.
 
+    It is the picture of latent class analysis (Lazarsfeld & Henry 1968).
     A row for each column, those first of which the latent tells most, and a band for each class,
     under its size, the share of the rows.  Levels and states are bars as long as they are probable;
     of numbers a point is the mean and a line its standard deviation to both sides, from the

@@ -24,6 +24,7 @@ def people():
         "likes": np.where(rng.random(500) < 0.9, g, 1 - g),
     })  # fmt: skip
     frame.loc[0, "age"] = np.nan
+    frame.loc[2, "colour"] = None
     return frame
 
 
@@ -64,6 +65,7 @@ def test_all_that_was_found_is_on_the_page(gaussian, people, tmp_path):
     again = gaussian.inverse_transform(gaussian.transform(people[:3]))
     assert f"missing → {again['age'][0]:.4g}" in page
     assert f"{people['colour'][1]} → {again['colour'][1]}" in page
+    assert f"missing → {again['colour'][2]}" in page
     tags = Tags()
     tags.feed(page)
     assert tags.open == []
