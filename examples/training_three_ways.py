@@ -23,7 +23,7 @@ import pyro_corex as pc
 from pyro_corex.datasets import bundled_digits
 from pyro_corex.programs import mlp_decoder, mlp_encoder
 
-LR = 1e-3
+LR, BATCH = 1e-3, 128
 
 
 def make_program(seed: int) -> pc.CorExVAE:
@@ -34,7 +34,7 @@ def make_program(seed: int) -> pc.CorExVAE:
 def make_loader(x: torch.Tensor, seed: int) -> DataLoader:
     """Batches in an order of its own, whatever else is drawn."""
     order = torch.Generator().manual_seed(seed)
-    return DataLoader(TensorDataset(x), batch_size=128, shuffle=True, generator=order)
+    return DataLoader(TensorDataset(x), batch_size=BATCH, shuffle=True, generator=order)
 
 
 def with_svi(program: pc.CorExVAE, loader: DataLoader, epochs: int, seed: int) -> list[float]:
@@ -103,14 +103,15 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
     epochs = 1 if args.smoke else args.epochs
 
     x = (bundled_digits().x > 0.5).float()
+    x = x[: len(x) // BATCH * BATCH]  # so that each step's loss is of as many digits
     program = make_program(args.seed)
     losses = {
         name: way(copy.deepcopy(program), make_loader(x, args.seed), epochs, args.seed)
         for name, way in WAYS.items()
     }
     for step in (0, len(losses["fit"]) - 1):
-        shown = ", ".join(f"{name} {values[step]:.3f}" for name, values in losses.items())
-        print(f"Loss of step {step + 1}, in nats summed over the batch: {shown}")
+        shown = ", ".join(f"{name} {values[step] / BATCH:.3f}" for name, values in losses.items())
+        print(f"Loss of step {step + 1}, in nats per datum: {shown}")
     same = losses["SVI"] == losses["fit"] == losses["Lightning"]
     print(f"The same in all {len(losses['fit'])} steps: {same}")
     draw(losses, args.output)
@@ -124,8 +125,11 @@ def draw(losses: dict[str, list[float]], output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     fig, ax = plt.subplots(figsize=(6, 4), constrained_layout=True)
     for width, (name, values) in zip((6, 3, 1), losses.items(), strict=True):
-        ax.plot(range(1, len(values) + 1), values, linewidth=width, label=name)
-    ax.set(xlabel="step", ylabel="loss in nats", title="One program, trained in three ways")
+        each = [value / BATCH for value in values]
+        ax.plot(range(1, len(each) + 1), each, linewidth=width, label=name)
+    ax.set(
+        xlabel="step", ylabel="loss in nats per datum", title="One program, trained in three ways"
+    )
     ax.legend()
     fig.savefig(output / "losses.png", dpi=150)
     plt.close(fig)

@@ -1,7 +1,8 @@
 """CorEx without writing Python: python -m pyro_corex fit data.csv --n-hidden 5
 
 Explains why the columns of a table agree.  Writes a summary, tables and figures into a folder.
-A model that is kept (--save) scores new rows (transform) and fills their gaps (impute).
+A model that is kept (--save) scores new rows (transform) and fills their gaps (impute).  A page
+(--report, or report of a kept model) has all that was found, to be sent to others.
 Reading needs pandas, figures matplotlib: pip install 'pyro-corex[tables]'.
 """
 
@@ -18,15 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pyro_corex.estimator import (
-    CorEx,
-    hierarchy,
-    information_map,
-    latent_against_column,
-    read_table,
-)
+from pyro_corex.estimator import CorEx, read_table
 from pyro_corex.estimator.suspects import rows_with
 from pyro_corex.estimator.told import as_code
+from pyro_corex.export import report
+from pyro_corex.figures import class_profiles, hierarchy, information_map, latent_against_column
 from pyro_corex.files import check_writable
 
 
@@ -60,14 +57,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     fit.add_argument("--n-rows", type=int, help="rows behind a table of correlations")
     fit.add_argument("--save", type=Path, help="a file to keep the model in")
+    fit.add_argument("--report", action="store_true", help="write a page, report.html, beside them")
     fit.add_argument("--overwrite", action="store_true", help="replace an earlier result")
     for name, what in (
         ("transform", "give the latents of new rows"),
         ("impute", "fill the missing entries of new rows"),
+        ("report", "write a page on a model and a table, such as the one that it was fitted to"),
     ):
         new = _with_table(commands, name, what, told=False)
         new.add_argument("--model", type=Path, required=True, help="what fit --save has kept")
-        new.add_argument("--output", type=Path, required=True, help="the CSV file to write")
+        new.add_argument("--output", type=Path, required=True, help="the file to write")
         new.add_argument("--overwrite", action="store_true", help="replace that file")
     args = list(sys.argv[1:] if argv is None else argv)
     for i in reversed([i for i, arg in enumerate(args[:-1]) if arg == "--missing"]):
@@ -179,9 +178,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:
         with _said():
-            {"fit": fit, "describe": describe, "transform": new_rows, "impute": new_rows}[
-                args.command
-            ](args)
+            {
+                "fit": fit,
+                "describe": describe,
+                "transform": new_rows,
+                "impute": new_rows,
+                "report": new_rows,
+            }[args.command](args)
     except (OSError, ValueError, TypeError, ImportError, csv.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -221,6 +224,8 @@ def fit(args: argparse.Namespace) -> None:
     if args.save is not None:
         check_new(args.save, args.overwrite, "--save")
     sizes = layers(args.n_hidden)
+    if args.report and args.n_rows is not None:
+        raise ValueError("--report must be left out where --n-rows stands for the rows")
     if args.n_rows is None:
         frame, options = describe(args)
     else:
@@ -232,6 +237,8 @@ def fit(args: argparse.Namespace) -> None:
     write(corex, frame, output)
     print(f"\n{corex.summary()}")
     kept = "" if output == args.output else f", beside an earlier result in {args.output}"
+    if args.report:
+        report(corex, frame, output / "report.html", title=args.data.name)
     print(f"\nTables and figures: {output.resolve()}{kept}")
     if args.save is not None:
         corex.save(args.save)
@@ -239,7 +246,7 @@ def fit(args: argparse.Namespace) -> None:
 
 
 def new_rows(args: argparse.Namespace) -> None:
-    """Writes the latents of new rows, or the rows with their gaps filled."""
+    """Writes the latents of new rows, the rows with their gaps filled, or a page on them."""
     check_new(args.output, args.overwrite, "--output")
     corex = CorEx.load(args.model)
     names = [column.name for column in corex.columns_]
@@ -252,6 +259,8 @@ def new_rows(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.data} has not all columns of the model: it lacks {lost}")
     if args.command == "impute":
         corex.impute(frame[names]).to_csv(args.output, index=False)
+    elif args.command == "report":
+        report(corex, frame[names], args.output, title=args.data.name)
     else:
         latents = [f"latent_{j}" for j in range(corex.n_hidden_)]
         table(args.output, latents, corex.transform(frame[names]))
@@ -297,7 +306,10 @@ def write(corex: CorEx, x: Any, output: Path) -> None:
     totals = zip(m, corex.tcs_, corex.tcs_stderr_, strict=True)
     table(output / "totals.csv", ["latent", "tc_nats", "stderr"], totals)
     figures = {"information": information_map(corex), "hierarchy": hierarchy(corex)}
-    figures |= {f"latent_{j}": latent_against_column(corex, x, j) for j in m}
+    for j in m:
+        classes = hasattr(corex, "class_profiles_") and (corex.clusters_ == j).any()
+        own = class_profiles(corex, j) if classes else latent_against_column(corex, x, j)
+        figures[f"latent_{j}"] = own
     for name, ax in figures.items():
         ax.figure.savefig(output / f"{name}.png", dpi=150)  # type: ignore[union-attr]
 

@@ -41,7 +41,7 @@ def test_fit_from_the_command_line(tmp_path, capsys):
     rows[0][1], rows[1][7] = "NA", ""
     write(tmp_path / "t.csv", ["id", *"abcdef", "word"], rows)
     out = tmp_path / "out"
-    command = ["fit", str(tmp_path / "t.csv"), "--n-hidden", "2", "--drop", "id"]
+    command = ["fit", str(tmp_path / "t.csv"), "--n-hidden", "2", "--drop", "id", "--report"]
     assert main([*command, "--output", str(out)]) == 0
     printed = capsys.readouterr().out
     assert (out / "summary.txt").read_text(encoding="utf-8").strip() in printed
@@ -57,6 +57,9 @@ def test_fit_from_the_command_line(tmp_path, capsys):
     assert len(read(out / "totals.csv")) == 3
     for name in ("information", "hierarchy", "latent_0", "latent_1"):
         assert (out / f"{name}.png").stat().st_size > 1000
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<h1>t.csv</h1>" in page
+    assert "What was found" in page
 
 
 def test_layers_and_states_from_the_command_line(tmp_path):
@@ -81,6 +84,7 @@ def test_layers_and_states_from_the_command_line(tmp_path):
         ("a,b\n1,2\n3,4\n", ["--n-hidden", "two"], "--n-hidden must be a number"),
         ("a,b\n1,2\n3,4\n", ["--output", __file__], "--output must be a folder, but .* is a file"),
         ("a,b\n1,2\n3,4\n", ["--output", f"{__file__}/in"], "--output must be a folder"),
+        ("a,b\n1,2\n3,4\n", ["--report", "--n-rows", "9"], "--report must be left out where"),
         (None, [], "there is no file"),
     ],
 )
@@ -113,6 +117,8 @@ def test_a_model_is_kept_and_scores_new_rows(tmp_path, capsys):
     filled = read(tmp_path / "filled.csv")
     assert [row[0] for row in filled[1:]] == [str(row[0]) for row in rows[:5]]
     assert -4 < float(filled[1][2]) < 4
+    assert main(["report", *new, str(tmp_path / "page.html")]) == 0
+    assert "<h1>new.csv</h1>" in (tmp_path / "page.html").read_text(encoding="utf-8")
     capsys.readouterr()
     assert main(["impute", *new, str(tmp_path / "filled.csv")]) == 2
     assert "--output must be a new file" in capsys.readouterr().err

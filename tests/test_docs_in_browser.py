@@ -37,7 +37,7 @@ def test_the_start_page_leads_everywhere(browser):
     assert browser.get_log("browser") == []
 
 
-@pytest.mark.parametrize("page", ["index", "gallery", "theory", "reproduction", "api", *TUTORIALS])
+@pytest.mark.parametrize("page", ["index", "gallery", "theory", "looking", "api", *TUTORIALS])
 def test_a_page_on_a_phone(browser, page):
     size = {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

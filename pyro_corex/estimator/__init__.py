@@ -2,8 +2,8 @@
 
 from pyro_corex.estimator.corex import CorEx
 from pyro_corex.estimator.description import Description
-from pyro_corex.estimator.figures import hierarchy, information_map, latent_against_column
 from pyro_corex.estimator.reading import read_table
+from pyro_corex.figures import hierarchy, information_map, latent_against_column
 
 __all__ = [
     "CorEx",

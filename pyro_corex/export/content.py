@@ -16,6 +16,7 @@ from torch.distributions import Categorical, Distribution
 from pyro_corex.batches import Batch, for_program
 from pyro_corex.evaluation.bound import evaluating
 from pyro_corex.export.evaluated import Evaluated
+from pyro_corex.figures.traversals import mean_of
 from pyro_corex.information import AggregatePosterior, Bracket
 from pyro_corex.programs import StackedCorEx
 
@@ -83,6 +84,8 @@ class Content:
     traversals: Sequence[Traversal]
     samples: dict[str, Tensor]
     """Of the prior, and of the product of the marginals: means of x for images, else draws."""
+    pairs: tuple[Tensor, Tensor] | None
+    """Some data, and their reconstructions: ``(n, ...)`` each."""
     notes: Sequence[str]
 
 
@@ -102,6 +105,7 @@ def gather(
     latents: list[Latents] = []
     traversals: list[Traversal] = []
     samples: dict[str, Tensor] = {}
+    pairs: tuple[Tensor, Tensor] | None = None
     with warnings.catch_warnings(record=True) as caught, evaluating(module, seed), torch.no_grad():
         warnings.simplefilter("always")
         what = "Of the latents only the KL is known"
@@ -109,6 +113,8 @@ def gather(
         if not callable(getattr(module, "decode", None)):
             notes.append("Without decode(z) there are neither traversals nor samples.")
         elif latents:
+            what = "There are no reconstructions"
+            pairs = attempt(what, lambda: _pairs(module, found, latents[0], images), pairs)
             what = "There are no traversals"
             traversals = attempt(
                 what, lambda: _traversals(module, found, latents, images, n_traversals), traversals
@@ -116,7 +122,7 @@ def gather(
             what = "There are no samples"
             samples = attempt(what, lambda: _samples(module, found, latents[0], images), samples)
     notes += sorted({str(warning.message) for warning in caught})
-    return Content(type(module).__name__, found, latents, traversals, samples, notes)
+    return Content(type(module).__name__, found, latents, traversals, samples, pairs, notes)
 
 
 def _latents(module: Any, found: Evaluated, batch_size: int) -> list[Latents]:
@@ -171,23 +177,14 @@ def _frames(module: Any, z: Tensor, layer: int, x: Tensor) -> Tensor:
     return mean_of(_decode(module, z.flatten(0, 1), layer, x)).unflatten(0, z.shape[:2])
 
 
-def mean_of(fn: Distribution) -> Tensor:
-    """The mean; of states, as numbers, for a categorical."""
-    if isinstance(fn, Categorical):
-        states = torch.arange(fn.probs.shape[-1], device=fn.probs.device, dtype=fn.probs.dtype)
-        return fn.probs @ states
-    mean: Tensor = fn.mean
-    return mean
-
-
 def _some(data: Batch, number: int) -> Batch:
     """Rows that are spread over the data."""
+    return data.map(lambda x: _rows(x, number))
 
-    def rows(x: Tensor) -> Tensor:
-        picked = torch.linspace(0, len(x) - 1, min(number, len(x)), device=x.device)
-        return x[picked.round().long()]
 
-    return data.map(rows)
+def _rows(x: Tensor, number: int) -> Tensor:
+    picked = torch.linspace(0, len(x) - 1, min(number, len(x)), device=x.device)
+    return x[picked.round().long()]
 
 
 # ---------------------------------------------------------------------- traversals and samples
@@ -230,6 +227,18 @@ def _of_classes(module: Any, layer: int, q: Distribution, rows: int, x: Tensor) 
     below = module.given_top(classes)
     noise = torch.randn_like(below.mean[:1].repeat(rows, 1))
     return _frames(module, below.mean[:, None] + below.stddev[:, None] * noise, layer - 1, x)
+
+
+def _pairs(
+    module: Any, found: Evaluated, first: Latents, images: bool
+) -> tuple[Tensor, Tensor] | None:
+    """Some data, and what is decoded of the means of their encodings."""
+    if first.discrete and not isinstance(module, StackedCorEx):
+        return None
+    number = IMAGES if images else ROWS
+    q, x = _encode(module, _some(found.data, number))[0], _rows(found.shown[1], number)
+    z = q.probs.argmax(-1) if isinstance(q, Categorical) else q.mean
+    return x, mean_of(_decode(module, z, 0, x)).reshape(x.shape)
 
 
 def _samples(module: Any, found: Evaluated, first: Latents, images: bool) -> dict[str, Tensor]:

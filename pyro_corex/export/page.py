@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pyro_corex import figures
 from pyro_corex.batches import Data, Transform
 from pyro_corex.export import sections
 from pyro_corex.export.content import gather
 from pyro_corex.export.evaluated import collect, evaluate
 from pyro_corex.export.pictures import image_shape as shape_of
-from pyro_corex.export.pictures import svg
+from pyro_corex.export.view import View
 from pyro_corex.files import as_file, replacing
 from pyro_corex.training import History
 
@@ -33,7 +33,7 @@ def report(
     transform: Transform | None = None,
     seed: int = 0,
 ) -> Path:
-    r"""Writes what a trained program has learned of the data as one HTML page.
+    r"""Writes what a program or a :class:`~pyro_corex.CorEx` has learned as one HTML page.
 
     The page holds its pictures and its script, opens from disk, and asks the network for nothing.
     On it are the bound on TC(x) and its terms with standard errors (Eq. 10), how well the latents
@@ -42,11 +42,17 @@ def report(
     of the aggregate posterior's marginals (Sec. 6.3), the variances of the latents (Fig. 7), the
     layers of a stack (Eq. 16), and the training history.  All information is in nats.
 
+    Of a fitted ``CorEx`` the page says how each column was read, what was found, what each latent
+    tells of each column, loadings and correlations of factors or profiles of classes, the tree of
+    layers, and how many latents stand out from noise.
+
     What cannot be known of a program is left out, and the page says why: without ``.encode`` there
     is no mutual information, without a ``.decode`` that takes z alone there are no traversals,
     without a proper likelihood there is no bound.
 
-    :param module: a program with ``.model(*batch)`` and ``.guide(*batch)``.
+    :param module: a program with ``.model(*batch)`` and ``.guide(*batch)``; or a fitted ``CorEx``,
+        whose ``data`` are a table ``(N, d)`` as it takes them, and to which ``title`` and ``seed``
+        apply alone.
     :param data: as :func:`~pyro_corex.tc_bound` takes it, shape ``(N, ...)``; preferably data that
         the program was not trained on.  All of it is kept in memory.  Of several things x is the
         first that is observed; the pictures are of it.
@@ -81,6 +87,11 @@ def report(
     if history is not None and not isinstance(history, History):
         raise TypeError(f"history must be what fit returned, but got {type(history).__name__}")
     template, target = _template(), as_file(path)
+    estimator = sys.modules.get("pyro_corex.estimator")  # else nobody has made one
+    if estimator is not None and isinstance(module, estimator.CorEx):
+        given = {"history": history, "image_shape": image_shape, "column_names": column_names}
+        _write_table(module, data, target, title, seed, {**given, "transform": transform})
+        return Path(path)
     with replacing(target) as file:
         options: Any = {"batch_size": batch_size, "seed": seed}
         whole = collect(module, data, batch_size, transform, seed)
@@ -88,22 +99,40 @@ def report(
             raise ValueError(f"data must hold at least 2 data, but got {len(whole)}")
         found = evaluate(module, whole, **options)
         _, x = found.shown
-        view = sections.View(x, shape_of(x, image_shape), _names(column_names, x[0].numel()))
+        view = View(x, shape_of(x, image_shape), _names(column_names, x[0].numel()))
         options |= {"images": view.image is not None, "n_traversals": n_traversals}
         content = gather(module, found, **options)
-        page = template.render(
-            title=title or content.program,
-            content=content,
-            found=found,
-            view=view,
-            history=history,
-            bound=sections.bound(found),
-            traversals=[(one, sections.traversal(one, view)) for one in content.traversals],
-            relevance=list(sections.relevance(found, view)),
-            samples=sections.samples(content, view),
+        about = (
+            f"{content.program} on {len(x)} data of {len(view.names)} dimensions. All information "
+            "is in nats per datum; equations and sections are those of Gao et al. (2018)."
         )
-        file.write(page)
+        made = list(sections.of_program(content, view, history))
+        file.write(template.render(title=title or content.program, about=about, sections=made))
     return Path(path)
+
+
+def _write_table(
+    corex: Any, data: Any, target: Path, title: str | None, seed: int, unused: dict[str, Any]
+) -> None:
+    """The page of a table."""
+    from sklearn.utils.validation import check_is_fitted  # here, as nothing else needs it
+
+    from pyro_corex.export.tables import of_table
+
+    check_is_fitted(corex)
+    if given := [name for name, value in unused.items() if value is not None]:
+        raise ValueError(
+            f"{given[0]} must be left out for a CorEx, which knows its columns, but got "
+            f"{unused[given[0]]!r}"
+        )
+    made = list(of_table(corex, data, seed))
+    about = (
+        f"CorEx of {corex.n_samples_} rows and {len(corex.columns_)} columns. All information is "
+        "in nats per row; equations are those of Gao et al. (2018)."
+    )
+    with replacing(target) as file:
+        page = _template().render(title=title or "CorEx", about=about, sections=made)
+        file.write(page)
 
 
 def _names(given: Sequence[str] | None, width: int) -> list[str]:
@@ -122,5 +151,4 @@ def _template() -> Any:
 
     loader = PackageLoader("pyro_corex.export", "")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["svg"] = svg
-    return environment.get_template("report.html.jinja", globals=vars(figures))
+    return environment.get_template("report.html.jinja")

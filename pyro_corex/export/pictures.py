@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,11 +65,16 @@ def png(picture: np.ndarray[Any, Any]) -> str:
 
 
 def svg(ax: Axes) -> str:
-    """A matplotlib figure; the same bytes for the same figure."""
+    """A matplotlib figure; the same bytes for the same figure.
+
+    Text is text, which the browser has more fonts for than matplotlib.
+    """
     import matplotlib as mpl
 
     buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "pyro_corex", "svg.fonttype": "path"}):
+    rc: Any = {"svg.hashsalt": "pyro_corex", "svg.fonttype": "none"}
+    with mpl.rc_context(rc), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         ax.figure.savefig(buffer, format="svg", metadata={"Date": None})  # type: ignore[union-attr]
     return _address("image/svg+xml", buffer.getvalue())
 

@@ -87,7 +87,7 @@ def tiles(images: Tensor) -> np.ndarray[Any, Any]:
 def latent_bars(
     values: Tensor, *, ax: Axes | None = None, anchors: Sequence[int] = (), title: str | None = None
 ) -> Axes:
-    """One bar a latent, in nats, largest first; anchored latents are coloured.
+    """One bar a latent, in nats, largest first, under its index; anchored latents are coloured.
 
     :param values: shape ``(m,)``: a KL or a mutual information of each latent.
     :raises ValueError: for another shape, and anchors that there are not.
@@ -95,11 +95,16 @@ def latent_bars(
     values = _vector(values, "values")
     _check_anchors(anchors, len(values))
     order = values.argsort(descending=True).tolist()
-    ax = _axes(ax, max(4.0, 0.12 * len(order)), 2.4)
+    ax = _axes(ax, min(max(4.0, 0.14 * len(order)), 16.0), 2.4)
     colours = [ACCENT if j in anchors else "0.6" for j in order]
-    ax.bar(range(1, len(order) + 1), values[order].detach().cpu().numpy(), color=colours)
-    ax.locator_params(axis="x", integer=True)
-    return finish(ax, "latent, by rank", "nats", title=title)
+    ax.bar(range(len(order)), values[order].detach().cpu().numpy(), color=colours)
+    at = range(0, len(order), math.ceil(len(order) / 110))
+    ax.set_xticks(at, [str(order[i]) for i in at])
+    ax.tick_params(axis="x", length=0)
+    if len(order) > 20:
+        ax.tick_params(axis="x", labelrotation=90, labelsize="x-small")
+    ax.set_xmargin(0.01)
+    return finish(ax, "latent, largest first", "nats", title=title)
 
 
 def variance_distribution(

@@ -6,12 +6,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Categorical, Distribution, Independent
 
 from pyro_corex.arrays import as_tensor
 
 
 def traversal(module: Any, z: Tensor, latent: int, values: Tensor) -> Tensor:
     """Decoded means along one latent, the others staying where they are (the paper's Fig. 5).
+
+    The mean of a categorical likelihood of K levels is that of the numbers 0 to K - 1: divided by
+    K - 1 it can be shown as a grey value.  A distribution without a mean, such as a Cauchy, gives
+    its mode.
 
     :param module: a program with ``.decode(z)``, such as :class:`~pyro_corex.AnchorVAE`.
     :param z: where to start from, shape ``(n, m)``: the encodings of some data.
@@ -42,5 +47,16 @@ def traversal(module: Any, z: Tensor, latent: int, values: Tensor) -> Tensor:
     changed = z.unsqueeze(1).repeat(1, len(values), 1)
     changed[:, :, latent] = values.to(z)
     with torch.no_grad():
-        decoded: Tensor = module.decode(changed.flatten(0, 1)).mean
+        decoded = mean_of(module.decode(changed.flatten(0, 1)))
     return decoded.unflatten(0, (len(z), len(values)))
+
+
+def mean_of(fn: Distribution) -> Tensor:
+    """The mean; of states, as numbers, for a categorical; the mode where there is no mean."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    if isinstance(fn, Categorical):
+        states = torch.arange(fn.probs.shape[-1], device=fn.probs.device, dtype=fn.probs.dtype)
+        return fn.probs @ states
+    mean: Tensor = fn.mean
+    return torch.where(mean.isnan(), fn.mode, mean) if bool(mean.isnan().any()) else mean

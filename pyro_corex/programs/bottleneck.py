@@ -77,6 +77,9 @@ class Bottleneck(AnchorVAE):
             prior=prior,
         )
 
+    def _arguments(self) -> dict[str, Any]:
+        return {"head": self.decoder, "labels": self.likelihood, "beta": self.free_weight}
+
     def model(self, x: Tensor | None = None, y: Tensor | None = None, *, n: int = 1) -> Tensor:
         """Draws the latents from the prior and observes ``y``, or draws it as well.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -62,6 +63,9 @@ class LatentClasses(CorExProgram):
         self.register_buffer("_no_level", torch.where(no_level, _NEVER, 0.0))
         no_state = torch.arange(s) >= torch.tensor(self.n_states)[:, None]
         self.register_buffer("_no_state", torch.where(no_state, _NEVER, 0.0))
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"parents": self.parents.tolist()}
 
     def members(self, latent: int) -> Iterator[tuple[str, list[int]]]:
         """Kind and columns of a latent; "levels" are the ordinal and nominal ones."""

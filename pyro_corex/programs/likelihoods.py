@@ -125,6 +125,9 @@ class CategoricalLikelihood(Likelihood):
         self.n_params = n_states
         self.support = f"states coded 0 to {n_states - 1}"
 
+    def _arguments(self) -> dict[str, Any]:
+        return {"n_states": self.n_params}
+
     def forward(self, params: Tensor) -> Distribution:
         """See :meth:`Likelihood.forward`."""
         return dist.Categorical(logits=params, validate_args=False)
@@ -176,6 +179,9 @@ class LearnedNormalLikelihood(Likelihood):
         for size in shape:
             check_count("Each size of dim", size)
         self.log_scale = nn.Parameter(torch.full(shape, math.log(init_scale)))
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"dim": tuple(self.log_scale.shape) or None, "init_scale": 1.0}
 
     def forward(self, params: Tensor) -> Distribution:
         """See :meth:`Likelihood.forward`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -123,6 +124,9 @@ class LinearStart(nn.Module):
             if last.bias is not None:
                 last.bias.zero_()
 
+    def _arguments(self) -> dict[str, Any]:
+        return {"dim": self.weight.shape[1], "weight": None}
+
     def forward(self, x: Tensor) -> Tensor:
         """Locations and log-scales, of shape ``(n, 2 * latent_dim)`` for ``(n, d)``."""
         out: Tensor = self.network(x)
@@ -154,6 +158,10 @@ class GroupedDecoder(nn.Module):
         self.weight = nn.Parameter(torch.full((out_dim,), 0.5))
         self.bias = nn.Parameter(torch.zeros(out_dim))
         self.log_scale = nn.Parameter(torch.zeros(out_dim)) if scales else None
+
+    def _arguments(self) -> dict[str, Any]:
+        out_dim, scales = len(self.weight), self.log_scale is not None
+        return {"latent_dim": out_dim // self.copies, "out_dim": out_dim, "scales": scales}
 
     def forward(self, z: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Locations, or locations and scales, of shape ``(n, out_dim)`` for ``(n, latent_dim)``."""

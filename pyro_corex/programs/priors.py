@@ -179,6 +179,7 @@ class Flat(Prior):
             )
         if isinstance(latents, int):
             raise ValueError(f"latents must be a list, e.g. [{latents}], but got {latents}")
+        self.width, self.n_components = float(width), n_components
         self.latents: list[int] = sorted(range(dim) if latents is None else latents)
         if any(j not in range(dim) for j in self.latents):
             raise ValueError(f"latents is {self.latents}, but there are latents 0 to {dim - 1}")
@@ -215,6 +216,7 @@ class LearnedCategorical(Prior):
     def __init__(self, n_classes: int, dim: int = 1) -> None:
         super().__init__(dim)
         check_count("n_classes", n_classes)
+        self.n_classes = n_classes
         self.logits = nn.Parameter(torch.zeros(dim, n_classes))
 
     def forward(self) -> Distribution:

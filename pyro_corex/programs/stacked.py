@@ -141,6 +141,11 @@ class StackedCorEx(CorExProgram):
         decoder = mlp_decoder(down, n_params) if index == 1 else mlp([*inner, 2 * outer])
         return Layer(encoder, decoder, layer[-1])
 
+    def _arguments(self) -> dict[str, Any]:
+        parts = zip(self.encoders, self.decoders, self.dims, strict=True)
+        prior = self.prior if self.n_classes is None else "standard_normal"
+        return {"layers": [Layer(*part) for part in parts], "prior": prior}
+
     @property
     def n_layers(self) -> int:
         """The number of layers of latents."""

@@ -188,7 +188,7 @@ class AnchorVAE(CorExVAE):
                 )
             check_weight(f"latent {index}", weight)
             weights[int(index)] = float(weight)
-        self.anchors = dict(anchors)
+        self.anchors, self.free_weight = dict(anchors), float(free_weight)
         self.kl_weights.copy_(weights)
 
     def _sample(self, fn: Distribution) -> Tensor:

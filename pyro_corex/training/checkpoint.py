@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from torch.nn.parameter import is_lazy
 
 from pyro_corex.batches import check_count
 from pyro_corex.files import check_writable, claimed, write_whole
+from pyro_corex.training.recipe import NotInWordsError, made, words
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -110,8 +111,9 @@ class Checkpoint:
 def save(module: nn.Module, path: str | Path) -> None:
     """Saves the parameters, buffers and KL-weight schedules of a module.
 
-    The file is data: tensors, and the configuration of the module in words.  It is written at once
-    or not at all.  The module is not in it, so keep the code that makes it.
+    The file is data: tensors, and in words of which parts the module is made.  It is written at
+    once or not at all.  A ready-made program whose parts are this library's and torch.nn's,
+    :func:`load` makes again from the file alone; of others keep the code that makes them.
 
     :param path: the file; its folder has to exist.
     :raises OSError: where it cannot be written; a file that was there is then as it was.
@@ -128,22 +130,37 @@ def save(module: nn.Module, path: str | Path) -> None:
     write(check_folder(path), {"kind": "module", **content})
 
 
-def load(path: str | Path, module: Module) -> Module:
-    """Loads what :func:`save` wrote, or the parameters of a checkpoint of :func:`fit`.
+@overload
+def load(path: str | Path) -> Any: ...
+@overload
+def load(path: str | Path, module: Module) -> Module: ...
+def load(path: str | Path, module: Any = None) -> Any:
+    """Loads what :func:`save` wrote, or the module of a checkpoint of :func:`fit`.
 
     Nothing in the file is executed.  Tensors go to the device on which the module is.
 
     :param module: a module of the same configuration as the one that was saved; it is filled in
-        place.
-    :returns: ``module``.
+        place.  Without it the module is made as the file says, on the CPU: a ready-made program
+        such as :class:`~pyro_corex.CorExVAE`, whose parts are this library's and torch.nn's.
+    :returns: ``module``, or the one that was made.
     :raises FileNotFoundError: if there is no file.
     :raises TypeError: for what is no ``nn.Module``, or no path.
     :raises CheckpointError: (a ``ValueError``) for a file that is foreign, cut short or changed,
         and for a module of another configuration, saying what differs; the module is then as it
-        was.
+        was.  Without ``module``, for a file whose module has parts from elsewhere, naming them.
     """
-    _check_module("load(path, module)", module)
-    fill(module, read(check_folder(path)), path)
+    if module is not None:
+        _check_module("load(path, module)", module)
+    content = read(check_folder(path))
+    _check_has_module(content, path)
+    try:
+        module = made(content) if module is None else module
+    except NotInWordsError as error:
+        raise CheckpointError(
+            f"{path} alone does not make its module: {error}. Make it by the code that made it "
+            "then, and call load(path, module)."
+        ) from error
+    fill(module, content, path)
     return module
 
 
@@ -235,6 +252,7 @@ def contents(module: nn.Module) -> dict[str, Any]:
     such, and others are not a part of the architecture.
     """
     return {
+        **words(module),
         "config": _describe(module),
         "state": {name: value.detach() for name, value in module.state_dict().items()},
         "schedules": {name: part.state_dict() for name, part in schedules(module)},
@@ -256,8 +274,7 @@ def fill(module: nn.Module, content: Mapping[str, Any], path: str | Path) -> Non
 
 def compare(module: nn.Module, content: Mapping[str, Any], path: str | Path) -> None:
     """Raises ``CheckpointError`` where a module is not the one that a file is of."""
-    if "config" not in content:
-        raise CheckpointError(f"{path} holds no module")
+    _check_has_module(content, path)
     saved, given = content["config"], _describe(module)
     differences = _differences(_tensors(content["state"]), given["tensors"])
     if not differences or saved["parts"][""] != given["parts"][""]:
@@ -273,6 +290,12 @@ def compare(module: nn.Module, content: Mapping[str, Any], path: str | Path) -> 
     stored = content.get("from_store", {})
     if bad := bad or next((name for name, value in stored.items() if value.isnan().any()), ""):
         raise CheckpointError(f"{path} holds NaN in the parameter {bad!r}. Take an older copy.")
+
+
+def _check_has_module(content: Mapping[str, Any], path: str | Path) -> None:
+    if "config" not in content:
+        cure = ", but a CorEx: CorEx.load(path) reads it" if content.get("kind") == "CorEx" else ""
+        raise CheckpointError(f"{path} holds no module{cure}")
 
 
 def _with_nan(module: nn.Module, state: Mapping[str, Tensor]) -> str:

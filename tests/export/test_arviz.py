@@ -77,6 +77,7 @@ def test_arviz_works_on_it(name):
         else:
             axes = az.plot_forest(exported, var_names=sites[:1])
             assert axes[0].get_lines()
+            assert az.plot_ppc(exported, num_pp_samples=5).get_lines()
     latents = sum(group(exported, "posterior")[site][0, 0].size for site in sites)
     assert len(summary) == latents
     assert np.isfinite(summary["mean"].astype(float)).all()
@@ -96,6 +97,35 @@ def test_the_draws_are_the_guides():
     assert np.abs(error).max() < 5 / 2000**0.5
     ratio = drawn.std(0) / q.stddev.detach().numpy()
     assert np.abs(ratio - 1).max() < 0.1
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_data_are_drawn_again_from_the_decoder_at_the_draws(name):
+    """Their mean is the decoder's, to five errors of it; and plot_ppc takes them."""
+    module, x = PROGRAMS[name](), binary(5)
+    exported = export(module, x, num_predictive=400, num_draws=400, num_chains=1)
+    again = group(exported, "posterior_predictive")["x"]
+    assert again.dims == ("chain", "draw", "datum", "x_dim")
+    stack = isinstance(module, pc.StackedCorEx)
+    z = torch.as_tensor(group(exported, "posterior")["z1" if stack else "z"].values[0])
+    options = {"layer": 1} if stack else {}
+    with torch.no_grad():
+        own = dist.Normal(z.repeat(1, 1, 3), 0.7)
+        p = own if name == "own" else module.decode(z.flatten(0, 1), **options)
+    levels = torch.arange(3.0)
+    states = name == "states"
+    mean = p.probs @ levels if states else p.mean
+    variance = p.probs @ levels**2 - mean**2 if states else p.variance
+    mean, variance = (value.reshape(400, 5, 6).mean(0) for value in (mean, variance))
+    error = (torch.as_tensor(again.values[0]).float().mean(0) - mean) / (variance / 400).sqrt()
+    assert error.abs().max() < 5
+
+
+def test_few_draws_of_data_are_kept_and_none_if_none_are_asked_for():
+    exported = export(anchored(), binary(7), batch_size=4)
+    assert group(exported, "posterior_predictive")["x"].shape == (2, 10, 7, 6)
+    exported = export(anchored(), binary(7), num_predictive=0)
+    assert not hasattr(exported, "posterior_predictive")
 
 
 @pytest.mark.parametrize("name", ["AnchorVAE", "own"])
@@ -228,6 +258,7 @@ def observing(x):
 
 WRONG = {
     "num_draws": (anchored, {"num_draws": 0}, "num_draws must be an integer >= 1, but got 0"),
+    "num_predictive": (anchored, {"num_predictive": -1}, "num_predictive must be an integer >= 0"),
     "num_chains": (anchored, {"num_chains": True}, "num_chains must be an integer"),
     "no data": (anchored, {"data": torch.zeros(0, 6)}, "The data are empty"),
     "global latent": (

@@ -55,17 +55,25 @@ def test_a_table(tmp_path):
     )
     assert headings(page) == [
         "The bound on total correlation",
+        "Data and reconstructions",
         "Traversals",
         "Mutual information of each latent",
         "Input dimensions",
         "Samples",
         "Variances of the aggregate posterior",
         "Training",
+        "Limits",
     ]
     assert "<f>" not in page
     assert "&lt;f&gt;" in page
     bound = pc.tc_bound(module, x)
     assert f"{bound.estimate:.2f} ± {bound.stderr:.2g} nats" in page
+    post = pc.AggregatePosterior.from_data(module, x)
+    tc = post.total_correlation()
+    assert f"TC(z) is in [{tc.lower:.2f}, {tc.upper:.2f}] nats" in page
+    again = module.decode(module.encode(x).mean).mean.detach()
+    assert f"{torch.corrcoef(torch.stack([x[:, 5], again[:, 5]]))[0, 1]:.2f}" in page
+    assert f"{x[0, 5]:.2f} → {again[0, 5]:.2f}" in page
     for j, value in enumerate(pc.AggregatePosterior.from_data(module, x).mutual_information()):
         assert f"Latent {j} of z: {float(value):.2f} nats" in page
     tags = Tags()
@@ -141,7 +149,12 @@ def its_guide(x):
 
 def test_two_functions_get_their_bound_and_a_note(tmp_path):
     page = written(SimpleNamespace(model=own, guide=its_guide), table(), tmp_path)
-    assert headings(page) == ["The bound on total correlation", "Input dimensions", "Notes"]
+    assert headings(page) == [
+        "The bound on total correlation",
+        "Input dimensions",
+        "Notes",
+        "Limits",
+    ]
     assert "Of the latents only the KL is known" in page
     assert "Without decode(z)" in page
 

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.distributions import Normal
+from torch.distributions import Categorical, Cauchy, Independent, Normal
 
 from pyro_corex.figures import traversal
 
@@ -15,6 +15,16 @@ def test_one_latent_moves_and_the_others_stay():
     assert x[1, 2, 0].tolist() == [6, 6, 10]
     assert x[0, 0, 0].tolist() == [0, -6, 4]
     assert torch.equal(z, torch.arange(6.0).view(2, 3))
+
+
+def test_levels_have_the_mean_of_their_numbers_and_a_cauchy_its_mode():
+    logits = torch.tensor([[0.0, 1.0, -1.0], [0.5, 0.0, 0.0]])
+    levels = SimpleNamespace(decode=lambda z: Categorical(logits=z[:, :1, None] * logits))
+    x = traversal(levels, torch.zeros(1, 1), 0, torch.tensor([2.0]))
+    p = (2 * logits).softmax(-1)
+    torch.testing.assert_close(x[0, 0], p[:, 1] + 2 * p[:, 2])
+    heavy = SimpleNamespace(decode=lambda z: Independent(Cauchy(z, 1.0), 1))
+    assert traversal(heavy, torch.zeros(1, 1), 0, torch.tensor([2.0])).tolist() == [[[2.0]]]
 
 
 def test_refuses():

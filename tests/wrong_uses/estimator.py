@@ -50,6 +50,18 @@ def fitted_words():
     return fit(WORDS, n_hidden=1)
 
 
+def named(**options):
+    return figures.hierarchy(fitted(), **options)
+
+
+def profiles(corex, latent=0):
+    return figures.class_profiles(corex, latent)
+
+
+def page(path="page.html", **options):
+    return pc.report(fitted(), X, path, **options)
+
+
 USES: list[Use] = [
     # CorEx
     refused(C, "no latents", lambda: fit(n_hidden=0), "n_hidden", ">= 1", "0"),
@@ -180,6 +192,20 @@ USES: list[Use] = [
     ),
     refused("CorEx.summary", "no columns", lambda: fitted().summary(0), "n_columns", ">= 1", "0"),
     # figures
+    refused(
+        "figures.hierarchy", "no columns", lambda: named(n_columns=0), "n_columns", ">= 1", "0"
+    ),
+    refused(
+        "figures.loadings", "states", lambda: figures.loadings(states(2)), "gaussian", "'categ"
+    ),
+    refused(
+        "figures.class_profiles", "factors", lambda: profiles(fitted()), "categorical", "'gauss"
+    ),
+    refused("figures.class_profiles", "no latent", lambda: profiles(states(2), 5), "0 to 1", "5"),
+    refused(
+        "report", "names for a CorEx", lambda: page(column_names=["a"]), "column_names", "left out"
+    ),
+    refused("report", "a CorEx for a folder", lambda: page(path="."), "is a folder"),
     refused("figures.image_grid", "flat", lambda: figures.image_grid(IMAGES), "images", "(5, 4)"),
     refused("figures.tiles", "a path", lambda: figures.tiles("a.png"), "images", "str"),
     refused(

@@ -38,6 +38,14 @@ with torch.random.fork_rng():
     NAN = vae()
 NAN.encoder[1].bias.data[0] = float("nan")
 LAZY = nn.LazyLinear(3)
+MINE = FOLDER / "mine"
+
+
+class Mine(nn.Linear):
+    pass
+
+
+pc.save(pc.CorExVAE(nn.Sequential(nn.Flatten(), Mine(4, 4)), nn.Linear(2, 4), 2), MINE)
 
 
 def resume(data=X, **options):
@@ -218,6 +226,7 @@ USES: list[Use] = [
         "load", "the other way round", lambda: pc.load(VAE, SAVED), "load(path, module)", "Path"
     ),
     refused("load", "a class", lambda: pc.load(SAVED, pc.CorExVAE), "load(path, module)", "Module"),
+    refused("load", "code that is not there", lambda: pc.load(MINE), "encoder[1]", "Mine", "code"),
     refused("load", "no file", lambda: pc.load(NONE, VAE), "There is no file", "none"),
     refused("load", "torch's file", lambda: pc.load(FOREIGN, VAE), "not a file", "torch.load"),
     refused("load", "cut short", lambda: pc.load(CUT, VAE), "damaged", "checksum", "older copy"),
