@@ -17,6 +17,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from pyro_corex.estimator.categorical import fit_categorical
 from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.description import describe_again
 from pyro_corex.estimator.layer import Layer, draw, sample
@@ -102,6 +103,7 @@ def cross_fit(
     if n_folds == 1:
         return _unknown(found, len(options.layers) - 1)
     order = np.random.default_rng(options.seed).permutation(len(x))
+    apart = fit is fit_categorical
     held = []
     for test in np.array_split(order, n_folds):
         train = np.setdiff1d(order, test)
@@ -111,11 +113,11 @@ def cross_fit(
     observed = [_bounds(part, better) for part in held]
     whole = [own + part.completion for own, part in zip(observed, held, strict=True)]
     m = len(found.tcs)
-    tcs = np.concatenate(whole).mean(0)
+    kept = _confirmed(whole if apart else [p.sum(1, keepdims=True) for p in whole])
+    tcs = _mean(whole, kept)
     confirmed = np.clip(tcs[:m] / np.maximum(found.tcs + found.optimism[:m], 1e-12), 0, 1)
     above = [part.above for part in held]
     stderrs = [_stderr([p[:, j] for p in whole]) for j in range(m + 1)]
-    means = float(np.concatenate(observed).sum(1).mean())
     tc = float(tcs.sum())
     rest = {k: v for k, v in found.corrections.items() if k != "optimism"}
     scale = np.sqrt(found.worth)
@@ -127,12 +129,27 @@ def cross_fit(
         tcs_stderr=np.array(stderrs[:m]) * scale,
         style=float(tcs[m]),
         mis=found.mis * confirmed[:, None],
-        tc_observed=means,
+        tc_observed=float(_mean(observed, kept).sum()),
         above=[
-            (float(np.concatenate(a).mean()), _stderr(a) * scale)
-            for a in ([p[:, k] for p in above] for k in range(above[0].shape[1]))
+            (float(tc), _stderr([p[:, k] for p in above]) * scale)
+            for k, tc in enumerate(_mean(above, _confirmed(above) & kept.any(1, keepdims=True)))
         ],
     )
+
+
+def _confirmed(parts: Sequence[Array]) -> Array:
+    """Of each fold, which parts of the bound ``(n, k)`` the others find above 0: ``(folds, k)``.
+
+    What they do not is left out of the model of the fold: without a latent, its columns are
+    independent, and add 0.  No row has a say in what is left out of its own model.
+    """
+    sums = np.array([part.sum(0) for part in parts])
+    return sums.sum(0) - sums > 0
+
+
+def _mean(parts: Sequence[Array], kept: Array) -> Array:
+    """Over all rows, of what is kept in their folds: ``(k,)``."""
+    return np.concatenate([p * own for p, own in zip(parts, kept, strict=True)]).mean(0)
 
 
 def _unknown(found: Results, above: int) -> Results:
