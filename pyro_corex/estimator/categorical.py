@@ -170,7 +170,9 @@ def _chance(x: Array, q: Array, kind: str) -> Array:
     seen = ~np.isnan(x)
     n = np.maximum(seen.sum(0), 1)
     q = (q - (q * seen).sum(1, keepdims=True) / n) * seen
-    inverse = np.linalg.pinv(np.einsum("snk,tnk->kst", q, q) / n, rcond=1e-9, hermitian=True)
+    inverse = np.linalg.pinv(
+        np.einsum("snk,tnk->kst", q, q) / n[:, None, None], rcond=1e-9, hermitian=True
+    )
     if kind == "levels":
         own = [x == level for level in range(int(np.nanmax(x)) + 1)]
         sizes = [each.sum(0) for each in own]
