@@ -285,7 +285,7 @@ class CorEx(FittedTable):
         self.optimism_ = -float(sum(taken))
         self.clusters_ = np.full(len(self.columns_), -1)
         if not self._nothing:
-            alive = self.tcs_ > 0 if self.n_folds_ != 1 else np.ones(m, bool)
+            alive = found.alive[order]
             own = assign(layer, told[order], doubts[order], alive, options.anchors)
             self.clusters_[coding.varies] = own
         self.missing_ = float(np.isnan(x[rows]).mean())

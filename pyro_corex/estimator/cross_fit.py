@@ -117,7 +117,7 @@ def cross_fit(
     tcs = _mean(whole, kept)
     confirmed = np.clip(tcs[:m] / np.maximum(found.tcs + found.optimism[:m], 1e-12), 0, 1)
     above = [part.above for part in held]
-    stderrs = [_stderr([p[:, j] for p in whole]) for j in range(m + 1)]
+    stderrs = np.array([_stderr([p[:, j] for p in whole]) for j in range(m)])
     tc = float(tcs.sum())
     rest = {k: v for k, v in found.corrections.items() if k != "optimism"}
     scale = np.sqrt(found.worth)
@@ -126,7 +126,8 @@ def cross_fit(
         corrections=rest | {"held-out rows": tc - found.bound.estimate - sum(rest.values())},
         tc_stderr=_stderr([p.sum(1) for p in whole]) * scale,
         tcs=tcs[:m],
-        tcs_stderr=np.array(stderrs[:m]) * scale,
+        tcs_stderr=stderrs * scale,
+        alive=(np.concatenate(whole).mean(0)[:m] > -stderrs) & kept.any(),
         style=float(tcs[m]),
         mis=found.mis * confirmed[:, None],
         tc_observed=float(_mean(observed, kept).sum()),
@@ -162,6 +163,7 @@ def _unknown(found: Results, above: int) -> Results:
         tcs=0 * found.tcs,
         tcs_stderr=found.tcs_stderr + np.inf,
         mis_stderr=found.mis_stderr + np.inf,
+        alive=np.ones(len(found.tcs), bool),
         style=0.0,
         tc_observed=0.0,
         above=[(0.0, np.inf)] * above,

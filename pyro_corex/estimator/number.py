@@ -22,6 +22,7 @@ _FOLDS = 5
 _PAST = 2  # numbers that are tried beyond the best
 _REPEATS = 20  # permutations of a table
 _CELLS = 1 << 24  # entries that all permutations may have
+_SMALL = 0.1  # a loading that is next to none
 _95 = 1.645  # standard deviations above the mean that 1 in 20 exceeds
 
 Fit = Callable[[Coding, Array, Options], Layer]
@@ -213,28 +214,33 @@ class _ByFactors:
     def __init__(self, scores: Scores, seed: int) -> None:
         values, self._wide = scores.values, scores.wide
         order = np.random.default_rng(seed).permutation(len(values))
-        self._folds: list[tuple[Array, bool, int, Array]] = []
+        self._folds: list[tuple[Array, Array]] = []
         for test in np.array_split(order, _FOLDS):
             train = values[np.setdiff1d(order, test)]
             z = _standardised(train, train)
-            complete = not np.isnan(z).any()
             if self._wide:
                 corr = np.nan_to_num(z).T / np.sqrt(len(z))
             else:
                 corr = nearest_correlation(_correlations(z))
-            self._folds.append((corr, complete, len(z), _standardised(values[test], train)))
+            self._folds.append((corr, _standardised(values[test], train)))
 
     def __call__(self, m: int) -> Array:
         """The log-likelihood ratio to independence of each row, ``(n,)``."""
-        return np.concatenate([self._held(m, *fold) for fold in self._folds])
+        if m == 0:
+            return np.zeros(sum(len(test) for *_, test in self._folds))
+        held, used = zip(*(self._held(m, *fold) for fold in self._folds), strict=True)
+        left = int(np.median(used))
+        return np.concatenate(held) if left == m else self(left)
 
-    def _held(self, m: int, corr: Array, complete: bool, n: int, test: Array) -> Array:
+    def _held(self, m: int, corr: Array, test: Array) -> tuple[Array, int]:
+        """Of one fold; and how many latents are left where those that are chance are shrunk."""
         loadings, psi, _ = factor_analysis(corr, m)
+        used = m
         if self._wide:
-            floor = np.full(len(psi), FLOOR)
             turned = loadings @ varimax(loadings)
-            loadings, psi, _ = shrunken_loadings(corr, turned, psi, floor)
-        return _likelihood_ratios(test, loadings, np.maximum(psi, FLOOR))
+            loadings, psi, _ = shrunken_loadings(corr, turned, psi, np.full(len(psi), FLOOR))
+            used = int(((np.abs(loadings) > _SMALL).sum(0) > 1).sum())
+        return _likelihood_ratios(test, loadings, np.maximum(psi, FLOOR)), used
 
 
 def _likelihood_ratios(z: Array, loadings: Array, psi: Array) -> Array:

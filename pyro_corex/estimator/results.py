@@ -171,6 +171,8 @@ class Results:
     mis_stderr: Array
     doubts: Array
     """How probable it is by chance alone that a latent tells as much of a column, ``(m, d)``."""
+    alive: Array
+    """Which latents may tell something: what they add is above minus its error, ``(m,)``."""
     style: float
     """What a style of answering adds."""
     tc_observed: float
@@ -248,7 +250,8 @@ def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
     fills = [draw(layer, x, seed + k) for k in range(n_draws)]
     rows = torch.cat([x, *(filled for filled, _ in fills)]) if missing.any() else x
     terms = shared_terms(layer, rows, share)
-    per_latent = terms.bounds(terms.gain.sum(0) > 0).reshape(-1, n, m)
+    per_latent = terms.bounds(terms.gain.mean(0) > -_frequencies(layer, terms, n_data))
+    per_latent = per_latent.reshape(-1, n, m)
     observed, *values = per_latent.sum(-1)
     if not missing.any():
         values = [observed]
@@ -271,12 +274,23 @@ def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
         mis=mis[:k],
         mis_stderr=mis_stderr[:k],
         doubts=doubts[:k],
+        alive=tcs[:k] > -tcs_stderr[:k],
         style=float(tcs[k:].sum()),
         tc_observed=float(observed.mean() - optimism.sum() * (~missing).double().mean()),
         draws=fills[-1][1],
         optimism=optimism,
         worth=float(n_data / known.mean()),
     )
+
+
+def _frequencies(layer: Layer, terms: SharedTerms, n: int) -> Array:
+    """How much likelier the frequencies of counts make the rows that they are from, by chance.
+
+    :returns: of each column of the terms, in nats for each row, ``(k,)``; 0 for other kinds.
+    """
+    columns = [layer.columns[i] for i in terms.columns]
+    seen = [(np.exp(c.marginal) * n > 1).sum() if c.kind == "counts" else 0 for c in columns]
+    return np.maximum(np.array(seen) - 3.0, 0.0) / (2 * n)
 
 
 def informative_rows(seen: Array, share: Array) -> Array:
@@ -307,7 +321,7 @@ def assign(
     Hochberg 1995).  With fewer than 10 rows, nothing can be said of that.
 
     :param mis: of the m latents, ``(m, d)``; *doubts* likewise, see :meth:`.Layer.doubts`.
-    :param alive: which latents tell anything beyond what was learned of noise, ``(m,)``.
+    :param alive: which latents may tell anything, ``(m,)``.
     :param anchors: latent -> its columns, which stay.
     """
     label = layer.clusters(np.where(alive[:, None], mis, 0.0))
