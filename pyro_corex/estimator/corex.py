@@ -45,7 +45,8 @@ class CorEx(FittedTable):
     as large as possible.  All figures are in nats.
 
     :param n_hidden: the number of latents; a tuple such as ``(10, 3, 1)`` for layers from the data
-        upwards, each of which explains the one below; or "auto", by the bound on held-out rows.
+        upwards, each of which explains the one below; or "auto", the fewest that are as good as
+        the best for rows held out.  Where none are, it is one latent, to which no column belongs.
     :param latent: "gaussian", where a column may load on all latents, or "categorical", where each
         latent has ``n_states`` states and each column belongs to one latent.
     :param n_states: of categorical latents: a number, or a list with one for each latent.
@@ -95,7 +96,9 @@ class CorEx(FittedTable):
     - ``corrections_``: what is added to it, in nats, by name.  "optimism" is minus half a nat for
       each parameter of the dependence and the number of rows, the asymptotic optimism of maximum
       likelihood (Akaike 1973); where ``n_folds_`` is not 0, "held-out rows" is there in its place,
-      what rows held out have less.  "marginals" puts the cross-entropies under N(0, 1),
+      what rows held out have less.  A fold whose latents the other folds do not confirm, by a mean
+      above 0, counts as 0, as if its columns were independent; the errors are those with it.
+      "marginals" puts the cross-entropies under N(0, 1),
       frequencies, or what the program has for the column alone, where that is likelier,
       in place of entropies that are estimated from the rows; it is large only for a continuous
       column that repeats few values, or is far from both.  "completion" is the mean
@@ -111,9 +114,20 @@ class CorEx(FittedTable):
       latent of its own, which is not among the m; else it is 0.
     - ``mis_``, ``mis_stderr_``: :math:`I(z_j : x_i)`, shape ``(m, d)``; where cross-fitted, times
       the share of what the latent adds that held-out rows confirm.
-    - ``clusters_``: for each column the latent that tells most about it, -1 for constant ones.
+    - ``clusters_``: for each column the latent that tells most about it.  It is -1 for constant
+      ones, and where that may well be chance: of the columns that have a latent, 1 in 20 at most
+      is expected to depend on none (Benjamini and Hochberg 1995).  Anchored columns stay, and with
+      fewer than 10 rows all do, unless "auto" found nothing.
     - ``labels_``: most probable states ``(N, m)``, for categorical latents.
-    - ``history_``: the training, one record an iteration; ``trials_``: what "auto" tried.
+    - ``history_``: the training, one record an iteration.
+    - ``trials_``: what "auto" tried, one record a number: "n_hidden", "score" and "stderr", in nats
+      for each row held out.  For Gaussian latents and continuous columns, scores are those of
+      factor models of normal scores; else those of the bound.
+    - ``scree_``: parallel analysis (Horn 1965).  ``scree_.eigenvalues`` are those of the
+      correlations of the columns' normal scores, ``scree_.reference`` those that 1 in 20 tables of
+      permuted columns exceeds, shape ``(k,)`` each, largest first, with k the number of scores
+      (a nominal column has one for each state) or of rows less one, if that is smaller.
+      ``scree_.n_above`` says how many are above it.
     - ``upper_``: the estimator of the layers above, which explains the latents of this one.
     - ``program_``: the Pyro program, whose sites are those that :class:`~pyro_corex.CorExELBO`
       was given; ``columns_``: how each column is read; ``description_``: the same as a table.

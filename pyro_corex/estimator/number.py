@@ -98,8 +98,12 @@ def _eigenvalues(values: Array) -> Array:
 
 
 def _standardised(values: Array, by: Array) -> Array:
-    scale = np.sqrt(np.maximum(np.nanvar(by, 0), 1e-12))
-    return np.asarray((values - np.nanmean(by, 0)) / scale)
+    """By the means and standard deviations of some rows; 0 where these are all alike."""
+    seen = ~np.isnan(by)
+    n = np.maximum(seen.sum(0), 1)
+    loc = np.where(seen, by, 0.0).sum(0) / n
+    variance = (np.where(seen, by - loc, 0.0) ** 2).sum(0) / n
+    return np.asarray((values - loc) / np.where(variance > 1e-12, np.sqrt(variance), np.inf))
 
 
 def _correlations(z: Array) -> Array:
@@ -266,6 +270,8 @@ class _ByFit:
         quarter = -(-len(order) // 4)
         self._held, self._rest = x[np.sort(order[:quarter])], x[np.sort(order[quarter:])]
         self._coding, self._fit, self._options = coding, fit, options
+        if fit is not fit_categorical and not options.hidden:  # it starts where it nearly ends
+            self._options = replace(options, max_iter=-(-options.max_iter // 4))
 
     def __call__(self, m: int) -> Array:
         """The bound of each row that is held out, ``(n,)``."""
