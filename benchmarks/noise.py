@@ -1,10 +1,10 @@
 """Tables without any dependence: is something found in them?  One JSON line for each table.
 
-    python benchmarks/noise.py --out noise.jsonl            # about an hour on one core
+    python benchmarks/noise.py --out noise.jsonl            # about half an hour on one core
     python benchmarks/noise.py --out noise.jsonl --table    # what is there so far
 
 Each situation has 20 tables of its own.  Each is fitted with a number of latents that is given, and
-with "auto"; where training has no closed form, with 100 epochs.  What is there already is not run
+with "auto"; where training has no closed form, with 25 epochs.  What is there already is not run
 again.
 """
 
@@ -64,7 +64,7 @@ KINDS: dict[str, Callable[[Random, int, int], Any]] = {
         rng.random((n, d)) < 0.2, np.nan, KINDS["ordinal"](rng, n, d)
     ),
 }
-STEPS = {"max_iter": 100}
+STEPS = {"max_iter": 25}
 CATEGORICAL = {"latent": "categorical"}
 SITUATIONS = [
     Situation("normal", 60, 200, 5),

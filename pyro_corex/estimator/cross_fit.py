@@ -36,6 +36,7 @@ Fit = Callable[[Coding, Array, Options], Layer]
 
 _FOLDS = 5
 _FEW = 10  # rows below which nothing is said
+_ENOUGH = 30  # rows for which an asymptotic correction is worth anything
 _CLEAR = {"gaussian": 1.0, "categorical": 0.25}  # standard errors that the optimism may come to
 _REPEATS = 5  # rows from the model for each row with gaps
 
@@ -70,8 +71,9 @@ def n_folds(cv: Any, found: Results, layer: Layer, n: int) -> int:
     where there are too few rows for any.
 
     It is where it is no larger than the standard error, or a quarter of that for categorical
-    latents.  Of those that find noise, Gaussian ones gain up to 1.5 times half their parameters,
-    however many rows there are, and categorical ones, whose groups are sought, up to 4 times.
+    latents, and there are 30 rows.  Of those that find noise, Gaussian ones gain up to 1.5 times
+    half their parameters, however many rows there are, and categorical ones, whose groups are
+    sought, up to 4 times.
 
     :raises ValueError: for more folds than rows.
     """
@@ -82,9 +84,9 @@ def n_folds(cv: Any, found: Results, layer: Layer, n: int) -> int:
         if isinstance(layer.program, TableVAE) and layer.program.hidden:  # as if all counted
             optimism = sum(p.numel() for p in layer.program.parameters()) / (2 * n)
         kind = "gaussian" if isinstance(layer.program, TableVAE) else "categorical"
-        if optimism <= _CLEAR[kind] * found.tc_stderr:
-            return 0
-        return 1 if n < _FEW else _FOLDS
+        if n < _FEW:
+            return 1
+        return 0 if n >= _ENOUGH and optimism <= _CLEAR[kind] * found.tc_stderr else _FOLDS
     if cv > n:
         raise ValueError(f"cv must be at most the number of rows, {n}, but got {cv}")
     return int(cv)

@@ -284,13 +284,21 @@ def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
 
 
 def _frequencies(layer: Layer, terms: SharedTerms, n: int) -> Array:
-    """How much likelier the frequencies of counts make the rows that they are from, by chance.
+    """How much likelier the frequencies of counts make the rows than they make new ones.
+
+    By leaving each row out of the frequencies by which it is judged.
 
     :returns: of each column of the terms, in nats for each row, ``(k,)``; 0 for other kinds.
     """
-    columns = [layer.columns[i] for i in terms.columns]
-    seen = [(np.exp(c.marginal) * n > 1).sum() if c.kind == "counts" else 0 for c in columns]
-    return np.maximum(np.array(seen) - 3.0, 0.0) / (2 * n)
+    out = np.zeros(len(terms.columns))
+    for at, i in enumerate(terms.columns):
+        if layer.columns[i].kind == "counts":
+            p = np.exp(layer.columns[i].marginal)
+            spare = 0.5 / len(p)  # that were added to each, see description.py
+            counts = np.round(p * (n - layer.columns[i].missing + 0.5) - spare)
+            counts = counts[counts > 0]
+            out[at] = counts @ np.log((counts + spare) / (counts - 1 + spare)) / n
+    return out
 
 
 def informative_rows(seen: Array, share: Array) -> Array:
