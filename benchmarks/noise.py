@@ -85,7 +85,7 @@ SITUATIONS = [
     Situation("binary", 100, 20, 4, CATEGORICAL),
     Situation("binary", 60, 100, 3, CATEGORICAL),
     Situation("words", 200, 10, 3, {"kinds": "categorical", "n_states": 3, **CATEGORICAL}),
-    Situation("normal", 100, 12, 3, CATEGORICAL),
+    Situation("normal", 60, 6, 2, CATEGORICAL),
 ]
 
 

@@ -192,7 +192,8 @@ def _information(column: Column, at: int, fn: Any, weights: Tensor) -> tuple[flo
             fn.total_count[..., at], logits=fn.logits[..., at], validate_args=False
         )
         p = counts.log_prob(grid[:, None, None]).exp().mean(2).T
-    value, variance = information((weights[:, None] * p / p.sum(1, keepdim=True)).numpy())
+    total = p.sum(1, keepdim=True).clamp(min=1e-300)  # none of a far node is at levels that occur
+    value, variance = information((weights[:, None] * p / total).numpy())
     return max(value, 0.0), variance
 
 
