@@ -165,10 +165,10 @@ def test_rounding_hardly_lowers_the_bound():
 def test_columns_by_chance_have_no_latent():
     layer = Mock(clusters=lambda mis: mis.argmax(0))
     mis = np.array([[3.0, 3.0, 0.0, 2.0, 2.0, 2.0], [0.0, 0.0, 3.0, 1.0, 1.0, 1.0]])
-    doubts = np.where(mis > 2, 0.002, [1, 1, 1, 0.01, 0.02, 0.5])
+    doubts = np.where(mis > 2, 0.002, [1, 1, 1, 0.01, 0.022, 0.5])
     both, first = np.array([True, True]), np.array([True, False])
-    # Benjamini and Hochberg: of p = 0.004, 0.004, 0.004, 0.02, 0.04, 1 the first four are below
-    # 0.05 k / 6; of one latent, 0.01 and 0.02 are, and its second latent's column has none
+    # Benjamini and Hochberg: of p = 0.004, 0.004, 0.004, 0.02, 0.044, 1 the first four are below
+    # 0.05 k / 6; of one latent, 0.01 and 0.022 are, and the second latent's column has none
     assert assign(layer, mis, doubts, both, {}).tolist() == [0, 0, 1, 0, -1, -1]
     assert assign(layer, mis, doubts, first, {}).tolist() == [0, 0, -1, 0, 0, -1]
     assert assign(layer, mis, doubts, both, {0: {5: 1.0}}).tolist() == [0, 0, 1, 0, 0, 0]
