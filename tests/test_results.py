@@ -80,6 +80,7 @@ def test_the_table_of_the_bundled_digits():
         ("known_truths", ["--table", "--out"]),
         ("linear", ["--table", "--out"]),
         ("models", ["--out"]),
+        ("noise", ["--table", "--out"]),
         ("on_cuda", ["--table", "--out"]),
         ("photographs", ["--out"]),
         ("samples", ["--out"]),

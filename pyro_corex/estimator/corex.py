@@ -21,15 +21,15 @@ from pyro_corex.estimator.description import Description, read_columns
 from pyro_corex.estimator.fitted import FittedTable
 from pyro_corex.estimator.gaussian import fit_gaussian
 from pyro_corex.estimator.layer import Layer
+from pyro_corex.estimator.number import choose_number, normal_scores, scree
 from pyro_corex.estimator.parameters import Options, check_parameters
-from pyro_corex.estimator.results import MAX_ROWS, evaluate, row_terms
+from pyro_corex.estimator.results import MAX_ROWS, assign, evaluate
 from pyro_corex.estimator.suspects import rows_with
 from pyro_corex.estimator.table import Words, column_names
 from pyro_corex.estimator.told import read_anchors
 from pyro_corex.threads import alone
 
 _LARGE = 20_000_000  # entries from which float32 data stay float32
-_SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50)  # that "auto" tries
 
 
 class CorEx(FittedTable):
@@ -45,7 +45,8 @@ class CorEx(FittedTable):
     as large as possible.  All figures are in nats.
 
     :param n_hidden: the number of latents; a tuple such as ``(10, 3, 1)`` for layers from the data
-        upwards, each of which explains the one below; or "auto", by the bound on held-out rows.
+        upwards, each of which explains the one below; or "auto", the fewest that are as good as
+        the best for rows held out.  Where none are, it is one latent, to which no column belongs.
     :param latent: "gaussian", where a column may load on all latents, or "categorical", where each
         latent has ``n_states`` states and each column belongs to one latent.
     :param n_states: of categorical latents: a number, or a list with one for each latent.
@@ -95,7 +96,9 @@ class CorEx(FittedTable):
     - ``corrections_``: what is added to it, in nats, by name.  "optimism" is minus half a nat for
       each parameter of the dependence and the number of rows, the asymptotic optimism of maximum
       likelihood (Akaike 1973); where ``n_folds_`` is not 0, "held-out rows" is there in its place,
-      what rows held out have less.  "marginals" puts the cross-entropies under N(0, 1),
+      what rows held out have less.  A fold whose latents the other folds do not confirm, by a mean
+      above 0, counts as 0, as if its columns were independent; the errors are those with it.
+      "marginals" puts the cross-entropies under N(0, 1),
       frequencies, or what the program has for the column alone, where that is likelier,
       in place of entropies that are estimated from the rows; it is large only for a continuous
       column that repeats few values, or is far from both.  "completion" is the mean
@@ -111,9 +114,20 @@ class CorEx(FittedTable):
       latent of its own, which is not among the m; else it is 0.
     - ``mis_``, ``mis_stderr_``: :math:`I(z_j : x_i)`, shape ``(m, d)``; where cross-fitted, times
       the share of what the latent adds that held-out rows confirm.
-    - ``clusters_``: for each column the latent that tells most about it, -1 for constant ones.
+    - ``clusters_``: for each column the latent that tells most about it.  It is -1 for constant
+      ones, and where that may well be chance: of the columns that have a latent, 1 in 20 at most
+      is expected to depend on none (Benjamini and Hochberg 1995).  Anchored columns stay, and with
+      fewer than 10 rows all do, unless "auto" found nothing.
     - ``labels_``: most probable states ``(N, m)``, for categorical latents.
-    - ``history_``: the training, one record an iteration; ``trials_``: what "auto" tried.
+    - ``history_``: the training, one record an iteration.
+    - ``trials_``: what "auto" tried, one record a number: "n_hidden", "score" and "stderr", in nats
+      for each row held out.  For Gaussian latents and continuous columns, scores are those of
+      factor models of normal scores; else those of the bound.
+    - ``scree_``: parallel analysis (Horn 1965).  ``scree_.eigenvalues`` are those of the
+      correlations of the columns' normal scores, ``scree_.reference`` those that 1 in 20 tables of
+      permuted columns exceeds, shape ``(k,)`` each, largest first, with k the number of scores
+      (a nominal column has one for each state) or of rows less one, if that is smaller.
+      ``scree_.n_above`` says how many are above it.
     - ``upper_``: the estimator of the layers above, which explains the latents of this one.
     - ``program_``: the Pyro program, whose sites are those that :class:`~pyro_corex.CorExELBO`
       was given; ``columns_``: how each column is read; ``description_``: the same as a table.
@@ -204,9 +218,7 @@ class CorEx(FittedTable):
             float32 = x.dtype == np.float32 and x.size > _LARGE
             dtype = torch.float32 if float32 else torch.float64
             options = replace(options, seed=self._seed, dtype=dtype)
-            self.trials_: list[dict[str, float]] = []
-            if not options.layers:
-                options = replace(options, layers=(self._choose(x, options, rng),))
+            options = self._choose(x, options, rng)
             self.n_hidden_ = options.n_hidden
             anchors = read_anchors(
                 self.anchors, names, self._coding.varies, self.n_hidden_, self.anchor_strength
@@ -252,44 +264,24 @@ class CorEx(FittedTable):
     def _fit_by(self) -> Callable[[Coding, Array, Options], Layer]:
         return fit_categorical if self.latent == "categorical" else fit_gaussian
 
-    def _choose(self, x: Array, options: Options, rng: np.random.RandomState) -> int:
-        """The fewest latents whose bound on a quarter of the rows, held out, is within a standard
-        error of the best, which is that of the difference.
-        """
-        n, d = x.shape
-        if n < 20:
-            raise ValueError(
-                f"n_hidden='auto' holds out a quarter of the rows and needs at least 20, but got "
-                f"{n}. Give a number."
-            )
-        order = rng.permutation(n)[: 4 * MAX_ROWS]
-        held, rest = np.sort(order[: len(order) // 4]), np.sort(order[len(order) // 4 :])
-        code = self._coding.encode(x[held])
-        bounds: dict[int, Array] = {}
-        best = 1
-        for m in [m for m in _SIZES if m <= max(1, d // 2)]:
-            layer = self._fit_by(self._coding, x[rest], replace(options, layers=(m,)))
-            bounds[m] = row_terms(layer, code).bound
-            score, stderr = _mean(bounds[m])
-            self.trials_.append({"n_hidden": m, "score": score, "stderr": stderr})
-            if score > bounds[best].mean():
-                best = m
-            if len(bounds) - list(bounds).index(best) > 2:
-                break
-        for m, own in bounds.items():  # the fewest that are as good as the best
-            lead, stderr = _mean(bounds[best] - own)
-            if lead <= stderr:
-                return m
-        return best
+    def _choose(self, x: Array, options: Options, rng: np.random.RandomState) -> Options:
+        """The options with the number of latents; and what says that it is right."""
+        scores = normal_scores(self._coding, x[_some(x, rng)])
+        self.scree_ = scree(scores, np.random.default_rng(self._seed))
+        self.trials_: list[dict[str, float]] = []
+        self._nothing = False
+        if options.layers:
+            return options
+        m, self.trials_ = choose_number(x, self._coding, scores, self.scree_, self._fit_by, options)
+        self._nothing = m == 0
+        return replace(options, layers=(max(m, 1),))
 
     def _read_results(self, x: Array, options: Options, rng: np.random.RandomState) -> Array:
         """Sets the attributes; gives the latents drawn for the rows that were looked at."""
-        rows: Any = slice(None)
-        if len(x) > MAX_ROWS:
-            rows = np.sort(rng.choice(len(x), MAX_ROWS, replace=False))
+        rows = _some(x, rng)
         layer, coding, m = self._layer, self._coding, self.n_hidden_
         found = evaluate(layer, coding.encode(x[rows]), len(x), self._seed)
-        told = found.mis
+        told, doubts = found.mis, found.doubts
         self.n_folds_ = n_folds(self.cv, found, layer, len(x))
         if self.n_folds_:
             found = cross_fit(x, self.columns_, self._fit_by, options, self.n_folds_, found)
@@ -306,7 +298,10 @@ class CorEx(FittedTable):
         taken = (found.corrections.get(name, 0.0) for name in ("optimism", "held-out rows"))
         self.optimism_ = -float(sum(taken))
         self.clusters_ = np.full(len(self.columns_), -1)
-        self.clusters_[coding.varies] = layer.clusters(told[order])
+        if not self._nothing:
+            alive = found.alive[order]
+            own = assign(layer, told[order], doubts[order], alive, options.anchors)
+            self.clusters_[coding.varies] = own
         self.missing_ = float(np.isnan(x[rows]).mean())
         self.history_, self.n_iter_ = layer.training.history, layer.training.n_iter
         self.n_samples_ = len(x)
@@ -338,8 +333,11 @@ class CorEx(FittedTable):
         self.tc_stderr_ = float(np.sqrt(np.square(self.layer_tcs_stderr_).sum()))
 
 
-def _mean(values: Array) -> tuple[float, float]:
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+def _some(x: Array, rng: np.random.RandomState) -> Any:
+    """Which rows of a table are looked at."""
+    if len(x) <= MAX_ROWS:
+        return slice(None)
+    return np.sort(rng.choice(len(x), MAX_ROWS, replace=False))
 
 
 def _order(tcs: Array, anchors: Any) -> Array:

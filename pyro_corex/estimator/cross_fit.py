@@ -17,6 +17,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from pyro_corex.estimator.categorical import fit_categorical
 from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.description import describe_again
 from pyro_corex.estimator.layer import Layer, draw, sample
@@ -35,6 +36,7 @@ Fit = Callable[[Coding, Array, Options], Layer]
 
 _FOLDS = 5
 _FEW = 10  # rows below which nothing is said
+_ENOUGH = 30  # rows for which an asymptotic correction is worth anything
 _CLEAR = {"gaussian": 1.0, "categorical": 0.25}  # standard errors that the optimism may come to
 _REPEATS = 5  # rows from the model for each row with gaps
 
@@ -69,8 +71,9 @@ def n_folds(cv: Any, found: Results, layer: Layer, n: int) -> int:
     where there are too few rows for any.
 
     It is where it is no larger than the standard error, or a quarter of that for categorical
-    latents.  Of those that find noise, Gaussian ones gain up to 1.5 times half their parameters,
-    however many rows there are, and categorical ones, whose groups are sought, up to 4 times.
+    latents, and there are 30 rows.  Of those that find noise, Gaussian ones gain up to 1.5 times
+    half their parameters, however many rows there are, and categorical ones, whose groups are
+    sought, up to 4 times.
 
     :raises ValueError: for more folds than rows.
     """
@@ -81,9 +84,9 @@ def n_folds(cv: Any, found: Results, layer: Layer, n: int) -> int:
         if isinstance(layer.program, TableVAE) and layer.program.hidden:  # as if all counted
             optimism = sum(p.numel() for p in layer.program.parameters()) / (2 * n)
         kind = "gaussian" if isinstance(layer.program, TableVAE) else "categorical"
-        if optimism <= _CLEAR[kind] * found.tc_stderr:
-            return 0
-        return 1 if n < _FEW else _FOLDS
+        if n < _FEW:
+            return 1
+        return 0 if n >= _ENOUGH and optimism <= _CLEAR[kind] * found.tc_stderr else _FOLDS
     if cv > n:
         raise ValueError(f"cv must be at most the number of rows, {n}, but got {cv}")
     return int(cv)
@@ -102,6 +105,7 @@ def cross_fit(
     if n_folds == 1:
         return _unknown(found, len(options.layers) - 1)
     order = np.random.default_rng(options.seed).permutation(len(x))
+    apart = fit is fit_categorical
     held = []
     for test in np.array_split(order, n_folds):
         train = np.setdiff1d(order, test)
@@ -111,11 +115,11 @@ def cross_fit(
     observed = [_bounds(part, better) for part in held]
     whole = [own + part.completion for own, part in zip(observed, held, strict=True)]
     m = len(found.tcs)
-    tcs = np.concatenate(whole).mean(0)
+    kept = _confirmed(whole if apart else [p.sum(1, keepdims=True) for p in whole])
+    tcs = _mean(whole, kept)
     confirmed = np.clip(tcs[:m] / np.maximum(found.tcs + found.optimism[:m], 1e-12), 0, 1)
     above = [part.above for part in held]
-    stderrs = [_stderr([p[:, j] for p in whole]) for j in range(m + 1)]
-    means = float(np.concatenate(observed).sum(1).mean())
+    stderrs = np.array([_stderr([p[:, j] for p in whole]) for j in range(m)])
     tc = float(tcs.sum())
     rest = {k: v for k, v in found.corrections.items() if k != "optimism"}
     scale = np.sqrt(found.worth)
@@ -124,15 +128,31 @@ def cross_fit(
         corrections=rest | {"held-out rows": tc - found.bound.estimate - sum(rest.values())},
         tc_stderr=_stderr([p.sum(1) for p in whole]) * scale,
         tcs=tcs[:m],
-        tcs_stderr=np.array(stderrs[:m]) * scale,
+        tcs_stderr=stderrs * scale,
+        alive=(np.concatenate(whole).mean(0)[:m] > -stderrs) & kept.any(),
         style=float(tcs[m]),
         mis=found.mis * confirmed[:, None],
-        tc_observed=means,
+        tc_observed=float(_mean(observed, kept).sum()),
         above=[
-            (float(np.concatenate(a).mean()), _stderr(a) * scale)
-            for a in ([p[:, k] for p in above] for k in range(above[0].shape[1]))
+            (float(tc), _stderr([p[:, k] for p in above]) * scale)
+            for k, tc in enumerate(_mean(above, _confirmed(above) & kept.any(1, keepdims=True)))
         ],
     )
+
+
+def _confirmed(parts: Sequence[Array]) -> Array:
+    """Of each fold, which parts of the bound ``(n, k)`` the others find above 0: ``(folds, k)``.
+
+    What they do not is left out of the model of the fold: without a latent, its columns are
+    independent, and add 0.  No row has a say in what is left out of its own model.
+    """
+    sums = np.array([part.sum(0) for part in parts])
+    return sums.sum(0) - sums > 0
+
+
+def _mean(parts: Sequence[Array], kept: Array) -> Array:
+    """Over all rows, of what is kept in their folds: ``(k,)``."""
+    return np.concatenate([p * own for p, own in zip(parts, kept, strict=True)]).mean(0)
 
 
 def _unknown(found: Results, above: int) -> Results:
@@ -145,6 +165,7 @@ def _unknown(found: Results, above: int) -> Results:
         tcs=0 * found.tcs,
         tcs_stderr=found.tcs_stderr + np.inf,
         mis_stderr=found.mis_stderr + np.inf,
+        alive=np.ones(len(found.tcs), bool),
         style=0.0,
         tc_observed=0.0,
         above=[(0.0, np.inf)] * above,

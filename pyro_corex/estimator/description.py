@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -154,10 +154,16 @@ def _check_words(name: Any, kind: str, labels: list[Any], ordered: bool) -> None
 
 
 def describe_again(columns: Sequence[Column], x: Array) -> list[Column]:
-    """Columns of kinds that are known, from other rows ``(N, d)``; constant if so in them."""
+    """Columns of kinds that are known, from other rows ``(N, d)``; constant if so in them.
+
+    Those that are taken by ranks keep their normal scores, which are standardised anew: a monotone
+    map of each column on its own changes no dependence, and from few rows it is found worse.
+    """
     plain = standard_columns(x, [column.name for column in columns])
     return [
-        plain[i] if i in plain and column.kind == "continuous" else _again(column, x[:, i])
+        plain[i]
+        if i in plain and column.kind == "continuous" and column.knots is None
+        else _again(column, x[:, i])
         for i, column in enumerate(columns)
     ]
 
@@ -168,7 +174,16 @@ def _again(column: Column, x: Array) -> Column:
         return column
     if column.kind == "constant" or not (seen != seen[:1]).any():
         return Column(column.name, "constant", seen[:1])
-    return _describe(column.name, column.kind, seen, seen, column.labels)
+    if column.kind != "continuous":
+        return _describe(column.name, column.kind, seen, seen, column.labels)
+    code = column.encode(seen)
+    loc, scale = float(code.mean()), float(code.std()) or 1.0
+    again = replace(column, resolution=column.resolution / scale)
+    if column.knots is None:
+        again.loc, again.scale = column.loc + loc * column.scale, column.scale * scale
+    else:
+        again.knots = column.knots[0], (column.knots[1] - loc) / scale
+    return again
 
 
 def _describe(name: str, kind: str, whole: Array, look: Array, labels: list[Any] | None) -> Column:

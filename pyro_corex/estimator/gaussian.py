@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import chi2
 from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, Coding, Column
@@ -70,6 +71,17 @@ class GaussianLayer(Layer):
         own = 0.5 * (loc.square() + variance - 1 - variance.log()).clamp(min=0).numpy()
         total = own.sum(-1, keepdims=True)
         return own + (kl["z"][:, None] - total) * own / np.maximum(total, 1e-12)
+
+    @torch.no_grad()
+    def doubts(self, x: Tensor, mis: Array, n_data: Array) -> Array:
+        """By the likelihood ratio of a loading, as far as the rows tell the latent."""
+        known = 1 - self.program.encode(x).scale.square().mean(0) @ torch.as_tensor(
+            self.rotation**2
+        )
+        df = np.array(
+            [max(1, c.n_levels - 1) if c.kind == "categorical" else 1 for c in self.columns]
+        )
+        return np.asarray(chi2.sf(2 * n_data * mis * known.clamp(0.0, 1.0).numpy()[:, None], df))
 
     def shares(self, mis: Array) -> Array:
         """In proportion to what each tells of the column."""
@@ -180,7 +192,8 @@ def _information(column: Column, at: int, fn: Any, weights: Tensor) -> tuple[flo
             fn.total_count[..., at], logits=fn.logits[..., at], validate_args=False
         )
         p = counts.log_prob(grid[:, None, None]).exp().mean(2).T
-    value, variance = information((weights[:, None] * p / p.sum(1, keepdim=True)).numpy())
+    total = p.sum(1, keepdim=True).clamp(min=1e-300)  # none of a far node is at levels that occur
+    value, variance = information((weights[:, None] * p / total).numpy())
     return max(value, 0.0), variance
 
 

@@ -6,10 +6,12 @@ The terms of the bound are those of :class:`~pyro_corex.CorExELBO`, and the boun
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scipy.stats import false_discovery_control
 from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, log_marginals
@@ -24,6 +26,7 @@ MAX_ROWS = 20_000
 _DRAWS = 20  # of what is missing, at most
 _CELLS = 1 << 19  # entries, times the values of a latent, that are evaluated at once
 _ALL_CELLS = 1 << 24  # and that all draws of what is missing may take
+_FALSE = 0.05  # of the columns with a latent, those that have it by chance
 _GAP = 1e-6  # half the least width of a cell over which equal values are spread
 
 
@@ -166,6 +169,10 @@ class Results:
     tcs_stderr: Array
     mis: Array
     mis_stderr: Array
+    doubts: Array
+    """How probable it is by chance alone that a latent tells as much of a column, ``(m, d)``."""
+    alive: Array
+    """Which latents may tell something: what they add is above minus its error, ``(m,)``."""
     style: float
     """What a style of answering adds."""
     tc_observed: float
@@ -235,6 +242,7 @@ def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
     n_draws = int(np.clip(_ALL_CELLS // cells, 1, _DRAWS)) if missing.any() else 1
     counts = (~missing).double().mean(0).clamp(min=1e-12).numpy() * n_data
     mis, mis_stderr = layer.mutual_information(x, counts)
+    doubts = layer.doubts(x, mis, counts)
     share = layer.shares(mis)
     known = informative_rows(~missing.numpy(), share) * n_data / n
     optimism = layer.parameters_by_latent() / (2 * known)
@@ -242,7 +250,8 @@ def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
     fills = [draw(layer, x, seed + k) for k in range(n_draws)]
     rows = torch.cat([x, *(filled for filled, _ in fills)]) if missing.any() else x
     terms = shared_terms(layer, rows, share)
-    per_latent = terms.bounds(terms.gain.sum(0) > 0).reshape(-1, n, m)
+    per_latent = terms.bounds(terms.gain.mean(0) > -_frequencies(layer, terms, n_data))
+    per_latent = per_latent.reshape(-1, n, m)
     observed, *values = per_latent.sum(-1)
     if not missing.any():
         values = [observed]
@@ -264,12 +273,32 @@ def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
         tcs_stderr=tcs_stderr[:k],
         mis=mis[:k],
         mis_stderr=mis_stderr[:k],
+        doubts=doubts[:k],
+        alive=tcs[:k] > -tcs_stderr[:k],
         style=float(tcs[k:].sum()),
         tc_observed=float(observed.mean() - optimism.sum() * (~missing).double().mean()),
         draws=fills[-1][1],
         optimism=optimism,
         worth=float(n_data / known.mean()),
     )
+
+
+def _frequencies(layer: Layer, terms: SharedTerms, n: int) -> Array:
+    """How much likelier the frequencies of counts make the rows than they make new ones.
+
+    By leaving each row out of the frequencies by which it is judged.
+
+    :returns: of each column of the terms, in nats for each row, ``(k,)``; 0 for other kinds.
+    """
+    out = np.zeros(len(terms.columns))
+    for at, i in enumerate(terms.columns):
+        if layer.columns[i].kind == "counts":
+            p = np.exp(layer.columns[i].marginal)
+            spare = 0.5 / len(p)  # that were added to each, see description.py
+            counts = np.round(p * (n - layer.columns[i].missing + 0.5) - spare)
+            counts = counts[counts > 0]
+            out[at] = counts @ np.log((counts + spare) / (counts - 1 + spare)) / n
+    return out
 
 
 def informative_rows(seen: Array, share: Array) -> Array:
@@ -285,3 +314,29 @@ def informative_rows(seen: Array, share: Array) -> Array:
     total = share.sum(1)
     mean = (entries * share).sum(1) / np.maximum(total, 1e-300)
     return np.maximum(np.where(total > 0, mean, len(seen)), 1.0)
+
+
+def assign(
+    layer: Layer,
+    mis: Array,
+    doubts: Array,
+    alive: Array,
+    anchors: Mapping[int, Mapping[int, float]],
+) -> Array:
+    """The latent that tells most of each column, -1 where it may well be chance: ``(d,)``.
+
+    Of the columns that have a latent, 1 in 20 at most is expected to depend on none (Benjamini and
+    Hochberg 1995).  With fewer than 10 rows, nothing can be said of that.
+
+    :param mis: of the m latents, ``(m, d)``; *doubts* likewise, see :meth:`.Layer.doubts`.
+    :param alive: which latents may tell anything, ``(m,)``.
+    :param anchors: latent -> its columns, which stay.
+    """
+    label = layer.clusters(np.where(alive[:, None], mis, 0.0))
+    chance = np.minimum(1.0, alive.sum() * doubts[label, np.arange(len(label))])
+    chance[~alive[label]] = 1.0
+    held = [i for own in anchors.values() for i in own]
+    free = np.setdiff1d(np.arange(len(label)), held)
+    if len(free):
+        label[free[false_discovery_control(chance[free]) > _FALSE]] = -1
+    return label

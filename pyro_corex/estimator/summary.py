@@ -21,6 +21,7 @@ def summarise(e: Any, n_columns: int) -> str:
         f"{latents} {explain} {total} of total correlation (a lower bound)."
         if e.tc_ > 2 * e.tc_stderr_
         else f"{latents}: no total correlation, {total}.",
+        *_nothing(e),
         *_below_zero(e),
         _how(e),
     ]
@@ -38,8 +39,18 @@ def summarise(e: Any, n_columns: int) -> str:
         shown = [f"{e.columns_[i].name} ({e.mis_[j, i]:.2f})" for i in own[:n_columns]]
         more = f" and {len(own) - n_columns} more" if len(own) > n_columns else ""
         lines.append(f"  {j}: {_nats(tc, stderr)}. {', '.join(shown) or 'no column'}{more}.")
+    alone = sum(own < 0 and c.varies for own, c in zip(e.clusters_, e.columns_, strict=True))
+    if alone:
+        lines.append(f"  Of no latent, as what they tell may be chance: {alone} of the columns.")
     lines.append("In brackets: the mutual information of the column with its latent, in nats.")
     return "\n".join(lines)
+
+
+def _nothing(e: Any) -> list[str]:
+    """That no number of latents is better than none."""
+    if not e._nothing:
+        return []
+    return ["No number of latents explains rows that were held out: the columns look independent."]
 
 
 def _below_zero(e: Any) -> list[str]:

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from scipy.stats import chi2
 
 from pyro_corex import CorEx
 from tests.estimator.tables import (
@@ -64,3 +66,18 @@ def test_independent_columns_have_no_total_correlation():
     x = np.random.default_rng(0).integers(2, size=(2000, 6)).astype(float)
     corex = CorEx(2, latent="categorical", random_state=0, max_iter=2000).fit(x)
     assert abs(corex.tc_) < 0.01
+
+
+def test_doubts_are_those_of_the_other_columns():
+    rng = np.random.default_rng(0)
+    x = rng.integers(2, size=(60, 1)) ^ (rng.random((60, 3)) < 0.3)
+    layer = CorEx(1, latent="categorical", cv=None, random_state=0).fit(x)._layer
+    code = torch.as_tensor(1.0 * x)
+    code[::7, 1] = torch.nan
+    found = layer.doubts(code, np.zeros((1, 3)), np.full(3, 60.0))
+    for i in range(3):
+        rest = code.clone()
+        rest[:, i] = torch.nan
+        seen = ~code[:, i].isnan().numpy()
+        r = np.corrcoef(layer.posterior(rest)[seen, 0, 0], code[seen, i])[0, 1]
+        assert found[0, i] == pytest.approx(chi2.sf(seen.sum() * r**2, 1), rel=1e-6)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pyro_corex import CorEx
-from pyro_corex.estimator.cross_fit import _stderr
+from pyro_corex.estimator.cross_fit import _confirmed, _mean, _stderr
 from tests.estimator.tables import factor_table
 
 RNG = np.random.default_rng(0)
@@ -99,3 +99,10 @@ def test_errors_count_rows_and_what_folds_differ():
     assert _stderr(alike) == pytest.approx(1 / np.sqrt(500), rel=0.2)
     far = [values + 3 * k for k, values in enumerate(alike)]
     assert _stderr(far) == pytest.approx(3 * np.std(range(5), ddof=1) / np.sqrt(5), rel=0.1)
+
+
+def test_a_fold_counts_where_the_others_confirm_it():
+    parts = [np.array([[1.0, 2.0]]), np.array([[-3.0, 1.0]]), np.array([[1.5, -5.0]])]
+    kept = _confirmed(parts)  # by the sums of the other two
+    assert kept.tolist() == [[False, False], [True, False], [False, True]]
+    np.testing.assert_allclose(_mean(parts, kept), [-1.0, -5 / 3])

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from pyro_corex import CorEx
+from pyro_corex.estimator.description import describe_again
 
 RNG = np.random.default_rng(0)
 FRAME = pd.DataFrame(
@@ -70,3 +71,15 @@ def test_polars_frames_are_read_as_those_of_pandas():
     assert isinstance(filled, polars.DataFrame)
     assert filled["who"].to_list() == FRAME["who"].to_list()
     assert filled["mood"].null_count() == 0
+
+
+def test_a_fold_keeps_the_normal_scores_of_all_rows_and_standardises_them():
+    x = np.exp(2 * RNG.standard_normal((200, 1)))
+    corex = CorEx(1, cv=None, random_state=0).fit(np.column_stack([x, RNG.standard_normal(200)]))
+    (skewed, normal) = corex.columns_
+    rows = np.column_stack([x[:90, 0], RNG.normal(5, 3, 90)])
+    again = describe_again([skewed, normal], rows)
+    own = skewed.encode(rows[:, 0])
+    np.testing.assert_allclose(again[0].encode(rows[:, 0]), (own - own.mean()) / own.std())
+    assert again[1].loc == pytest.approx(rows[:, 1].mean())
+    assert again[1].scale == pytest.approx(rows[:, 1].std())

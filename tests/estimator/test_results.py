@@ -1,12 +1,14 @@
 """The bound of a fitted table: one number, its corrections, and how it is shared."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
 
 import pyro_corex
 from pyro_corex import CorEx, CorExELBO
-from pyro_corex.estimator.results import informative_rows, row_terms, spread_ties
+from pyro_corex.estimator.results import assign, informative_rows, row_terms, spread_ties
 from tests.estimator.tables import (
     erased_copies,
     erased_tc,
@@ -158,3 +160,30 @@ def test_rounding_hardly_lowers_the_bound():
     x, truth = factor_table(5000, 2, 3, 0.5, seed=0)
     corex = CorEx(2, kinds="continuous", random_state=0).fit(x.round(1))
     assert corex.bound_.estimate == pytest.approx(truth, abs=0.05)
+
+
+def test_columns_by_chance_have_no_latent():
+    layer = Mock(clusters=lambda mis: mis.argmax(0))
+    mis = np.array([[3.0, 3.0, 0.0, 2.0, 2.0, 2.0], [0.0, 0.0, 3.0, 1.0, 1.0, 1.0]])
+    doubts = np.where(mis > 2, 0.002, [1, 1, 1, 0.01, 0.022, 0.5])
+    both, first = np.array([True, True]), np.array([True, False])
+    # Benjamini and Hochberg: of p = 0.004, 0.004, 0.004, 0.02, 0.044, 1 the first four are below
+    # 0.05 k / 6; of one latent, 0.01 and 0.022 are, and the second latent's column has none
+    assert assign(layer, mis, doubts, both, {}).tolist() == [0, 0, 1, 0, -1, -1]
+    assert assign(layer, mis, doubts, first, {}).tolist() == [0, 0, -1, 0, 0, -1]
+    assert assign(layer, mis, doubts, both, {0: {5: 1.0}}).tolist() == [0, 0, 1, 0, 0, 0]
+
+
+def test_independent_columns_beside_a_pair_belong_to_no_latent():
+    rng = np.random.default_rng(0)
+    x = rng.integers(2, size=(300, 5))
+    x[:, 4] = x[:, 3] ^ (rng.random(300) < 0.1)
+    for latent in ("gaussian", "categorical"):
+        corex = CorEx(1, latent=latent, max_iter=30, tol=1.0, cv=None, random_state=0).fit(x)
+        assert corex.clusters_.tolist() == [-1, -1, -1, 0, 0]
+
+
+def test_counts_are_not_compared_with_frequencies_that_know_the_rows():
+    x = np.random.default_rng(0).negative_binomial(3, 0.2, (150, 4)) * 1.0
+    corex = CorEx(1, kinds="counts", max_iter=60, tol=1.0, cv=None, random_state=0).fit(x)
+    assert abs(corex.tc_) < 0.1
