@@ -51,7 +51,7 @@ class CorEx(FittedTable):
     :param n_states: of categorical latents: a number, or a list with one for each latent.
     :param kinds: "auto", or what the columns are: "binary", "categorical", "ordinal", "counts" or
         "continuous" for all of them, a list, or a mapping from names or indices.  Found by
-        themselves: two values are binary; integers with up to 20 levels ordinal; other small
+        themselves: two values are binary; numbers with up to 20 levels ordinal; other small
         integers counts; words categorical; an ordered pandas categorical ordinal; the rest
         continuous, which is standardised, and by ranks where it is skewed or heavy-tailed.
         Words in a known order, such as "agree" and "strongly agree", are ordinal.  Identifiers,
