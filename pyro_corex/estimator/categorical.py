@@ -97,13 +97,16 @@ class CategoricalLayer(Layer):
         """Those that are not at the border."""
         return self._n_parameters[self.order]
 
-    def mutual_information(self, x: Tensor, n_data: Array) -> tuple[Array, Array]:
+    def mutual_information(
+        self, x: Tensor, n_data: Array, often: Array | None = None
+    ) -> tuple[Array, Array]:
         """Of the rows, where they are observed.
 
         For levels from the joint frequencies with the states' probabilities, less the bias of so
         many cells; for numbers from the variance within states, as if they were normal.
         """
-        code, q = x.numpy(), self.posterior(x)
+        often = np.ones(len(x)) if often is None else often
+        code, q = x.numpy(), self.posterior(x) * often[:, None, None]
         value = np.zeros((self.n_hidden, len(self.columns)))
         spread = np.zeros_like(value)
         width = np.array([column.n_levels for column in self.columns])
@@ -112,7 +115,7 @@ class CategoricalLayer(Layer):
             onehot, starts = indicators(
                 np.nan_to_num(code[:, levels], nan=-1).astype(int), width[levels]
             )
-            numeric = self._numbers(code, numbers)
+            numeric = self._numbers(code, numbers, often)
             for j, latent in enumerate(self.order):
                 own = q[:, j, : self.program.n_states[latent]]
                 if len(levels):
@@ -122,15 +125,15 @@ class CategoricalLayer(Layer):
                     value[j, numbers], spread[j, numbers] = _mutual_information(numeric, own)
         return np.maximum(value, 0), np.sqrt(np.maximum(spread, 0.5 / n_data) / n_data)
 
-    def _numbers(self, code: Array, columns: Array) -> Array:
+    def _numbers(self, code: Array, columns: Array, often: Array) -> Array:
         """Standardised numbers, of counts the logarithms, NaN where missing."""
         x = code[:, columns].copy()
         for a, i in enumerate(columns):
             if self.columns[i].kind == "counts":
                 x[:, a] = np.log(x[:, a] + 0.5)
-        if not len(columns):
-            return x
-        return (x - np.nanmean(x, 0)) / np.sqrt(np.maximum(np.nanvar(x, 0), 1e-12))
+        known = np.maximum(often @ ~np.isnan(x), 1e-12)
+        x -= often @ np.nan_to_num(x) / known
+        return x / np.sqrt(np.maximum(often @ np.nan_to_num(x) ** 2 / known, 1e-12))
 
 
 def _mutual_information(x: Array, q: Array) -> tuple[Array, Array]:
@@ -149,15 +152,16 @@ def _mutual_information(x: Array, q: Array) -> tuple[Array, Array]:
 
 def fit_categorical(coding: Coding, x: Array, options: Options) -> CategoricalLayer:
     """Finds the groups, fits each, and moves columns until each is where most is told of it."""
-    design = Design(coding.used, coding.encode(x[:MAX_ROWS]).numpy())
+    often = None if options.weight is None else options.weight[:MAX_ROWS]
+    design = Design(coding.used, coding.encode(x[:MAX_ROWS]).numpy(), often)
     rng = np.random.RandomState(options.seed)
     m, anchors = options.n_hidden, options.anchors
     states = [options.n_states] * m if isinstance(options.n_states, int) else [*options.n_states]
     together = [list(own) for own in anchors.values()]
     if design.d > max(design.n, _BLOCK):
-        label = find_groups_of_many(design.indicators, design.d, m, rng, together)
+        label = find_groups_of_many(design.rooted, design.d, m, rng, together)
     else:
-        scores = pairwise_scores(*design.indicators(np.arange(design.d)))
+        scores = pairwise_scores(*design.rooted(np.arange(design.d)))
         label = find_groups(scores, m, rng, together)
     place = np.array([*anchors, *[j for j in range(m) if j not in anchors], -1])
     held = {i: strength for own in anchors.values() for i, strength in own.items()}

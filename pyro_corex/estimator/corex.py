@@ -26,6 +26,7 @@ from pyro_corex.estimator.results import MAX_ROWS, evaluate, row_terms
 from pyro_corex.estimator.suspects import rows_with
 from pyro_corex.estimator.table import Words, column_names
 from pyro_corex.estimator.told import read_anchors
+from pyro_corex.estimator.weights import Weights
 from pyro_corex.threads import alone
 
 _LARGE = 20_000_000  # entries from which float32 data stay float32
@@ -86,6 +87,8 @@ class CorEx(FittedTable):
     - ``tc_``, ``tc_stderr_``: the bound for complete rows: ``bound_.estimate`` plus the sum of
       ``corrections_``.  Below 0, or within two errors of it, nothing was found: TC(x) is never
       negative.
+    - ``n_samples_``: the rows of the table; ``n_effective_``: how many they count as, which
+      differs where ``fit`` was given ``sample_weight``.
     - ``n_folds_``: the folds of cross-fitting; 0 where the asymptotic optimism was subtracted, and
       1 where there are too few rows for either, so that ``tc_`` is 0 with an infinite error.
     - ``bound_``: the :class:`~pyro_corex.TCBound` of ``program_`` by :func:`~pyro_corex.tc_bound`
@@ -99,7 +102,8 @@ class CorEx(FittedTable):
       frequencies, or what the program has for the column alone, where that is likelier,
       in place of entropies that are estimated from the rows; it is large only for a continuous
       column that repeats few values, or is far from both.  "completion" is the mean
-      over several draws of what is missing, less the first; "layers above" their share (Eq. 15).
+      over several draws of what is missing, less the first; "layers above" their share (Eq. 15);
+      "sample weights" what rows have by their weights more than alike.
     - ``optimism_``: what "optimism" or "held-out rows" takes off, in nats: how much more was found
       in the rows than there is.
     - ``tc_observed_``: the bound for the observed entries alone, corrected likewise.
@@ -164,8 +168,10 @@ class CorEx(FittedTable):
         self.cv = cv
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None, *, n_rows: int | None = None) -> CorEx:
-        """Fits the table ``X``, of shape ``(N, d)``; ``y`` is ignored.
+    def fit(
+        self, X: Any, y: Any = None, *, n_rows: int | None = None, sample_weight: Any = None
+    ) -> CorEx:
+        r"""Fits the table ``X``, of shape ``(N, d)``; ``y`` is ignored.
 
         What may be misread is warned of, as :meth:`describe` says it.
 
@@ -174,6 +180,10 @@ class CorEx(FittedTable):
 
         :param n_rows: where ``X`` holds correlations or covariances ``(d, d)`` in place of rows,
             the number of rows behind them, more than d; for Gaussian latents.
+        :param sample_weight: how much each row counts, shape ``(N,)``, at least 0.  Whole numbers
+            say how often a row is there: the result is that of the table with its rows repeated.
+            Others are weights of a survey, whose scale does not matter: the rows count as
+            :math:`(\sum w)^2 / \sum w^2` in all (Kish 1965), so that errors are larger.
         :raises ValueError, TypeError: for data or parameters that do not fit.
         """
         with alone(), self._all_or_nothing():
@@ -184,9 +194,12 @@ class CorEx(FittedTable):
                 if self.latent != "gaussian":
                     raise ValueError(f"n_rows is for Gaussian latents, but got {self.latent!r}")
                 X = rows_with(X, n_rows)
-            x, described = self._read_columns(X, rng)
+            weights = Weights.read(sample_weight, X, n_rows)
+            x, described = self._read_columns(weights.keep(X), rng, weights.own)
             for note in described.notes:
                 warnings.warn(note, stacklevel=2)
+            self.n_samples_, self.n_effective_ = len(x), weights.total(len(x))
+            x = weights.repeat(x)
             most = max(np.atleast_1d(options.n_states))
             if self.latent == "categorical" and most > len(x):
                 raise ValueError(
@@ -203,7 +216,7 @@ class CorEx(FittedTable):
                 )
             float32 = x.dtype == np.float32 and x.size > _LARGE
             dtype = torch.float32 if float32 else torch.float64
-            options = replace(options, seed=self._seed, dtype=dtype)
+            options = replace(options, seed=self._seed, dtype=dtype, weight=weights.survey)
             self.trials_: list[dict[str, float]] = []
             if not options.layers:
                 options = replace(options, layers=(self._choose(x, options, rng),))
@@ -213,8 +226,14 @@ class CorEx(FittedTable):
             )
             options = replace(options, anchors=anchors)
             self._layer = self._fit_by(self._coding, x, options)
-            draws = self._read_results(x, options, rng)
-            self._fit_upper(options.layers, draws)
+            drawn = self._read_results(x, options, rng)
+            if self.latent == "categorical":
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # what only rows without a weight hold
+                    rows = x if sample_weight is None else self._read(X)
+                    states = [self._layer.encode(code) for code in self._coding.batches(rows)]
+                self.labels_ = np.concatenate(states).astype(int)
+            self._fit_upper(options.layers, *drawn)
             if not self._layer.training.converged:
                 warnings.warn(
                     f"CorEx has not converged in {self.n_iter_} iterations: the bound still rises. "
@@ -233,10 +252,12 @@ class CorEx(FittedTable):
         """
         return clone(self)._read_columns(X, check_random_state(0))[1]
 
-    def _read_columns(self, X: Any, rng: np.random.RandomState) -> tuple[Array, Description]:
+    def _read_columns(
+        self, X: Any, rng: np.random.RandomState, weight: Array | None = None
+    ) -> tuple[Array, Description]:
         self._words = Words()
         x = self._words.read(self, X, reset=True)
-        return x, read_columns(x, column_names(self), self._words, rng)
+        return x, read_columns(x, column_names(self), self._words, rng, weight)
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -257,6 +278,11 @@ class CorEx(FittedTable):
         error of the best, which is that of the difference.
         """
         n, d = x.shape
+        if options.weight is not None:
+            raise ValueError(
+                "n_hidden='auto' holds out rows that count alike, but sample_weight holds weights "
+                "that are no whole numbers. Give a number of latents."
+            )
         if n < 20:
             raise ValueError(
                 f"n_hidden='auto' holds out a quarter of the rows and needs at least 20, but got "
@@ -282,13 +308,18 @@ class CorEx(FittedTable):
                 return m
         return best
 
-    def _read_results(self, x: Array, options: Options, rng: np.random.RandomState) -> Array:
-        """Sets the attributes; gives the latents drawn for the rows that were looked at."""
+    def _read_results(
+        self, x: Array, options: Options, rng: np.random.RandomState
+    ) -> tuple[Array, Array | None]:
+        """Sets the attributes; gives the latents drawn for the rows that were looked at, and the
+        weights of these.
+        """
         rows: Any = slice(None)
         if len(x) > MAX_ROWS:
             rows = np.sort(rng.choice(len(x), MAX_ROWS, replace=False))
         layer, coding, m = self._layer, self._coding, self.n_hidden_
-        found = evaluate(layer, coding.encode(x[rows]), len(x), self._seed)
+        often = None if options.weight is None else options.weight[rows]
+        found = evaluate(layer, coding.encode(x[rows]), self.n_effective_, self._seed, often)
         told = found.mis
         self.n_folds_ = n_folds(self.cv, found, layer, len(x))
         if self.n_folds_:
@@ -309,15 +340,11 @@ class CorEx(FittedTable):
         self.clusters_[coding.varies] = layer.clusters(told[order])
         self.missing_ = float(np.isnan(x[rows]).mean())
         self.history_, self.n_iter_ = layer.training.history, layer.training.n_iter
-        self.n_samples_ = len(x)
         self.program_ = layer.program
-        if self.latent == "categorical":
-            states = [layer.encode(code) for code in coding.batches(x)]
-            self.labels_ = np.concatenate(states).astype(int)
         self._above = found.above
-        return found.draws[:, order]
+        return found.draws[:, order], often
 
-    def _fit_upper(self, layers: tuple[int, ...], draws: Array) -> None:
+    def _fit_upper(self, layers: tuple[int, ...], draws: Array, often: Array | None) -> None:
         self.layer_tcs_ = [self.tc_]
         self.layer_tcs_stderr_ = [self.tc_stderr_]
         self.upper_ = None
@@ -327,7 +354,7 @@ class CorEx(FittedTable):
         changes = {"n_hidden": rest, "kinds": "continuous"}
         changes |= dict.fromkeys(("anchors", "missing", "levels"))
         parameters = self.get_params(deep=False) | changes | {"random_state": self._seed}
-        self.upper_ = CorEx(**parameters).fit(draws)
+        self.upper_ = CorEx(**parameters).fit(draws, sample_weight=often)
         above = self._above or list(
             zip(self.upper_.layer_tcs_, self.upper_.layer_tcs_stderr_, strict=True)
         )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,24 +27,29 @@ def expectation_maximisation(
     """
     history: list[dict[str, float]] = []
     last, converged = -math.inf, False
+    whole = torch.as_tensor(np.ones(len(x)) if options.weight is None else options.weight)
+    weights = [whole[rows, None] for rows in coding.parts(x)]
     while len(history) < options.max_iter and not converged:
-        value, *moments = _expect(program, coding.batches(x))
+        value, *moments = _expect(program, zip(coding.batches(x), weights, strict=True))
         _maximise(program, *moments)
         history.append({"elbo": value})
         converged, last = value - last < options.tol * 0.1, value
     return Training(history, len(history), converged)
 
 
-def _expect(program: TableVAE, batches: Iterable[Tensor]) -> tuple[Any, ...]:
-    """The log-likelihood of a row, less a constant, and sums over rows for :func:`_maximise`."""
+def _expect(program: TableVAE, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Any, ...]:
+    """The log-likelihood of a row, less a constant, and sums over rows for :func:`_maximise`.
+
+    :param batches: coded rows ``(B, d)`` and their weights ``(B, 1)``.
+    """
     m, w = program.latent_dim, program.loadings()
     noise = (-2 * program.log_scale).exp()
     weight = program.column_weight * noise
     outer = (w[:, :, None] * w[:, None, :]).flatten(1)
     eye = torch.eye(m, dtype=w.dtype)
     sums: list[Any] = [0.0] * 4
-    total, n = 0.0, 0
-    for x in batches:
+    total, n = 0.0, 0.0
+    for x, often in batches:
         seen = (~x.isnan()).to(x.dtype)
         raw = x.nan_to_num()
         value = (raw - program.bias) * seen
@@ -55,12 +61,13 @@ def _expect(program: TableVAE, batches: Iterable[Tensor]) -> tuple[Any, ...]:
         z = torch.cat([mean, mean.new_ones(len(mean), 1)], 1)
         zz = z[:, :, None] * z[:, None, :]
         zz[:, :m, :m] += cov
-        parts = (seen.T @ zz.flatten(1), raw.T @ z, (raw**2).sum(0), seen.sum(0))
+        known, data = seen * often, raw * often
+        parts = (known.T @ zz.flatten(1), data.T @ z, (data * raw).sum(0), known.sum(0))
         sums = [a + b for a, b in zip(sums, parts, strict=True)]
-        quadratic = (value**2 * weight).sum() - (mean * right).sum()
-        log_det = 2 * chol.diagonal(dim1=-2, dim2=-1).log().sum() - (seen * weight.log()).sum()
-        total -= 0.5 * float(quadratic + log_det)
-        n += len(x)
+        quadratic = (value**2 * weight).sum(1) - (mean * right).sum(1)
+        log_det = 2 * chol.diagonal(dim1=-2, dim2=-1).log().sum(1) - (seen * weight.log()).sum(1)
+        total -= 0.5 * float(often[:, 0] @ (quadratic + log_det))
+        n += float(often.sum())
     return total / n, *sums
 
 
@@ -75,7 +82,7 @@ def _maximise(program: TableVAE, gram: Tensor, cross: Tensor, square: Tensor, se
         solved[i] = 0.0
         solved[i, free] = torch.linalg.solve(gram[i][free][:, free], cross[i, free])
     fitted = torch.einsum("da,dab,db->d", solved, gram, solved)
-    rest = (square - 2 * (solved * cross).sum(1) + fitted) / seen.clamp(min=1)
+    rest = (square - 2 * (solved * cross).sum(1) + fitted) / seen.clamp(min=1e-12)
     program.weight.copy_(solved[:, :m])
     program.bias.copy_(solved[:, m])
     program.log_scale.copy_(0.5 * rest.clamp(min=FLOOR).log())

@@ -72,7 +72,7 @@ def factor_analysis(corr: Array, m: int, floor: Array | float = FLOOR) -> tuple[
 
 
 def with_style(
-    corr: Array, n: int, loadings: Array, psi: Array, floor: Array
+    corr: Array, n: float, loadings: Array, psi: Array, floor: Array
 ) -> tuple[Array, Array, bool]:
     """Factors of questions, and one more for how readily people agree, where the data show it.
 
@@ -98,7 +98,7 @@ def with_style(
     return turned, more_psi, True
 
 
-def _bic(corr: Array, n: int, loadings: Array, psi: Array) -> float:
+def _bic(corr: Array, n: float, loadings: Array, psi: Array) -> float:
     d, m = loadings.shape
     scaled = loadings / psi[:, None]
     inner = np.eye(m) + loadings.T @ scaled  # of W W^T + Psi, by Woodbury's identity

@@ -21,6 +21,7 @@ from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import correlation_loadings, promax, reported_rotation, varimax
 from pyro_corex.estimator.shrinkage import shrunken_loadings
 from pyro_corex.estimator.table import as_tensor
+from pyro_corex.estimator.weights import in_proportion
 from pyro_corex.programs.tables import TableVAE, normal_points
 from pyro_corex.training import Optimization, fit
 
@@ -97,7 +98,9 @@ class GaussianLayer(Layer):
         return (w @ prior @ w.T + (2 * self.program.log_scale).exp().diag()).numpy()
 
     @torch.no_grad()
-    def mutual_information(self, x: Tensor, n_data: Array) -> tuple[Array, Array]:
+    def mutual_information(
+        self, x: Tensor, n_data: Array, often: Array | None = None
+    ) -> tuple[Array, Array]:
         """Of the model, whatever the rows: in closed form for normal columns with a linear
         predictor, and else by quadrature over z_j and points of the others.
         """
@@ -190,7 +193,7 @@ def _information(column: Column, at: int, fn: Any, weights: Tensor) -> tuple[flo
 def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
     """Starts from factor analysis and trains with the bound what that leaves open."""
     columns = coding.used
-    found = moments(coding, x)
+    found = moments(coding, x, options.weight)
     rounding = np.array([column.resolution**2 / 12 for column in columns])
     floor = np.maximum(FLOOR, rounding[found.column])
     loadings, psi, n_iter = factor_analysis(found.corr, options.n_hidden, floor)
@@ -202,7 +205,7 @@ def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
     sparse = linear_gaussian and found.wide and found.complete and not options.anchors
     if sparse:
         turned = loadings @ varimax(loadings)
-        loadings, psi, more = shrunken_loadings(found.corr, turned, psi, floor)
+        loadings, psi, more = shrunken_loadings(found.corr, turned, psi, floor, found.n)
         n_iter += more
     loadings, psi = found.restored(loadings, psi)
     with seeded(options.seed):
@@ -232,6 +235,8 @@ def train(program: TableVAE, coding: Coding, x: Array, options: Options) -> Trai
 
     :raises FloatingPointError: where the loss becomes NaN or infinite.
     """
+    if options.weight is not None:
+        x = x[in_proportion(options.weight, np.random.default_rng(options.seed))]
     n = len(x)
     batch_size = min(options.batch_size if n < 100_000 else 4 * options.batch_size, n)
     steps = math.ceil(n / batch_size)

@@ -30,7 +30,8 @@ class Moments:
     column: Array
     """The column of each score."""
     complete: bool
-    n: int
+    n: float
+    """Of rows, or what their weights add up to."""
     scale: Array
     """What loadings have lost as levels are no normal scores, ``(k,)``: 1 in ``(k, k)``."""
 
@@ -60,31 +61,38 @@ def _scores(column: Column) -> Array:
     return (score / max(variance, 0.05))[:, None]
 
 
-def moments(coding: Coding, x: Array) -> Moments:
+def moments(coding: Coding, x: Array, weight: Array | None = None) -> Moments:
     """Correlations from all pairs of observed entries, in one pass over the data.
 
     Where scores exceed rows, in place of the matrix a factor of it: missing entries count as 0.
+
+    :param weight: of the rows, ``(N,)``.
     """
     tables = [None if c.kind == "continuous" else _scores(c) for c in coding.used]
     widths = [1 if table is None else table.shape[1] for table in tables]
     column = np.repeat(np.arange(len(tables)), widths)
     has_table = np.array([tables[i] is not None and widths[i] == 1 for i in column])
     parts = (_scored(tables, widths, batch.numpy()) for batch in coding.batches(x))
+    weight = np.ones(len(x)) if weight is None else weight
     if len(column) > len(x):
-        return _of_few_rows(list(parts), column, has_table)
+        return _of_few_rows(list(parts), column, has_table, weight)
     sums: list[Any] = [0.0] * 3
-    for s in parts:
+    complete = True
+    for s, rows in zip(parts, coding.parts(x), strict=True):
+        root = np.sqrt(weight[rows, None])
         seen = (~np.isnan(s)).astype(s.dtype)
-        s[np.isnan(s)] = 0.0
-        sums = [a + b for a, b in zip(sums, (s.T @ s, seen.T @ seen, s.sum(0)), strict=True)]
+        complete &= bool(seen.all())
+        s = np.nan_to_num(s) * root
+        seen *= root
+        own = (s.T @ s, seen.T @ seen, (s * root).sum(0))
+        sums = [a + b for a, b in zip(sums, own, strict=True)]
     products, counts, totals = sums
-    complete = bool(np.all(counts == len(x)))
-    counts = np.maximum(counts, 1.0)
+    counts = np.maximum(counts, 1e-12)
     mean = totals / np.diag(counts)
     corr = products / counts - np.outer(mean, mean)
     sd = np.where(has_table, 1.0, np.sqrt(np.maximum(np.diag(corr), 1e-12)))
     corr = nearest_correlation(corr / sd / sd[:, None])
-    return Moments(corr, column, complete, len(x), np.ones(len(column)))
+    return Moments(corr, column, complete, float(weight.sum()), np.ones(len(column)))
 
 
 def _scored(tables: Sequence[Array | None], widths: Sequence[int], code: Array) -> Array:
@@ -103,15 +111,19 @@ def _scored(tables: Sequence[Array | None], widths: Sequence[int], code: Array) 
     return out
 
 
-def _of_few_rows(parts: Sequence[Array], column: Array, has_table: Array) -> Moments:
+def _of_few_rows(parts: Sequence[Array], column: Array, has_table: Array, weight: Array) -> Moments:
     s = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    n, gaps = len(s), np.isnan(s)
-    s -= np.nansum(s, 0) / np.maximum(n - gaps.sum(0), 1)
+    gaps = np.isnan(s)
     s[gaps] = 0.0
+    known = np.maximum(weight @ ~gaps, 1e-12)
+    s -= weight @ s / known
+    s[gaps] = 0.0
+    s *= np.sqrt(weight)[:, None]
     norm = np.sqrt(np.maximum((s**2).sum(0), 1e-12))
     s /= norm
-    sd = norm / np.sqrt(np.maximum(n - gaps.sum(0), 1))
-    return Moments(s.T, column, not gaps.any(), n, np.where(has_table, np.maximum(sd, 1.0), 1.0))
+    sd = norm / np.sqrt(known)
+    scale = np.where(has_table, np.maximum(sd, 1.0), 1.0)
+    return Moments(s.T, column, not gaps.any(), float(weight.sum()), scale)
 
 
 def place_anchors(

@@ -84,10 +84,13 @@ class Layer(Protocol):
         :param kl: that of each latent site, ``(N,)``.
         """
 
-    def mutual_information(self, x: Tensor, n_data: Array) -> tuple[Array, Array]:
+    def mutual_information(
+        self, x: Tensor, n_data: Array, often: Array | None = None
+    ) -> tuple[Array, Array]:
         """I(z_j : x_i) in nats and standard errors, ``(m, d)`` each.
 
         :param n_data: how many entries of each column were observed.
+        :param often: how often each row counts, ``(N,)``.
         """
 
     def shares(self, mis: Array) -> Array:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from pyro_corex.estimator.columns import Array
+
 
 @dataclass(frozen=True)
 class Options:
@@ -28,6 +30,8 @@ class Options:
     anchors: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
     """Latent -> column, counted among those that vary -> strength."""
     dtype: torch.dtype = torch.float64
+    weight: Array | None = None
+    """Of the rows that are fitted, ``(N,)``; they add up to their effective number."""
 
     @property
     def n_hidden(self) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, log_marginals
 from pyro_corex.estimator.layer import Layer, draw
+from pyro_corex.estimator.weights import variance
 from pyro_corex.evaluation import TCBound, tc_bound
 from pyro_corex.evaluation.bound import evaluating
 from pyro_corex.objective import CorExELBO
@@ -219,7 +220,9 @@ def spread_ties(x: Array, rng: np.random.Generator) -> Array:
     return np.where(counts[place] > 1, spread, x)
 
 
-def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
+def evaluate(
+    layer: Layer, x: Tensor, n_data: float, seed: int, often: Array | None = None
+) -> Results:
     """The bound of Eq. 10 on a table, and how it is shared among latents and columns.
 
     Missing entries are filled with draws from the model given the observed ones, several times
@@ -227,61 +230,70 @@ def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
     bounds the mean over rows of the TC of what is observed in them.
 
     :param x: coded rows, at most ``MAX_ROWS``.
-    :param n_data: the number of rows that the layer was trained on.
+    :param n_data: the number of rows that the layer was trained on, or what they count.
+    :param often: how often each row counts, ``(N,)``.
     """
     missing = x.isnan()
     n, m = len(x), layer.n_hidden
     cells = x.numel() * layer.program.n_points
     n_draws = int(np.clip(_ALL_CELLS // cells, 1, _DRAWS)) if missing.any() else 1
-    counts = (~missing).double().mean(0).clamp(min=1e-12).numpy() * n_data
-    mis, mis_stderr = layer.mutual_information(x, counts)
+    seen = np.average(~missing.numpy(), 0, often)
+    counts = np.maximum(seen, 1e-12) * n_data
+    mis, mis_stderr = layer.mutual_information(x, counts, often)
     share = layer.shares(mis)
-    known = informative_rows(~missing.numpy(), share) * n_data / n
+    known = informative_rows(~missing.numpy(), share, often) * n_data / n
     optimism = layer.parameters_by_latent() / (2 * known)
     bound = tc_bound(layer.program, completed(layer, x, seed), batch_size=_batch_size(layer))
     fills = [draw(layer, x, seed + k) for k in range(n_draws)]
     rows = torch.cat([x, *(filled for filled, _ in fills)]) if missing.any() else x
     terms = shared_terms(layer, rows, share)
-    per_latent = terms.bounds(terms.gain.sum(0) > 0).reshape(-1, n, m)
+    each = np.ones(n) if often is None else often
+    better = np.tile(each, len(rows) // n) @ terms.gain > 0
+    per_latent = terms.bounds(better).reshape(-1, n, m)
     observed, *values = per_latent.sum(-1)
     if not missing.any():
         values = [observed]
     drawn = per_latent[-n_draws:]
-    means = np.mean(values, axis=1)
-    whole = np.var(values, axis=1, ddof=1).mean()
-    tcs = drawn.mean((0, 1)) - optimism
-    tcs_stderr = np.sqrt(drawn.var(1, ddof=1).mean(0) / known)
+    means = np.average(values, 1, often)
+    whole = variance(np.array(values), often, 1).mean()
+    tcs = np.average(drawn, 1, often).mean(0) - optimism
+    tcs_stderr = np.sqrt(variance(drawn, often, 1).mean(0) / known)
     k = m - layer.style
+    corrections = {
+        "marginals": float(np.mean(values[0])) - bound.estimate,
+        "completion": float(means.mean() - means[0]),
+        "optimism": -float(optimism.sum()),
+    }
+    if often is not None:
+        corrections["sample weights"] = float(means[0] - np.mean(values[0]))
     return Results(
         bound=InSampleBound(**vars(bound)),
-        corrections={
-            "marginals": float(means[0]) - bound.estimate,
-            "completion": float(means.mean() - means[0]),
-            "optimism": -float(optimism.sum()),
-        },
+        corrections=corrections,
         tc_stderr=float(np.sqrt(whole / known.mean())),
         tcs=tcs[:k],
         tcs_stderr=tcs_stderr[:k],
         mis=mis[:k],
         mis_stderr=mis_stderr[:k],
         style=float(tcs[k:].sum()),
-        tc_observed=float(observed.mean() - optimism.sum() * (~missing).double().mean()),
+        tc_observed=float(np.average(observed, 0, often) - optimism.sum() * seen.mean()),
         draws=fills[-1][1],
         optimism=optimism,
         worth=float(n_data / known.mean()),
     )
 
 
-def informative_rows(seen: Array, share: Array) -> Array:
+def informative_rows(seen: Array, share: Array, often: Array | None = None) -> Array:
     """How many complete rows the observed entries are worth to each latent: ``(m,)``.
 
     The mean over its columns of the entries in rows that have two or more of them: a single one
     tells nothing of how columns agree.
 
     :param seen: ``(N, d)``; *share* ``(m, d)``, how much of a column is a latent's.
+    :param often: how often each row counts, relative to the others.
     """
     several = seen @ (share.T > 0).astype(float) > 1
-    entries = several.T.astype(float) @ seen
+    each = np.ones(len(seen)) if often is None else often * (len(seen) / often.sum())
+    entries = several.T.astype(float) * each @ seen
     total = share.sum(1)
     mean = (entries * share).sum(1) / np.maximum(total, 1e-300)
     return np.maximum(np.where(total > 0, mean, len(seen)), 1.0)
