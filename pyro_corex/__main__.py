@@ -90,6 +90,7 @@ def _with_table(commands: Any, name: str, what: str, told: bool = True) -> argpa
     parser.add_argument("--header", choices=["yes", "no"], help="whether the first line has names")
     if not told:
         return parser
+    parser.add_argument("--weight", help="the column that says how much each row counts")
     parser.add_argument("--drop", default="", help="columns to leave out, such as id,name")
     parser.add_argument(
         "--missing",
@@ -151,6 +152,17 @@ def read(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     return frame, {name: value for name, value in options.items() if value}
 
 
+def split(args: argparse.Namespace, frame: Any) -> tuple[Any, Any]:
+    """The table without the column of ``--weight``, and that column or ``None``."""
+    if args.weight is None:
+        return frame, None
+    if args.weight not in frame.columns:
+        raise ValueError(
+            f"--weight names {args.weight!r}, but the columns are {list(frame.columns)}"
+        )
+    return frame.drop(columns=args.weight), frame[args.weight]
+
+
 def _frame(args: argparse.Namespace, missing: Iterable[Any]) -> Any:
     return read_table(
         args.data,
@@ -207,7 +219,7 @@ def _said() -> Iterator[None]:
 def describe(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """Prints how a table is read, and gives it with what was told of it."""
     frame, options = read(args)
-    described = CorEx(**options).describe(frame)
+    described = CorEx(**options).describe(split(args, frame)[0])
     for note in described.notes:
         warnings.warn(note, stacklevel=2)
     print(replace(described, notes=[f"{args.data.name}: {n}" for n in frame.attrs["notes"]]))
@@ -227,7 +239,12 @@ def fit(args: argparse.Namespace) -> None:
         frame, options = read(args)
         frame = rows_with(frame.select_dtypes("number"), args.n_rows)
     options |= {"latent": args.latent, "n_states": args.n_states, "random_state": args.seed}
-    corex = CorEx(sizes, **options).fit(frame)
+    frame, weight = split(args, frame)
+    if weight is not None and args.n_rows is not None:
+        raise ValueError(
+            "--weight must be left out where --n-rows is given: correlations are whole"
+        )
+    corex = CorEx(sizes, **options).fit(frame, sample_weight=weight)
     output = args.output if args.overwrite else unused(args.output)
     write(corex, frame, output)
     print(f"\n{corex.summary()}")

@@ -59,7 +59,7 @@ class Weights:
                 "that shall not count."
             )
         if not found.any():
-            raise ValueError("sample_weight must be above 0 for some rows, but all are 0")
+            raise ValueError("sample_weight must be above 0 for some rows, but all are zero")
         same = found[found > 0]
         return cls(found / same[0] if (same == same[0]).all() and same[0] % 1 else found)
 

@@ -32,6 +32,10 @@ def corex(**options):
     return CorEx(**{"n_hidden": 2, "max_iter": 5, "cv": None, "random_state": 0, **options})
 
 
+def weigh(weight):
+    return corex().fit(X, sample_weight=weight)
+
+
 def fit(x=X, **options):
     return corex(**options).fit(x)
 
@@ -78,6 +82,13 @@ USES: list[Use] = [
     refused(C, "an unknown kind", lambda: fit(kinds="normal"), "kind", "'x0'", "'normal'"),
     refused(C, "too few kinds", lambda: fit(kinds=["counts"]), "kinds", "1 entries", "4 columns"),
     refused(C, "counts below 0", lambda: fit(kinds="counts"), "'x0'", "counts", "continuous"),
+    # weights of rows
+    refused("CorEx.fit", "weights of others", lambda: weigh(np.ones(5)), "sample_weight", "(5,)"),
+    refused("CorEx.fit", "words as weights", lambda: weigh(["a"] * 30), "sample_weight", "['a'"),
+    refused("CorEx.fit", "negative weights", lambda: weigh(-np.ones(30)), "sample_weight", "-1"),
+    refused("CorEx.fit", "NaN weights", lambda: weigh(np.full(30, np.nan)), ">= 0", "nan"),
+    refused("CorEx.fit", "no weight", lambda: weigh(np.zeros(30)), "sample_weight", "zero"),
+    refused("CorEx.fit", "huge weights", lambda: weigh(np.full(30, 1e9)), "survey", "divide"),
     # what is no table
     refused("CorEx.fit", "a masked array", lambda: fit(MASKED), "X", "masked", "NaN"),
     refused("CorEx.fit", "a path", lambda: fit("a.csv"), "X", "'a.csv'", "read_csv"),
