@@ -232,6 +232,8 @@ def fit(args: argparse.Namespace) -> None:
     check_output(args.output)
     if args.save is not None:
         check_new(args.save, args.overwrite, "--save")
+    if args.weight is not None and args.n_rows is not None:
+        raise ValueError("--weight must be left out where --n-rows stands for the rows")
     sizes = layers(args.n_hidden)
     if args.n_rows is None:
         frame, options = describe(args)
@@ -240,10 +242,6 @@ def fit(args: argparse.Namespace) -> None:
         frame = rows_with(frame.select_dtypes("number"), args.n_rows)
     options |= {"latent": args.latent, "n_states": args.n_states, "random_state": args.seed}
     frame, weight = split(args, frame)
-    if weight is not None and args.n_rows is not None:
-        raise ValueError(
-            "--weight must be left out where --n-rows is given: correlations are whole"
-        )
     corex = CorEx(sizes, **options).fit(frame, sample_weight=weight)
     output = args.output if args.overwrite else unused(args.output)
     write(corex, frame, output)
