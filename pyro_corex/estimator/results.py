@@ -162,12 +162,12 @@ class Results:
     corrections: dict[str, float]
     tc_stderr: float
     tcs: Array
-    """Of the m latents, without a style of answering; so are the next."""
+    """Of the latents that are shown; so are the next."""
     tcs_stderr: Array
     mis: Array
     mis_stderr: Array
-    style: float
-    """What a style of answering adds."""
+    extra: float
+    """What those add that are not shown."""
     tc_observed: float
     draws: Array
     """Latents drawn for the rows looked at."""
@@ -251,7 +251,7 @@ def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
     whole = np.var(values, axis=1, ddof=1).mean()
     tcs = drawn.mean((0, 1)) - optimism
     tcs_stderr = np.sqrt(drawn.var(1, ddof=1).mean(0) / known)
-    k = m - layer.style
+    k = layer.n_reported
     return Results(
         bound=InSampleBound(**vars(bound)),
         corrections={
@@ -264,7 +264,7 @@ def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
         tcs_stderr=tcs_stderr[:k],
         mis=mis[:k],
         mis_stderr=mis_stderr[:k],
-        style=float(tcs[k:].sum()),
+        extra=float(tcs[k:].sum()),
         tc_observed=float(observed.mean() - optimism.sum() * (~missing).double().mean()),
         draws=fills[-1][1],
         optimism=optimism,
