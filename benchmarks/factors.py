@@ -1,4 +1,4 @@
-"""Loadings, factor correlations and scores of `CorEx` on traits that correlate: one JSON line a run.
+"""Loadings, factor correlations and scores on traits that correlate: one JSON line for each run.
 
 ``python benchmarks/factors.py --out outputs/factors.jsonl`` adds the runs that the file does not
 have yet; ``--table`` prints what it has.  factor_analyzer 0.5 (PyPI; maximum likelihood, oblimin)
@@ -84,9 +84,7 @@ def run(n: int, phi: float, levels: bool, seed: int) -> dict[str, Any]:
     truth, best = answers(n, phi, levels, seed), best_linear(phi, levels, seed)
     corex = CorEx(TRAITS, random_state=0).fit(truth[0])
     scores = corex.transform(truth[0])
-    found = {
-        "corex": compare(corex.loadings_, corex.factor_correlations_, scores, truth, best)
-    }
+    found = {"corex": compare(corex.loadings_, corex.factor_correlations_, scores, truth, best)}
     try:
         from factor_analyzer import FactorAnalyzer
     except ImportError:

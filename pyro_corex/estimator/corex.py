@@ -317,7 +317,8 @@ class CorEx(FittedTable):
         self.n_samples_ = len(x)
         self.program_ = layer.program
         if isinstance(layer, GaussianLayer):
-            vars(self).update(factor_figures(layer, coding))
+            for name, value in factor_figures(layer, coding).items():
+                setattr(self, name, value)
         if self.latent == "categorical":
             states = [layer.encode(code) for code in coding.batches(x)]
             self.labels_ = np.concatenate(states).astype(int)

@@ -44,7 +44,7 @@ class Held:
     """The terms of rows that a layer was not fitted to, in nats."""
 
     terms: SharedTerms
-    """By latent; one that is not shown is after the m latents.  The columns of the table are counted."""
+    """By latent; one that is not shown is after the m others.  Columns are the table's."""
     completion: Array
     """What missing entries would add, as far as the observed ones confirm it: ``(n, m + 1)``."""
     above: Array

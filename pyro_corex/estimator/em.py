@@ -41,7 +41,7 @@ def _expect(program: TableVAE, batches: Iterable[Tensor]) -> tuple[Any, ...]:
     weight = program.column_weight * noise
     outer = (w[:, :, None] * w[:, None, :]).flatten(1)
     eye = torch.eye(m, dtype=w.dtype)
-    sums: list[Any] = [0.0] * 4
+    sums: list[Any] = [0.0] * 5
     total, n = 0.0, 0
     for x in batches:
         seen = (~x.isnan()).to(x.dtype)
@@ -55,7 +55,7 @@ def _expect(program: TableVAE, batches: Iterable[Tensor]) -> tuple[Any, ...]:
         z = torch.cat([mean, mean.new_ones(len(mean), 1)], 1)
         zz = z[:, :, None] * z[:, None, :]
         zz[:, :m, :m] += cov
-        parts = (seen.T @ zz.flatten(1), raw.T @ z, (raw**2).sum(0), seen.sum(0))
+        parts = seen.T @ zz.flatten(1), raw.T @ z, (raw**2).sum(0), seen.sum(0), zz.sum(0)
         sums = [a + b for a, b in zip(sums, parts, strict=True)]
         quadratic = (value**2 * weight).sum() - (mean * right).sum()
         log_det = 2 * chol.diagonal(dim1=-2, dim2=-1).log().sum() - (seen * weight.log()).sum()
@@ -64,10 +64,17 @@ def _expect(program: TableVAE, batches: Iterable[Tensor]) -> tuple[Any, ...]:
     return total / n, *sums
 
 
-def _maximise(program: TableVAE, gram: Tensor, cross: Tensor, square: Tensor, seen: Tensor) -> None:
-    """Regresses each column on 1 and the latents that it may load on."""
+def _maximise(
+    program: TableVAE, gram: Tensor, cross: Tensor, square: Tensor, seen: Tensor, of_z: Tensor
+) -> None:
+    """Regresses each column on 1 and the axes that it may load on; and the axes correlate, where
+    they are oblique, as what is known of the latents does.
+    """
     m = program.latent_dim
-    gram = gram.unflatten(-1, (m + 1, m + 1)) + 1e-9 * torch.eye(m + 1, dtype=torch.float64)
+    axes = torch.block_diag(program.unit_axes(), torch.ones(1, 1, dtype=torch.float64))
+    gram = axes @ gram.unflatten(-1, (m + 1, m + 1)) @ axes.T
+    gram = gram + 1e-9 * torch.eye(m + 1, dtype=torch.float64)
+    cross = cross @ axes.T
     allowed = program.allowed[program.scalar].bool()
     solved = torch.linalg.solve(gram, cross.unsqueeze(-1)).squeeze(-1)
     for i in (~allowed.all(1)).nonzero().flatten().tolist():
@@ -76,6 +83,11 @@ def _maximise(program: TableVAE, gram: Tensor, cross: Tensor, square: Tensor, se
         solved[i, free] = torch.linalg.solve(gram[i][free][:, free], cross[i, free])
     fitted = torch.einsum("da,dab,db->d", solved, gram, solved)
     rest = (square - 2 * (solved * cross).sum(1) + fitted) / seen.clamp(min=1)
-    program.weight.copy_(solved[:, :m])
+    spread = torch.ones(m, dtype=torch.float64)
+    if program.oblique:
+        cov = (axes @ of_z @ axes.T)[:m, :m] / of_z[m, m]
+        spread = cov.diag().sqrt()
+        program.axes.copy_(torch.linalg.cholesky(cov / spread / spread[:, None]))
+    program.weight.copy_(solved[:, :m] * spread)
     program.bias.copy_(solved[:, m])
     program.log_scale.copy_(0.5 * rest.clamp(min=FLOOR).log())

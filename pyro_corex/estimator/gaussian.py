@@ -17,7 +17,12 @@ from pyro_corex.estimator.factors import FLOOR, factor_analysis
 from pyro_corex.estimator.group import information
 from pyro_corex.estimator.initial import initialise, moments, place_anchors
 from pyro_corex.estimator.layer import Layer, Points, Training, seeded, table_spec
-from pyro_corex.estimator.loadings import correlation_loadings, pattern_loadings, reported_axes
+from pyro_corex.estimator.loadings import (
+    anchored_axes,
+    correlation_loadings,
+    pattern_loadings,
+    reported_axes,
+)
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import varimax
 from pyro_corex.estimator.shrinkage import shrunken_loadings
@@ -158,8 +163,9 @@ class GaussianLayer(Layer):
         """
         program, corr = self.program, torch.as_tensor(self.correlations())
         turn = torch.linalg.inv(torch.as_tensor(self.rotation)).T
-        program.weight.copy_(program.weight @ turn)
-        program.state_weight.copy_(program.state_weight @ turn)
+        program.weight.copy_(program.loadings() @ turn)
+        program.state_weight.copy_(program.state_loadings() @ turn)
+        program.axes.copy_(torch.eye(self.n_hidden))
         program.prior_precision.copy_(torch.linalg.inv(corr))
         self.rotation = np.eye(self.n_hidden)
 
@@ -210,7 +216,8 @@ def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
         n_iter += more
     loadings, psi = found.restored(loadings, psi)
     with seeded(options.seed):
-        program = TableVAE(table_spec(columns), loadings.shape[1], options.hidden)
+        oblique = bool(options.anchors) and options.rotation == "oblimin"
+        program = TableVAE(table_spec(columns), loadings.shape[1], options.hidden, oblique)
     program = program.to(options.dtype)
     if options.anchors:
         loadings, psi = place_anchors(found, loadings, program, options)
@@ -221,13 +228,14 @@ def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
     elif not found.complete or options.anchors:
         training = expectation_maximisation(program, coding, x, options)
     training.n_iter += n_iter
-    rotation = np.eye(program.latent_dim)
-    if not options.anchors:
-        axes = _to_principal(program) if linear_gaussian else rotation
-        start = axes.T if sparse and options.rotation else None
+    turn = _to_principal(program) if linear_gaussian else np.eye(program.latent_dim)
+    if options.anchors:
+        rotation = anchored_axes(program, options, len(x))
+    else:
+        start = turn.T if sparse and options.rotation else None
         if style:
             start = style_rotation(correlation_loadings(program))
-        rotation = reported_axes(program, options.rotation, start, int(style))
+        rotation = reported_axes(program, options.rotation, len(x), start, int(style))
     layer = GaussianLayer(program, columns, rotation, training, int(style))
     if len(options.layers) > 1:
         layer.make_oblique()
@@ -281,7 +289,10 @@ def _to_principal(program: TableVAE) -> Array:
 
     :returns: the axes that it has then, as columns.
     """
-    scaled = program.weight * (-program.log_scale).exp()[:, None]
+    scaled = program.loadings() * (-program.log_scale).exp()[:, None]
     axes = torch.linalg.eigh(scaled.T @ scaled)[1].flip(1)
-    program.weight.copy_(program.weight @ axes)
+    if bool(program.allowed.all()):
+        program.weight.copy_(program.weight @ axes)
+    else:
+        program.axes.copy_(program.unit_axes() @ axes)
     return axes.numpy()

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from pyro_corex.estimator.columns import Array, Coding
+from pyro_corex.estimator.factors import FLOOR
+from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import oblimin, varimax
 from pyro_corex.programs.tables import TableVAE, normal_points
 
@@ -50,13 +52,14 @@ def correlation_loadings(program: TableVAE) -> Array:
 
 
 def reported_axes(
-    program: TableVAE, rotation: str | None, start: Array | None = None, n_extra: int = 0
+    program: TableVAE, rotation: str | None, n: int, start: Array | None = None, n_extra: int = 0
 ) -> Array:
     """The axes of simple structure: reported latents are the program's times this matrix.
 
     Most loadings on each are positive.
 
     :param rotation: "oblimin", "varimax", or ``None`` for the axes that the fit has.
+    :param n: the number of rows that the program was fitted to.
     :param start: orthogonal axes to begin with ``(m, m)``; without them those of varimax.
     :param n_extra: how many of the last axes in ``start`` stay as they are, apart from the others.
     :returns: ``(m, m)``; columns have the length 1.
@@ -67,7 +70,34 @@ def reported_axes(
         start = np.eye(m) if rotation is None else varimax(rows)
     axes = start.copy()
     if rotation == "oblimin":
-        axes[:, :m] = start[:, :m] @ oblimin(rows @ start[:, :m])
+        axes[:, :m] = start[:, :m] @ oblimin(rows @ start[:, :m], _noise(rows), n)
+    return _positive(rows, axes)
+
+
+@torch.no_grad()
+def anchored_axes(program: TableVAE, options: Options, n: int) -> Array:
+    """The axes that anchors have, and for the other latents those of simple structure."""
+    rows, axes = correlation_loadings(program), program.unit_axes().double().numpy().T.copy()
+    own, k = list(options.anchors), len(options.anchors)
+    order = [*own, *(j for j in range(program.latent_dim) if j not in own)]
+    if k < len(order):
+        start = np.column_stack([axes[:, own], np.linalg.svd(axes[:, own])[0][:, k:]])
+        if options.rotation is not None:
+            start[:, k:] = start[:, k:] @ varimax((rows @ np.linalg.inv(start).T)[:, k:])
+        if options.rotation == "oblimin":
+            start = oblimin(rows, _noise(rows), n, start, k)
+        axes[:, order] = start
+    return _positive(rows, axes)
+
+
+def _noise(rows: Array) -> Array:
+    """What standardised loadings on uncorrelated latents leave of each column."""
+    left: Array = np.maximum(1 - (rows**2).sum(1), FLOOR)
+    return left
+
+
+def _positive(rows: Array, axes: Array) -> Array:
+    """Axes in directions in which most loadings are positive."""
     sign = np.sign((rows @ np.linalg.inv(axes).T).sum(0))
     return axes * np.where(sign == 0, 1.0, sign)
 

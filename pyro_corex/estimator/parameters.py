@@ -93,8 +93,8 @@ def _check_together(e: Any, layers: Sequence[int], hidden: Sequence[int]) -> Non
         )
     if len(layers) > 1 and e.rotation != "oblimin":
         raise ValueError(
-            f"rotation={e.rotation!r} keeps latents uncorrelated, so that a layer above has nothing "
-            f"to explain, but n_hidden={e.n_hidden!r}. Use rotation='oblimin', or one layer."
+            f"rotation={e.rotation!r} keeps latents uncorrelated, so that a layer above has "
+            f"nothing to explain, but n_hidden={e.n_hidden!r}. Use 'oblimin', or one layer."
         )
     if e.style is True and (categorical or e.anchors or hidden):
         raise ValueError(

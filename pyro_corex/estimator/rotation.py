@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.optimize import minimize
 
 from pyro_corex.estimator.columns import Array
+
+_LEAST = 0.05  # eigenvalue of the correlations of factors
+_OPTIONS = {"maxiter": 300, "ftol": 1e-12, "gtol": 1e-7}
 
 
 def simplicity(loadings: Array) -> float:
@@ -19,10 +23,13 @@ def varimax(loadings: Array, max_sweeps: int = 100) -> Array:
     """The orthogonal rotation ``(m, m)`` to simple structure (Kaiser 1958), rows normalised.
 
     Each plane is turned by its best angle in closed form, again and again, so that saddles, where
-    the gradient vanishes, are left.
+    the gradient vanishes, are left.  Columns that carry next to nothing keep their small weight:
+    the norm of a row has a floor.
     """
     d, m = loadings.shape
-    turned, rotation = np.ascontiguousarray(_normalised(loadings).T), np.eye(m)
+    norm = np.sqrt((loadings**2).sum(1))
+    rows = loadings / np.maximum(norm, 0.3 * max(norm.max(), 1e-12))[:, None]
+    turned, rotation = np.ascontiguousarray(rows.T), np.eye(m)
     for _ in range(max_sweeps):
         largest = 0.0
         for a, b in _planes(m):
@@ -54,53 +61,68 @@ def _planes(m: int) -> Iterator[tuple[Array, Array]]:
         axes[1:] = np.roll(axes[1:], 1)
 
 
-def oblimin(loadings: Array, max_iter: int = 500, tol: float = 1e-5) -> Array:
-    r"""The oblique rotation to simple structure: direct oblimin with gamma 0, rows normalised.
+def oblimin(
+    loadings: Array,
+    psi: Array | float = 0.0,
+    n: int = 1,
+    start: Array | None = None,
+    n_fixed: int = 0,
+) -> Array:
+    r"""The oblique rotation to simple structure: direct oblimin with gamma 0 (Jennrich 2002).
 
-    It makes :math:`\frac14 \sum_{j \ne k} \sum_i \lambda_{ij}^2 \lambda_{ik}^2` least by gradient
-    projection (Jennrich 2002), from the loadings as they are: those of varimax, say.  It has no
-    noise to feed on where varimax was right: there, the factors stay nearly uncorrelated.
+    It makes :math:`\sum_i \sum_{j \ne k} \lambda_{ij}^2 \lambda_{ik}^2` least.  Loadings that are
+    estimated have errors, which grow with the correlations of the factors, so that these come out
+    too small: with noise variances and a number of rows, an unbiased estimate of the sum is taken.
 
-    :returns: axes ``(m, m)``, columns of length 1: factors are the old ones times them, the pattern
-        of loadings is the old times the inverse, transposed, and the factors correlate as
+    :param loadings: those of varimax, say: ``(d, m)``, standardised, on uncorrelated factors.
+    :param psi: noise variances ``(d,)`` of the columns; 0 for loadings without an error.
+    :param n: the number of rows behind them.
+    :param start: axes to begin with; the first ``n_fixed`` stay.
+    :returns: axes T ``(m, m)``, columns of length 1: the factors are the old ones times them, the
+        pattern of loadings is the old times :math:`T^{-T}`, and the factors correlate as
         :math:`T^T T`.
     """
-    rows = _normalised(loadings)
-    axes, step = np.eye(loadings.shape[1]), 1 / len(rows)
-    value, slope = _quartimin(rows, axes)
-    for _ in range(max_iter):
-        tangent = slope - axes * (axes * slope).sum(0)
-        square = float((tangent**2).sum())
-        if square < (tol * len(rows)) ** 2:
-            break
-        step *= 2
-        for _ in range(30):
-            moved = axes - step * tangent
-            moved /= np.linalg.norm(moved, axis=0)
-            found = _quartimin(rows, moved)
-            if found[0] < value - 0.5 * step * square:
-                break
-            step /= 2
-        else:  # no step goes down: rounding
-            break
-        axes, (value, slope) = moved, found
-    return axes
+    d, m = loadings.shape
+    start = np.eye(m) if start is None else start
+    psi = np.broadcast_to(psi, (d,))
+    values, vectors = np.linalg.eigh((loadings / np.maximum(psi, 1e-9)[:, None]).T @ loadings)
+    information = np.maximum(values / (1 + values), 0.1)  # of scores on factors
+    cov = (vectors / (n * information)) @ vectors.T
+
+    def loss(flat: Array) -> tuple[float, Array]:
+        raw = flat.reshape(m, m)
+        length = np.linalg.norm(raw, axis=0)
+        value, slope = _crossings(loadings, psi, cov, raw / length)
+        across = (slope - raw * (raw * slope).sum(0) / length**2) / length
+        across[:, :n_fixed] = 0.0
+        return value, across.ravel()
+
+    found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=_OPTIONS)
+    axes: Array = found.x.reshape(m, m) / np.linalg.norm(found.x.reshape(m, m), axis=0)
+    if np.linalg.eigvalsh(axes.T @ axes)[0] > _LEAST:
+        return axes
+    if psi.any():  # factors that fall together
+        return oblimin(loadings, 0.0, n, start, n_fixed)
+    return start
 
 
-def _quartimin(rows: Array, axes: Array) -> tuple[float, Array]:
-    """The criterion, and its gradient with respect to the axes."""
-    inverse = np.linalg.inv(axes)
-    pattern = rows @ inverse.T
-    square = pattern**2
-    others = square.sum(1, keepdims=True) - square
-    return float((square * others).sum() / 4), -(pattern.T @ (pattern * others) @ inverse).T
-
-
-def _normalised(loadings: Array) -> Array:
-    """Rows of length 1 (Kaiser 1958).
-
-    Columns that carry next to nothing keep their small weight: the norm of a row has a floor.
+def _crossings(rows: Array, psi: Array, cov: Array, axes: Array) -> tuple[float, Array]:
+    r"""The mean of :math:`\frac14 \sum_{j \ne k} \lambda_{ij}^2 \lambda_{ik}^2` over rows, less
+    what errors of the covariance ``psi[i] * cov`` add to it; and its gradient by the axes.
     """
-    norm = np.sqrt((loadings**2).sum(1))
-    rows: Array = loadings / np.maximum(norm, 0.3 * max(norm.max(), 1e-12))[:, None]
-    return rows
+    inverse = np.linalg.inv(axes)
+    pattern, error = rows @ inverse.T, inverse @ cov @ inverse.T
+    square, variance = pattern**2, np.diag(error)
+    apart = error - np.diag(variance)
+    others = square.sum(1, keepdims=True) - square
+    rest = variance.sum() - variance
+    gram, scale = (pattern * psi[:, None]).T @ pattern, psi @ psi
+    own = np.diag(gram)
+    value = (square * others).sum() - 2 * own @ rest - 4 * (gram * apart).sum()
+    value += scale * (variance @ rest + 2 * (apart**2).sum())
+    by_pattern = pattern * others - psi[:, None] * (pattern * rest + 2 * pattern @ apart)
+    by_error = scale * apart - gram + np.diag(own)
+    by_error += np.diag(scale * rest - own.sum() + own) / 2
+    by_inverse = by_pattern.T @ rows + 2 * by_error @ inverse @ cov
+    n = len(rows)
+    return float(value) / (4 * n), -inverse.T @ by_inverse @ inverse.T / n
