@@ -19,8 +19,9 @@ from pyro_corex.estimator.columns import Array, Coding
 from pyro_corex.estimator.cross_fit import cross_fit, n_folds
 from pyro_corex.estimator.description import Description, read_columns
 from pyro_corex.estimator.fitted import FittedTable
-from pyro_corex.estimator.gaussian import fit_gaussian
+from pyro_corex.estimator.gaussian import GaussianLayer, fit_gaussian
 from pyro_corex.estimator.layer import Layer
+from pyro_corex.estimator.loadings import factor_figures
 from pyro_corex.estimator.parameters import Options, check_parameters
 from pyro_corex.estimator.results import MAX_ROWS, evaluate, row_terms
 from pyro_corex.estimator.suspects import rows_with
@@ -145,6 +146,8 @@ class CorEx(FittedTable):
         anchors: Any = None,
         anchor_strength: float = 1.0,
         hidden: Any = (),
+        rotation: str | None = "oblimin",
+        style: Any = "auto",
         max_iter: int = 400,
         batch_size: int = 256,
         lr: float = 0.02,
@@ -161,6 +164,8 @@ class CorEx(FittedTable):
         self.anchors = anchors
         self.anchor_strength = anchor_strength
         self.hidden = hidden
+        self.rotation = rotation
+        self.style = style
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.lr = lr
@@ -330,7 +335,7 @@ class CorEx(FittedTable):
             coding.widen(values[order]) for values in (found.mis, found.mis_stderr)
         )
         self.tcs_, self.tcs_stderr_ = found.tcs[order], found.tcs_stderr[order]
-        self.style_tc_ = found.style
+        self.style_tc_ = found.extra
         self.bound_, self.corrections_ = found.bound, found.corrections
         self.tc_ = self.bound_.estimate + sum(self.corrections_.values())
         self.tc_stderr_, self.tc_observed_ = found.tc_stderr, found.tc_observed
@@ -341,6 +346,9 @@ class CorEx(FittedTable):
         self.missing_ = float(np.isnan(x[rows]).mean())
         self.history_, self.n_iter_ = layer.training.history, layer.training.n_iter
         self.program_ = layer.program
+        if isinstance(layer, GaussianLayer):
+            for name, value in factor_figures(layer, coding).items():
+                setattr(self, name, value)
         self._above = found.above
         return found.draws[:, order], often
 

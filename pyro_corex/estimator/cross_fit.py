@@ -44,7 +44,7 @@ class Held:
     """The terms of rows that a layer was not fitted to, in nats."""
 
     terms: SharedTerms
-    """By latent; a style is after the m latents.  The columns of the table are counted."""
+    """By latent; one that is not shown is after the m others.  Columns are the table's."""
     completion: Array
     """What missing entries would add, as far as the observed ones confirm it: ``(n, m + 1)``."""
     above: Array
@@ -132,7 +132,7 @@ def cross_fit(
         tc_stderr=_stderr([p.sum(1) for p in about]) * scale,
         tcs=tcs[:m],
         tcs_stderr=np.array(stderrs[:m]) * scale,
-        style=float(tcs[m]),
+        extra=float(tcs[m]),
         mis=found.mis * confirmed[:, None],
         tc_observed=means,
         above=[
@@ -156,7 +156,7 @@ def _unknown(found: Results, above: int) -> Results:
         tcs=0 * found.tcs,
         tcs_stderr=found.tcs_stderr + np.inf,
         mis_stderr=found.mis_stderr + np.inf,
-        style=0.0,
+        extra=0.0,
         tc_observed=0.0,
         above=[(0.0, np.inf)] * above,
     )
@@ -209,8 +209,7 @@ def _hold_out(
     n_data = np.full(len(coding.used), float(len(train)))
     told, _ = layer.mutual_information(seen, n_data, options.weight)
     place = _place(coding.widen(told[:m]), mis, columns)
-    if layer.style:
-        place = np.append(place, m)
+    place = np.append(place, np.arange(m, layer.n_hidden))
     share = layer.shares(told)
     found = shared_terms(layer, spread, share)
 

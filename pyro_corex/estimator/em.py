@@ -47,7 +47,7 @@ def _expect(program: TableVAE, batches: Iterable[tuple[Tensor, Tensor]]) -> tupl
     weight = program.column_weight * noise
     outer = (w[:, :, None] * w[:, None, :]).flatten(1)
     eye = torch.eye(m, dtype=w.dtype)
-    sums: list[Any] = [0.0] * 4
+    sums: list[Any] = [0.0] * 5
     total, n = 0.0, 0.0
     for x, often in batches:
         seen = (~x.isnan()).to(x.dtype)
@@ -62,7 +62,10 @@ def _expect(program: TableVAE, batches: Iterable[tuple[Tensor, Tensor]]) -> tupl
         zz = z[:, :, None] * z[:, None, :]
         zz[:, :m, :m] += cov
         known, data = seen * often, raw * often
-        parts = (known.T @ zz.flatten(1), data.T @ z, (data * raw).sum(0), known.sum(0))
+        parts = (
+            known.T @ zz.flatten(1), data.T @ z, (data * raw).sum(0), known.sum(0),
+            (zz * often[:, :, None]).sum(0),
+        )  # fmt: skip
         sums = [a + b for a, b in zip(sums, parts, strict=True)]
         quadratic = (value**2 * weight).sum(1) - (mean * right).sum(1)
         log_det = 2 * chol.diagonal(dim1=-2, dim2=-1).log().sum(1) - (seen * weight.log()).sum(1)
@@ -71,10 +74,17 @@ def _expect(program: TableVAE, batches: Iterable[tuple[Tensor, Tensor]]) -> tupl
     return total / n, *sums
 
 
-def _maximise(program: TableVAE, gram: Tensor, cross: Tensor, square: Tensor, seen: Tensor) -> None:
-    """Regresses each column on 1 and the latents that it may load on."""
+def _maximise(
+    program: TableVAE, gram: Tensor, cross: Tensor, square: Tensor, seen: Tensor, of_z: Tensor
+) -> None:
+    """Regresses each column on 1 and the axes that it may load on; and the axes correlate, where
+    they are oblique, as what is known of the latents does.
+    """
     m = program.latent_dim
-    gram = gram.unflatten(-1, (m + 1, m + 1)) + 1e-9 * torch.eye(m + 1, dtype=torch.float64)
+    axes = torch.block_diag(program.unit_axes(), torch.ones(1, 1, dtype=torch.float64))
+    gram = axes @ gram.unflatten(-1, (m + 1, m + 1)) @ axes.T
+    gram = gram + 1e-9 * torch.eye(m + 1, dtype=torch.float64)
+    cross = cross @ axes.T
     allowed = program.allowed[program.scalar].bool()
     solved = torch.linalg.solve(gram, cross.unsqueeze(-1)).squeeze(-1)
     for i in (~allowed.all(1)).nonzero().flatten().tolist():
@@ -83,6 +93,11 @@ def _maximise(program: TableVAE, gram: Tensor, cross: Tensor, square: Tensor, se
         solved[i, free] = torch.linalg.solve(gram[i][free][:, free], cross[i, free])
     fitted = torch.einsum("da,dab,db->d", solved, gram, solved)
     rest = (square - 2 * (solved * cross).sum(1) + fitted) / seen.clamp(min=1e-12)
-    program.weight.copy_(solved[:, :m])
+    spread = torch.ones(m, dtype=torch.float64)
+    if program.oblique:
+        cov = (axes @ of_z @ axes.T)[:m, :m] / of_z[m, m]
+        spread = cov.diag().sqrt()
+        program.axes.copy_(torch.linalg.cholesky(cov / spread / spread[:, None]))
+    program.weight.copy_(solved[:, :m] * spread)
     program.bias.copy_(solved[:, m])
     program.log_scale.copy_(0.5 * rest.clamp(min=FLOOR).log())

@@ -18,6 +18,7 @@ from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import varimax
 from pyro_corex.programs.tables import TableVAE
 
+_FAR = 10.0  # condition number from which anchored latents are too close to tell apart
 _LOGIT = 1.702  # a logistic of this scale is as good as a normal of scale 1
 
 
@@ -129,8 +130,8 @@ def _of_few_rows(parts: Sequence[Array], column: Array, has_table: Array, weight
 def place_anchors(
     found: Moments, loadings: Array, program: TableVAE, options: Options
 ) -> tuple[Array, Array]:
-    """Turns the factors so that each anchored latent points at its columns, and lets these columns
-    load on nothing else.
+    """Finds axes so that each anchored latent points at its columns, and lets these columns load on
+    nothing else.
 
     :returns: loadings and noise variances.
     """
@@ -141,15 +142,18 @@ def place_anchors(
         program.allowed[own, latent] = 1.0
         program.column_weight[own] = torch.as_tensor(list(strengths.values())).to(program.weight)
         axes.append(np.linalg.svd(loadings[np.isin(found.column, own)])[2][0])
-    k = len(axes)
-    basis = np.linalg.qr(np.column_stack([*axes, np.eye(m)]))[0]  # and what is left
-    turned = loadings @ basis
+    k, at = len(axes), [*options.anchors, *(j for j in range(m) if j not in options.anchors)]
+    basis: Array = np.linalg.qr(np.column_stack([*axes, np.eye(m)]))[0]  # and what is left
+    if program.oblique and np.linalg.cond(axes) < _FAR:
+        basis[:, :k] = np.column_stack(axes)
     if k < m:
-        turned[:, k:] = turned[:, k:] @ varimax(turned[:, k:])
-    placed = np.empty_like(turned)
-    placed[:, [*options.anchors, *(j for j in range(m) if j not in options.anchors)]] = turned
+        basis[:, k:] = basis[:, k:] @ varimax(loadings @ basis[:, k:])
+    basis[:, at] = basis.copy()
+    placed: Array = loadings @ np.linalg.inv(basis).T
     placed *= program.allowed.numpy()[found.column]
-    return placed, np.maximum(1 - (placed**2).sum(1), FLOOR)
+    with torch.no_grad():
+        program.axes.copy_(torch.as_tensor(basis.T))
+    return placed, np.maximum(1 - ((placed @ basis.T) ** 2).sum(1), FLOOR)
 
 
 @torch.no_grad()

@@ -163,12 +163,12 @@ class Results:
     corrections: dict[str, float]
     tc_stderr: float
     tcs: Array
-    """Of the m latents, without a style of answering; so are the next."""
+    """Of the latents that are shown; so are the next."""
     tcs_stderr: Array
     mis: Array
     mis_stderr: Array
-    style: float
-    """What a style of answering adds."""
+    extra: float
+    """What those add that are not shown."""
     tc_observed: float
     draws: Array
     """Latents drawn for the rows looked at."""
@@ -258,7 +258,7 @@ def evaluate(
     whole = variance(np.array(values), often, 1).mean()
     tcs = np.average(drawn, 1, often).mean(0) - optimism
     tcs_stderr = np.sqrt(variance(drawn, often, 1).mean(0) / known)
-    k = m - layer.style
+    k = layer.n_reported
     corrections = {
         "marginals": float(np.mean(values[0])) - bound.estimate,
         "completion": float(means.mean() - means[0]),
@@ -274,7 +274,7 @@ def evaluate(
         tcs_stderr=tcs_stderr[:k],
         mis=mis[:k],
         mis_stderr=mis_stderr[:k],
-        style=float(tcs[k:].sum()),
+        extra=float(tcs[k:].sum()),
         tc_observed=float(np.average(observed, 0, often) - optimism.sum() * seen.mean()),
         draws=fills[-1][1],
         optimism=optimism,

@@ -28,7 +28,7 @@ _CLASSES: dict[str, Any] = {
     )
 }  # fmt: skip
 _PROGRAMS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "TableVAE": (TableVAE, ("spec", "latent_dim", "hidden")),
+    "TableVAE": (TableVAE, ("spec", "latent_dim", "hidden", "oblique")),
     "LatentClasses": (LatentClasses, ("spec", "parents", "n_states")),
 }
 _DROPPED = ("bound_", "program_")  # the bound is that of program_, which the layer holds

@@ -174,13 +174,18 @@ class TableVAE(CorExProgram):
     :param latent_dim: the number of latents, m.
     :param hidden: sizes of hidden layers of two networks that add to the linear decoder and
         encoder; none for a linear program.
+    :param oblique: whether ``axes`` are trained: directions of z, each the latent of a row of
+        ``allowed``, which need not be orthogonal.
     """
 
     allowed: Tensor
+    axes: Tensor
     column_weight: Tensor
     prior_precision: Tensor
 
-    def __init__(self, spec: TableSpec, latent_dim: int, hidden: Sequence[int] = ()) -> None:
+    def __init__(
+        self, spec: TableSpec, latent_dim: int, hidden: Sequence[int] = (), oblique: bool = False
+    ) -> None:
         super().__init__("normal")
         self.spec = spec
         self.latent_dim = check_count("latent_dim", latent_dim)
@@ -206,6 +211,11 @@ class TableVAE(CorExProgram):
         self.register_buffer("_gap_in_use", in_use)
         no_state = torch.arange(c) >= torch.tensor(states, dtype=torch.long)[:, None]
         self.register_buffer("_no_state", torch.where(no_state, -FAR, 0.0))
+        self.oblique = oblique
+        if oblique:
+            self.axes = nn.Parameter(torch.eye(m))
+        else:
+            self.register_buffer("axes", torch.eye(m))
         self.register_buffer("allowed", torch.ones(len(spec.kinds), m))
         self.register_buffer("column_weight", torch.ones(len(spec.kinds)))
         self.register_buffer("prior_precision", torch.eye(m))
@@ -224,12 +234,17 @@ class TableVAE(CorExProgram):
                 nn.init.zeros_(parameter)
 
     def loadings(self) -> Tensor:
-        """The weights of the columns with one predictor, 0 where an anchor forbids one."""
-        return self.weight * self.allowed[self.scalar]
+        """The weights of the columns with one predictor, along the axes that anchors allow."""
+        return self.weight * self.allowed[self.scalar] @ self.unit_axes()
 
     def state_loadings(self) -> Tensor:
-        """The weights of the nominal columns: columns, states, latents."""
-        return self.state_weight * self.allowed[self._by_kind["nominal"]][:, None]
+        """The weights of the nominal columns, likewise: columns, states, latents."""
+        allowed = self.allowed[self._by_kind["nominal"]][:, None]
+        return self.state_weight * allowed @ self.unit_axes()
+
+    def unit_axes(self) -> Tensor:
+        """The axes ``(m, m)``, rows of length 1."""
+        return nn.functional.normalize(self.axes, dim=1)
 
     def thresholds(self) -> Tensor:
         """The thresholds of the ordinal columns; those not in use are far up."""
