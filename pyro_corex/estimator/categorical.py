@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from scipy.stats import chi2
 from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, Coding, Column
@@ -97,6 +98,24 @@ class CategoricalLayer(Layer):
         """Those that are not at the border."""
         return self._n_parameters[self.order]
 
+    @torch.no_grad()
+    def doubts(self, x: Tensor, mis: Array, n_data: Array, often: Array | None = None) -> Array:
+        """Of a column and the latent it belongs to, as the *other* columns tell it; 1 elsewhere."""
+        program, out = self.program, np.ones_like(mis)
+        each = np.ones(len(x)) if often is None else often
+        joint = program.log_joint(x)
+        for at, j in enumerate(self.order):
+            states = torch.arange(program.n_states[j])[:, None, None]
+            for kind, columns in program.members(int(j)):
+                for start in range(0, len(columns), _BLOCK):
+                    some = columns[start : start + _BLOCK]
+                    value = x[:, some]
+                    fn = program.column_distribution(kind, some, states)
+                    own = fn.log_prob(value.nan_to_num()).masked_fill(value.isnan(), 0.0)
+                    q = (joint[:, j, : len(states)].T[:, :, None] - own).softmax(0)
+                    out[at, some] = _chance(value.numpy(), q.numpy(), kind, each)
+        return out
+
     def mutual_information(
         self, x: Tensor, n_data: Array, often: Array | None = None
     ) -> tuple[Array, Array]:
@@ -145,6 +164,34 @@ def _mutual_information(x: Array, q: Array) -> tuple[Array, Array]:
     within = np.maximum((x**2).T @ q / total - mean**2, 1e-3)
     value = -0.5 * (total / total.sum(1, keepdims=True) * np.log(within)).sum(1)
     return value, np.clip(2 * value, 0, 1)
+
+
+def _chance(x: Array, q: Array, kind: str, often: Array) -> Array:
+    """How probable it is by chance that columns ``(N, k)`` go with states ``(S, N, k)`` as they do.
+
+    By Pillai's trace of levels, or numbers, and the states' probabilities, times the rows, each of
+    which counts so ``often``, ``(N,)``.
+    """
+    seen = ~np.isnan(x) * often[:, None]
+    n = np.maximum(seen.sum(0), 1e-12)
+    q = (q - (q * seen).sum(1, keepdims=True) / n) * (seen > 0)
+    inverse = np.linalg.pinv(
+        np.einsum("snk,tnk,nk->kst", q, q, seen) / n[:, None, None], rcond=1e-9, hermitian=True
+    )
+    if kind == "levels":
+        own = [(x == level) * seen for level in range(int(np.nanmax(x)) + 1)]
+        sizes = [each.sum(0) for each in own]
+        df = sum(1 * (size > 0) for size in sizes) - 1
+    else:
+        z = np.nan_to_num(np.log(x + 0.5) if kind == "counts" else x)
+        z = z - (z * seen).sum(0) / n
+        z = z / np.sqrt(np.maximum((z**2 * seen).sum(0) / n, 1e-12))
+        own, sizes, df = [z * seen], [n], 1
+    total = 0.0
+    for each, size in zip(own, sizes, strict=True):
+        mean = np.einsum("snk,nk->ks", q, each)
+        total = total + np.einsum("ks,kst,kt->k", mean, inverse, mean) / np.maximum(size, 1e-12)
+    return np.asarray(chi2.sf(total, np.maximum(df, 1) * (len(q) - 1)))
 
 
 # ---------------------------------------------------------------------- fitting

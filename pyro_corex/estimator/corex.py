@@ -22,16 +22,16 @@ from pyro_corex.estimator.fitted import FittedTable
 from pyro_corex.estimator.gaussian import GaussianLayer, fit_gaussian
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.loadings import factor_figures
+from pyro_corex.estimator.number import choose_number, normal_scores, scree
 from pyro_corex.estimator.parameters import Options, check_parameters
-from pyro_corex.estimator.results import MAX_ROWS, evaluate, row_terms
+from pyro_corex.estimator.results import MAX_ROWS, assign, evaluate
 from pyro_corex.estimator.suspects import rows_with
 from pyro_corex.estimator.table import Words, column_names
 from pyro_corex.estimator.told import read_anchors
-from pyro_corex.estimator.weights import Weights
+from pyro_corex.estimator.weights import Weights, in_proportion
 from pyro_corex.threads import alone
 
 _LARGE = 20_000_000  # entries from which float32 data stay float32
-_SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50)  # that "auto" tries
 
 
 class CorEx(FittedTable):
@@ -189,6 +189,7 @@ class CorEx(FittedTable):
             say how often a row is there: the result is that of the table with its rows repeated.
             Others are weights of a survey, whose scale does not matter: the rows count as
             :math:`(\sum w)^2 / \sum w^2` in all (Kish 1965), so that errors are larger.
+            ``n_hidden="auto"`` and ``scree_`` look at so many of them, drawn in proportion.
         :raises ValueError, TypeError: for data or parameters that do not fit.
         """
         with alone(), self._all_or_nothing():
@@ -222,9 +223,7 @@ class CorEx(FittedTable):
             float32 = x.dtype == np.float32 and x.size > _LARGE
             dtype = torch.float32 if float32 else torch.float64
             options = replace(options, seed=self._seed, dtype=dtype, weight=weights.survey)
-            self.trials_: list[dict[str, float]] = []
-            if not options.layers:
-                options = replace(options, layers=(self._choose(x, options, rng),))
+            options = self._choose(x, options, rng)
             self.n_hidden_ = options.n_hidden
             anchors = read_anchors(
                 self.anchors, names, self._coding.varies, self.n_hidden_, self.anchor_strength
@@ -278,40 +277,21 @@ class CorEx(FittedTable):
     def _fit_by(self) -> Callable[[Coding, Array, Options], Layer]:
         return fit_categorical if self.latent == "categorical" else fit_gaussian
 
-    def _choose(self, x: Array, options: Options, rng: np.random.RandomState) -> int:
-        """The fewest latents whose bound on a quarter of the rows, held out, is within a standard
-        error of the best, which is that of the difference.
-        """
-        n, d = x.shape
-        if options.weight is not None:
-            raise ValueError(
-                "n_hidden='auto' holds out rows that count alike, but sample_weight holds weights "
-                "that are no whole numbers. Give a number of latents."
-            )
-        if n < 20:
-            raise ValueError(
-                f"n_hidden='auto' holds out a quarter of the rows and needs at least 20, but got "
-                f"{n}. Give a number."
-            )
-        order = rng.permutation(n)[: 4 * MAX_ROWS]
-        held, rest = np.sort(order[: len(order) // 4]), np.sort(order[len(order) // 4 :])
-        code = self._coding.encode(x[held])
-        bounds: dict[int, Array] = {}
-        best = 1
-        for m in [m for m in _SIZES if m <= max(1, d // 2)]:
-            layer = self._fit_by(self._coding, x[rest], replace(options, layers=(m,)))
-            bounds[m] = row_terms(layer, code).bound
-            score, stderr = _mean(bounds[m])
-            self.trials_.append({"n_hidden": m, "score": score, "stderr": stderr})
-            if score > bounds[best].mean():
-                best = m
-            if len(bounds) - list(bounds).index(best) > 2:
-                break
-        for m, own in bounds.items():  # the fewest that are as good as the best
-            lead, stderr = _mean(bounds[best] - own)
-            if lead <= stderr:
-                return m
-        return best
+    def _choose(self, x: Array, options: Options, rng: np.random.RandomState) -> Options:
+        """The options with the number of latents; and what says that it is right."""
+        if options.weight is not None:  # as many rows as they count, in proportion
+            order = np.random.default_rng(self._seed)
+            x = x[in_proportion(options.weight, order, int(self.n_effective_))]
+        scores = normal_scores(self._coding, x[_some(x, rng)])
+        self.scree_ = scree(scores, np.random.default_rng(self._seed))
+        self.trials_: list[dict[str, float]] = []
+        self._nothing = False
+        if options.layers:
+            return options
+        alike = replace(options, weight=None)
+        m, self.trials_ = choose_number(x, self._coding, scores, self.scree_, self._fit_by, alike)
+        self._nothing = m == 0
+        return replace(options, layers=(max(m, 1),))
 
     def _read_results(
         self, x: Array, options: Options, rng: np.random.RandomState
@@ -319,13 +299,11 @@ class CorEx(FittedTable):
         """Sets the attributes; gives the latents drawn for the rows that were looked at, and the
         weights of these.
         """
-        rows: Any = slice(None)
-        if len(x) > MAX_ROWS:
-            rows = np.sort(rng.choice(len(x), MAX_ROWS, replace=False))
+        rows = _some(x, rng)
         layer, coding, m = self._layer, self._coding, self.n_hidden_
         often = None if options.weight is None else options.weight[rows]
         found = evaluate(layer, coding.encode(x[rows]), self.n_effective_, self._seed, often)
-        told = found.mis
+        told, doubts = found.mis, found.doubts
         self.n_folds_ = n_folds(self.cv, found, layer, len(x))
         if self.n_folds_:
             found = cross_fit(x, self.columns_, self._fit_by, options, self.n_folds_, found)
@@ -342,7 +320,10 @@ class CorEx(FittedTable):
         taken = (found.corrections.get(name, 0.0) for name in ("optimism", "held-out rows"))
         self.optimism_ = -float(sum(taken))
         self.clusters_ = np.full(len(self.columns_), -1)
-        self.clusters_[coding.varies] = layer.clusters(told[order])
+        if not self._nothing:
+            alive = self.tcs_ > 0 if self.n_folds_ != 1 else np.ones(m, bool)
+            own = assign(layer, told[order], doubts[order], alive, options.anchors)
+            self.clusters_[coding.varies] = own
         self.missing_ = float(np.isnan(x[rows]).mean())
         self.history_, self.n_iter_ = layer.training.history, layer.training.n_iter
         self.program_ = layer.program
@@ -373,8 +354,11 @@ class CorEx(FittedTable):
         self.tc_stderr_ = float(np.sqrt(np.square(self.layer_tcs_stderr_).sum()))
 
 
-def _mean(values: Array) -> tuple[float, float]:
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+def _some(x: Array, rng: np.random.RandomState) -> Any:
+    """Which rows of a table are looked at."""
+    if len(x) <= MAX_ROWS:
+        return slice(None)
+    return np.sort(rng.choice(len(x), MAX_ROWS, replace=False))
 
 
 def _order(tcs: Array, anchors: Any) -> Array:

@@ -17,6 +17,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from pyro_corex.estimator.categorical import fit_categorical
 from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.description import describe_again
 from pyro_corex.estimator.layer import Layer, draw, sample
@@ -105,6 +106,7 @@ def cross_fit(
         return _unknown(found, len(options.layers) - 1)
     order = np.random.default_rng(options.seed).permutation(len(x))
     weight = np.ones(len(x)) if options.weight is None else options.weight
+    apart = fit is fit_categorical
     held = []
     for test in np.array_split(order, n_folds):
         train, rows = np.setdiff1d(order, test), np.sort(test[: max(2, MAX_ROWS // n_folds)])
@@ -117,12 +119,14 @@ def cross_fit(
     observed = [_bounds(p, better) * w for p, w in zip(held, often, strict=True)]
     whole = [own + p.completion * w for own, p, w in zip(observed, held, often, strict=True)]
     m = len(found.tcs)
-    tcs = np.concatenate(whole).mean(0)
+    kept = _confirmed(whole if apart else [p.sum(1, keepdims=True) for p in whole])
+    tcs = _mean(whole, kept)
     confirmed = np.clip(tcs[:m] / np.maximum(found.tcs + found.optimism[:m], 1e-12), 0, 1)
     above = [p.above * w for p, w in zip(held, often, strict=True)]
     about = [p - w * tcs for p, w in zip(whole, often, strict=True)]
     stderrs = [_stderr([p[:, j] for p in about]) for j in range(m + 1)]
-    means = float(np.concatenate(observed).sum(1).mean())
+    over = _mean(above, _confirmed(above) & kept.any(1, keepdims=True))
+    beside = [p - w * over for p, w in zip(above, often, strict=True)]
     tc = float(tcs.sum())
     rest = {k: v for k, v in found.corrections.items() if k != "optimism"}
     scale = np.sqrt(found.worth)
@@ -134,16 +138,26 @@ def cross_fit(
         tcs_stderr=np.array(stderrs[:m]) * scale,
         extra=float(tcs[m]),
         mis=found.mis * confirmed[:, None],
-        tc_observed=means,
+        tc_observed=float(_mean(observed, kept).sum()),
         above=[
-            (
-                float(tc),
-                _stderr([p[:, k] - w[:, 0] * tc for p, w in zip(above, often, strict=True)])
-                * scale,
-            )
-            for k, tc in enumerate(np.concatenate(above).mean(0))
+            (float(tc), _stderr([p[:, k] for p in beside]) * scale) for k, tc in enumerate(over)
         ],
     )
+
+
+def _confirmed(parts: Sequence[Array]) -> Array:
+    """Of each fold, which parts of the bound ``(n, k)`` the others find above 0: ``(folds, k)``.
+
+    What they do not is left out of the model of the fold: without a latent, its columns are
+    independent, and add 0.  No row has a say in what is left out of its own model.
+    """
+    sums = np.array([part.sum(0) for part in parts])
+    return sums.sum(0) - sums > 0
+
+
+def _mean(parts: Sequence[Array], kept: Array) -> Array:
+    """Over all rows, of what is kept in their folds: ``(k,)``."""
+    return np.concatenate([p * own for p, own in zip(parts, kept, strict=True)]).mean(0)
 
 
 def _unknown(found: Results, above: int) -> Results:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -171,10 +171,16 @@ def _check_words(name: Any, kind: str, labels: list[Any], ordered: bool) -> None
 def describe_again(
     columns: Sequence[Column], x: Array, weight: Array | None = None
 ) -> list[Column]:
-    """Columns of kinds that are known, from other rows ``(N, d)``; constant if so in them."""
+    """Columns of kinds that are known, from other rows ``(N, d)``; constant if so in them.
+
+    Those that are taken by ranks keep their normal scores, which are standardised anew: a monotone
+    map of each column on its own changes no dependence, and from few rows it is found worse.
+    """
     plain = standard_columns(x, [column.name for column in columns], weight)
     return [
-        plain[i] if i in plain and column.kind == "continuous" else _again(column, x[:, i], weight)
+        plain[i]
+        if i in plain and column.kind == "continuous" and column.knots is None
+        else _again(column, x[:, i], weight)
         for i, column in enumerate(columns)
     ]
 
@@ -187,7 +193,16 @@ def _again(column: Column, x: Array, weight: Array | None) -> Column:
     if column.kind == "constant" or not (seen != seen[:1]).any():
         return Column(column.name, "constant", seen[:1])
     own = None if weight is None else weight[rows]
-    return _describe(column.name, column.kind, seen, seen, column.labels, own)
+    if column.kind != "continuous":
+        return _describe(column.name, column.kind, seen, seen, column.labels, own)
+    loc, scale = map(float, moments_of(column.encode(seen), own)[:2])
+    scale = scale or 1.0
+    again = replace(column, resolution=column.resolution / scale)
+    if column.knots is None:
+        again.loc, again.scale = column.loc + loc * column.scale, column.scale * scale
+    else:
+        again.knots = column.knots[0], (column.knots[1] - loc) / scale
+    return again
 
 
 def _describe(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import chi2
 from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, Coding, Column
@@ -78,6 +79,17 @@ class GaussianLayer(Layer):
         own = 0.5 * (loc.square() + variance - 1 - variance.log()).clamp(min=0).numpy()
         total = own.sum(-1, keepdims=True)
         return own + (kl["z"][:, None] - total) * own / np.maximum(total, 1e-12)
+
+    @torch.no_grad()
+    def doubts(self, x: Tensor, mis: Array, n_data: Array, often: Array | None = None) -> Array:
+        """By the likelihood ratio of a loading, as far as the rows tell the latent."""
+        known = 1 - self.program.encode(x).scale.square().mean(0) @ torch.as_tensor(
+            self.rotation**2
+        )
+        df = np.array(
+            [max(1, c.n_levels - 1) if c.kind == "categorical" else 1 for c in self.columns]
+        )
+        return np.asarray(chi2.sf(2 * n_data * mis * known.clamp(0.0, 1.0).numpy()[:, None], df))
 
     def shares(self, mis: Array) -> Array:
         """In proportion to what each would tell of the column if latents were independent."""

@@ -51,7 +51,7 @@ class Moments:
         return whole, 1 - (whole**2).sum(1)
 
 
-def _scores(column: Column) -> Array:
+def level_scores(column: Column) -> Array:
     """Normal scores of levels, counts or states: ``(levels, scores)``."""
     p = np.exp(column.marginal)
     if column.kind == "categorical":
@@ -69,11 +69,11 @@ def moments(coding: Coding, x: Array, weight: Array | None = None) -> Moments:
 
     :param weight: of the rows, ``(N,)``.
     """
-    tables = [None if c.kind == "continuous" else _scores(c) for c in coding.used]
+    tables = [None if c.kind == "continuous" else level_scores(c) for c in coding.used]
     widths = [1 if table is None else table.shape[1] for table in tables]
     column = np.repeat(np.arange(len(tables)), widths)
     has_table = np.array([tables[i] is not None and widths[i] == 1 for i in column])
-    parts = (_scored(tables, widths, batch.numpy()) for batch in coding.batches(x))
+    parts = (scored(tables, widths, batch.numpy()) for batch in coding.batches(x))
     weight = np.ones(len(x)) if weight is None else weight
     if len(column) > len(x):
         return _of_few_rows(list(parts), column, has_table, weight)
@@ -96,7 +96,7 @@ def moments(coding: Coding, x: Array, weight: Array | None = None) -> Moments:
     return Moments(corr, column, complete, float(weight.sum()), np.ones(len(column)))
 
 
-def _scored(tables: Sequence[Array | None], widths: Sequence[int], code: Array) -> Array:
+def scored(tables: Sequence[Array | None], widths: Sequence[int], code: Array) -> Array:
     """The scores of coded rows, ``(N, k)``, NaN where an entry is missing."""
     if not any(table is not None for table in tables):
         return code

@@ -98,6 +98,14 @@ class Layer(Protocol):
         :param often: how often each row counts, ``(N,)``.
         """
 
+    def doubts(self, x: Tensor, mis: Array, n_data: Array, often: Array | None = None) -> Array:
+        """How probable it is by chance alone that each latent tells as much of each column.
+
+        :param mis: what they tell, ``(m, d)``; the same shape is returned.
+        :param n_data: how many entries of each column were observed.
+        :param often: how often each row counts, ``(N,)``.
+        """
+
     def shares(self, mis: Array) -> Array:
         """Shares of the latents in each column's relevance, ``(m, d)``, 1 in sum over latents."""
 

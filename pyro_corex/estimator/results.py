@@ -6,10 +6,12 @@ The terms of the bound are those of :class:`~pyro_corex.CorExELBO`, and the boun
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scipy.stats import false_discovery_control
 from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, log_marginals
@@ -25,6 +27,7 @@ MAX_ROWS = 20_000
 _DRAWS = 20  # of what is missing, at most
 _CELLS = 1 << 19  # entries, times the values of a latent, that are evaluated at once
 _ALL_CELLS = 1 << 24  # and that all draws of what is missing may take
+_FALSE = 0.05  # of the columns with a latent, those that have it by chance
 _GAP = 1e-6  # half the least width of a cell over which equal values are spread
 
 
@@ -167,6 +170,8 @@ class Results:
     tcs_stderr: Array
     mis: Array
     mis_stderr: Array
+    doubts: Array
+    """How probable it is by chance alone that a latent tells as much of a column, ``(m, d)``."""
     extra: float
     """What those add that are not shown."""
     tc_observed: float
@@ -240,6 +245,7 @@ def evaluate(
     seen = np.average(~missing.numpy(), 0, often)
     counts = np.maximum(seen, 1e-12) * n_data
     mis, mis_stderr = layer.mutual_information(x, counts, often)
+    doubts = layer.doubts(x, mis, counts, often)
     share = layer.shares(mis)
     known = informative_rows(~missing.numpy(), share, often) * n_data / n
     optimism = layer.parameters_by_latent() / (2 * known)
@@ -274,6 +280,7 @@ def evaluate(
         tcs_stderr=tcs_stderr[:k],
         mis=mis[:k],
         mis_stderr=mis_stderr[:k],
+        doubts=doubts[:k],
         extra=float(tcs[k:].sum()),
         tc_observed=float(np.average(observed, 0, often) - optimism.sum() * seen.mean()),
         draws=fills[-1][1],
@@ -297,3 +304,29 @@ def informative_rows(seen: Array, share: Array, often: Array | None = None) -> A
     total = share.sum(1)
     mean = (entries * share).sum(1) / np.maximum(total, 1e-300)
     return np.maximum(np.where(total > 0, mean, len(seen)), 1.0)
+
+
+def assign(
+    layer: Layer,
+    mis: Array,
+    doubts: Array,
+    alive: Array,
+    anchors: Mapping[int, Mapping[int, float]],
+) -> Array:
+    """The latent that tells most of each column, -1 where it may well be chance: ``(d,)``.
+
+    Of the columns that have a latent, 1 in 20 at most is expected to depend on none (Benjamini and
+    Hochberg 1995).  With fewer than 10 rows, nothing can be said of that.
+
+    :param mis: of the m latents, ``(m, d)``; *doubts* likewise, see :meth:`.Layer.doubts`.
+    :param alive: which latents tell anything beyond what was learned of noise, ``(m,)``.
+    :param anchors: latent -> its columns, which stay.
+    """
+    label = layer.clusters(np.where(alive[:, None], mis, 0.0))
+    chance = np.minimum(1.0, alive.sum() * doubts[label, np.arange(len(label))])
+    chance[~alive[label]] = 1.0
+    held = [i for own in anchors.values() for i in own]
+    free = np.setdiff1d(np.arange(len(label)), held)
+    if len(free):
+        label[free[false_discovery_control(chance[free]) > _FALSE]] = -1
+    return label

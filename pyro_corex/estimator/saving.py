@@ -14,6 +14,7 @@ from pyro_corex.estimator.columns import Coding, Column
 from pyro_corex.estimator.description import Description
 from pyro_corex.estimator.gaussian import GaussianLayer
 from pyro_corex.estimator.layer import Training
+from pyro_corex.estimator.number import Scree
 from pyro_corex.estimator.numerals import Numerals
 from pyro_corex.estimator.table import Words
 from pyro_corex.programs.latent_classes import LatentClasses
@@ -23,7 +24,7 @@ from pyro_corex.training.checkpoint import CheckpointError, check_folder, read, 
 _CLASSES: dict[str, Any] = {
     each.__name__: each
     for each in (
-        CategoricalLayer, Coding, Column, Description, GaussianLayer, Numerals, TableSpec,
+        CategoricalLayer, Coding, Column, Description, GaussianLayer, Numerals, Scree, TableSpec,
         Training, Words,
     )
 }  # fmt: skip

@@ -39,8 +39,8 @@ def shrunken_loadings(
     :param factor: F of the correlations :math:`F F^T`, ``(d, n)``, the standardised data.
     :param floor: the least noise variances, ``(d,)``.
     :param n: how many rows there are, where they have weights: that is their sum.
-    :returns: means of the loadings ``(d, m)``, noise variances ``(d,)`` that contain what is not
-        known of the loadings, and the number of sweeps.
+    :returns: means of the loadings ``(d, m)``, what they leave of the variances ``(d,)``, and the
+        number of sweeps.
     """
     n, m = n or factor.shape[1], loadings.shape[1]
     found = _Entries(loadings, np.zeros_like(loadings), np.ones_like(loadings))
@@ -76,9 +76,10 @@ def shrunken_loadings(
         square = mean**2 + variance
         slab = np.maximum(square.sum(0) / np.maximum(total, 1e-6), 1e-6)
         fitted = 2 * (mean * cross).sum(1) - ((mean @ gram) * mean).sum(1) - n * variance.sum(1)
-        psi = np.maximum(1 - fitted / n, floor)
+        # so many of the rows' degrees of freedom went into the latents
+        psi = np.clip((n - fitted) / max(n - m, 1), floor, 1.0)
         moved = np.abs(mean - before).max()
-    return found.mean, np.minimum(psi + found.variance.sum(1), 1.0), sweeps
+    return found.mean, np.maximum(1 - (found.mean**2).sum(1), floor), sweeps
 
 
 def _shrink(value: Array, error: Array, share: float, slab: float) -> _Entries:

@@ -115,13 +115,13 @@ class Weights:
         return x.repeat(self.own.astype(int), 0)
 
 
-def in_proportion(weight: Array, rng: np.random.Generator) -> Array:
-    """Rows ``(T,)``, each of which is there in proportion to its weight, but for a fraction of 1.
+def in_proportion(weight: Array, rng: np.random.Generator, total: int | None = None) -> Array:
+    """Rows ``(total,)``, each in proportion to its weight, but for a fraction of one.
 
     By systematic sampling.
     """
     n = len(weight)
-    total = max(n, min(_CLOSE * n, 400_000))
+    total = total or max(n, min(_CLOSE * n, 400_000))
     ends = np.cumsum(weight) * (total / weight.sum())
     counts = np.diff(np.floor(ends + rng.random()), prepend=0.0)
     return np.repeat(np.arange(n), counts.astype(int))
