@@ -9,6 +9,7 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
+from pyro_corex.estimator.classes import order_states
 from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.group import (
     ZERO,
@@ -241,4 +242,5 @@ def _program(columns: Sequence[Column], groups: Sequence[Group]) -> LatentClasse
             program.loc[i, :s] = torch.as_tensor(group.loc[a])
             program.log_scale[i, :s] = torch.as_tensor(np.log(group.scale[a]))
             program.log_size[i] = float(np.log(group.size[a]))
+    order_states(program)
     return program

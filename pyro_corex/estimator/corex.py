@@ -20,6 +20,7 @@ from pyro_corex.estimator.cross_fit import cross_fit, n_folds
 from pyro_corex.estimator.description import Description, read_columns
 from pyro_corex.estimator.fitted import FittedTable
 from pyro_corex.estimator.gaussian import GaussianLayer, fit_gaussian
+from pyro_corex.estimator.goodness import fit_figures
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.loadings import factor_figures
 from pyro_corex.estimator.number import choose_number, normal_scores, scree
@@ -302,7 +303,8 @@ class CorEx(FittedTable):
         rows = _some(x, rng)
         layer, coding, m = self._layer, self._coding, self.n_hidden_
         often = None if options.weight is None else options.weight[rows]
-        found = evaluate(layer, coding.encode(x[rows]), self.n_effective_, self._seed, often)
+        code = coding.encode(x[rows])
+        found = evaluate(layer, code, self.n_effective_, self._seed, often)
         told, doubts = found.mis, found.doubts
         self.n_folds_ = n_folds(self.cv, found, layer, len(x))
         if self.n_folds_:
@@ -327,9 +329,11 @@ class CorEx(FittedTable):
         self.missing_ = float(np.isnan(x[rows]).mean())
         self.history_, self.n_iter_ = layer.training.history, layer.training.n_iter
         self.program_ = layer.program
-        if isinstance(layer, GaussianLayer):
-            for name, value in factor_figures(layer, coding).items():
-                setattr(self, name, value)
+        own = self.clusters_[coding.varies]
+        figures = fit_figures(layer, code, self.n_effective_, often, found.elbo, own)
+        figures |= factor_figures(layer, coding) if isinstance(layer, GaussianLayer) else {}
+        for name, value in figures.items():
+            setattr(self, name, value)
         self._above = found.above
         return found.draws[:, order], often
 

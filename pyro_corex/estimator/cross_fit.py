@@ -209,8 +209,8 @@ def _hold_out(
     coding = Coding(describe_again(columns, train, options.weight))
     nothing = np.zeros((n, m + 1))
     out = Held(
-        SharedTerms(nothing, nothing, [], np.zeros((n, 0)), np.zeros((m + 1, 0))), nothing,
-        np.zeros((n, above)), often[:, None],
+        SharedTerms(nothing, nothing, [], np.zeros(n), np.zeros((n, 0)), np.zeros((m + 1, 0))),
+        nothing, np.zeros((n, above)), often[:, None],
     )  # fmt: skip
     if not coding.used:
         return out
@@ -236,6 +236,7 @@ def _hold_out(
         placed(found.relevance.T).T,
         placed(found.latent_kl.T).T,
         np.flatnonzero(coding.varies)[found.columns].tolist(),
+        found.elbo,
         found.gain,
         placed(found.share),
     )

@@ -18,6 +18,7 @@ from scipy.stats import nbinom
 
 from pyro_corex.estimator.columns import Array, Column
 from pyro_corex.estimator.parameters import Options
+from pyro_corex.estimator.weights import quantiles
 
 Random = np.random.RandomState
 
@@ -39,8 +40,7 @@ class Design:
         self.columns = list(columns)
         self.code = code
         self.n, self.d = code.shape
-        self.often = np.ones(self.n) if often is None else often
-        """How often each row counts."""
+        self.often = np.ones(self.n) if often is None else often  # each row counts
         self.total = float(self.often.sum())
         self.weight = np.ones(self.d)
         """How often the likelihood of each column counts."""
@@ -54,7 +54,7 @@ class Design:
         for i, column in enumerate(columns):
             level, seen = code[:, i], self.seen[:, i]
             if not column.n_levels:
-                level = np.searchsorted(_quartiles(level[seen], self.often[seen]), level)
+                level = np.searchsorted(quantiles(level[seen], self.often[seen], _BINS), level)
             self.level[seen, i] = level[seen]
             counts.append(np.bincount(self.level[seen, i], self.often[seen], self.width[i]))
         share = np.concatenate(counts) + 1e-12
@@ -68,15 +68,6 @@ class Design:
         """The same by the roots of what rows count, so that products of two count rows."""
         hot, starts = self.indicators(columns)
         return hot * np.sqrt(self.often)[:, None], starts
-
-
-def _quartiles(x: Array, often: Array) -> Array:
-    """Of data ``(N,)``, each of which is there so often."""
-    order = np.argsort(x, kind="stable")
-    ends = np.cumsum(often[order])
-    at = np.searchsorted(ends, np.arange(1, _BINS) / _BINS * ends[-1])
-    found: Array = x[order[np.minimum(at, len(x) - 1)]]
-    return found
 
 
 def indicators(level: Array, width: Array) -> tuple[Array, Array]:

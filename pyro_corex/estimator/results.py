@@ -90,6 +90,8 @@ class SharedTerms:
     """``(N, m)``."""
     columns: list[int]
     """Those of which the model's marginal may be the better."""
+    elbo: Array
+    """The bound on ln p of each row's observed entries, ``(N,)``."""
     gain: Array
     """How much more the model's marginal knows of these, ``(N, k)``, 0 where missing."""
     share: Array
@@ -122,10 +124,11 @@ def shared_terms(layer: Layer, x: Tensor, share: Array) -> SharedTerms:
             own = _model_marginal(layer, rows) - terms.marginal
             own[rows.isnan().numpy()] = 0.0
             gain[start : start + step] = own[:, columns]
+        elbo = terms.reconstruction.sum(1) - terms.kl
         terms.reconstruction -= terms.marginal
-        parts.append((terms.reconstruction @ share.T, terms.latent_kl))
-    relevance, latent_kl = map(np.concatenate, zip(*parts, strict=True))
-    return SharedTerms(relevance, latent_kl, columns, gain, share[:, columns])
+        parts.append((terms.reconstruction @ share.T, terms.latent_kl, elbo))
+    relevance, latent_kl, elbo = map(np.concatenate, zip(*parts, strict=True))
+    return SharedTerms(relevance, latent_kl, columns, elbo, gain, share[:, columns])
 
 
 @torch.no_grad()
@@ -175,6 +178,8 @@ class Results:
     extra: float
     """What those add that are not shown."""
     tc_observed: float
+    elbo: float
+    """The bound on ln p of a row's observed entries, on average."""
     draws: Array
     """Latents drawn for the rows looked at."""
     optimism: Array
@@ -283,6 +288,7 @@ def evaluate(
         doubts=doubts[:k],
         extra=float(tcs[k:].sum()),
         tc_observed=float(np.average(observed, 0, often) - optimism.sum() * seen.mean()),
+        elbo=float(np.average(terms.elbo[:n], 0, often)),
         draws=fills[-1][1],
         optimism=optimism,
         worth=float(n_data / known.mean()),

@@ -13,6 +13,7 @@ from pyro_corex.estimator.categorical import CategoricalLayer
 from pyro_corex.estimator.columns import Coding, Column
 from pyro_corex.estimator.description import Description
 from pyro_corex.estimator.gaussian import GaussianLayer
+from pyro_corex.estimator.goodness import GoodnessOfFit
 from pyro_corex.estimator.layer import Training
 from pyro_corex.estimator.number import Scree
 from pyro_corex.estimator.numerals import Numerals
@@ -24,8 +25,8 @@ from pyro_corex.training.checkpoint import CheckpointError, check_folder, read, 
 _CLASSES: dict[str, Any] = {
     each.__name__: each
     for each in (
-        CategoricalLayer, Coding, Column, Description, GaussianLayer, Numerals, Scree, TableSpec,
-        Training, Words,
+        CategoricalLayer, Coding, Column, Description, GaussianLayer, GoodnessOfFit, Numerals,
+        Scree, TableSpec, Training, Words,
     )
 }  # fmt: skip
 _PROGRAMS: dict[str, tuple[Any, tuple[str, ...]]] = {

@@ -135,3 +135,11 @@ def variance(values: Array, weight: Array | None, axis: int = 0) -> Array:
     spread = np.average((values - mean) ** 2, axis, weight)
     n = weight.sum()
     return np.asarray(spread * n / max(n - 1.0, 1e-12))
+
+
+def quantiles(x: Array, weight: Array, n: int) -> Array:
+    """The inner ones that divide data ``(N,)`` into n parts of one weight: ``(n - 1,)``."""
+    order = np.argsort(x, kind="stable")
+    ends = np.cumsum(weight[order])
+    at = np.searchsorted(ends, np.arange(1, n) / n * ends[-1])
+    return np.asarray(x[order[np.minimum(at, len(x) - 1)]])

@@ -8,7 +8,7 @@ from pyro_corex import CorEx
 from pyro_corex.estimator.columns import Coding, Column
 from pyro_corex.estimator.initial import moments
 from pyro_corex.estimator.shrinkage import shrunken_loadings
-from pyro_corex.estimator.weights import in_proportion, variance
+from pyro_corex.estimator.weights import in_proportion, quantiles, variance
 from tests.estimator.tables import erased_copies, factor_table, same_groups
 
 RNG = np.random.default_rng(0)
@@ -72,7 +72,7 @@ def test_their_scale_does_not_matter_nor_do_rows_of_weight_0():
     for other in found[1:]:
         assert other.tc_ == pytest.approx(found[0].tc_, rel=1e-6)
         assert other.tc_stderr_ == pytest.approx(found[0].tc_stderr_, rel=1e-6)
-    assert fit(X, np.full(200, 0.25)).tc_ == fit(X).tc_
+    assert fit(X, np.full(200, 0.25)).tc_ == pytest.approx(fit(X).tc_)
 
 
 def test_rows_of_weight_0_are_not_there_in_words_either():
@@ -131,6 +131,11 @@ def test_the_variance_with_weights():
     x, w = RNG.normal(size=(5, 2)), np.array([1.0, 2, 0, 3, 1])
     expected = np.var(x.repeat(w.astype(int), 0), axis=0, ddof=1)
     np.testing.assert_allclose(variance(x, w), expected)
+
+
+def test_quantiles_with_weights():
+    x = np.array([3.0, 1.0, 2.0, 9.0])
+    assert quantiles(x, np.array([1.0, 4.0, 2.0, 1.0]), 4).tolist() == [1.0, 1.0, 2.0]
 
 
 def test_many_rows_of_whole_numbers_are_doubted():
