@@ -25,6 +25,7 @@ from pyro_corex.estimator import (
     latent_against_column,
     read_table,
 )
+from pyro_corex.estimator.summary import upper_rows
 from pyro_corex.estimator.suspects import rows_with
 from pyro_corex.estimator.told import as_code
 from pyro_corex.files import check_writable
@@ -246,6 +247,11 @@ def fit(args: argparse.Namespace) -> None:
     output = args.output if args.overwrite else unused(args.output)
     write(corex, frame, output)
     print(f"\n{corex.summary()}")
+    print(
+        "\nThe report of a VAE may show another number for the same table: it is of that program "
+        "and of the data as it is given them. CorEx reads the columns as described above, and takes "
+        "off what it has learned of noise."
+    )
     kept = "" if output == args.output else f", beside an earlier result in {args.output}"
     print(f"\nTables and figures: {output.resolve()}{kept}")
     if args.save is not None:
@@ -311,6 +317,9 @@ def write(corex: CorEx, x: Any, output: Path) -> None:
     table(output / "columns.csv", ["column", "kind", "latent", *latents], rows)
     totals = zip(m, corex.tcs_, corex.tcs_stderr_, strict=True)
     table(output / "totals.csv", ["latent", "tc_nats", "stderr"], totals)
+    if corex.upper_ is not None:
+        header = ["layer", "latent", "latent_below", "nats", "stderr", "belongs"]
+        table(output / "layers.csv", header, upper_rows(corex))
     figures = {"information": information_map(corex), "hierarchy": hierarchy(corex)}
     figures |= {f"latent_{j}": latent_against_column(corex, x, j) for j in m}
     for name, ax in figures.items():
