@@ -51,7 +51,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default="gaussian",
         help="a column may load on all gaussian latents, and belongs to one categorical latent",
     )
-    fit.add_argument("--n-states", type=int, default=2, help="of each categorical latent")
+    fit.add_argument("--n-states", default="2", help="of each categorical latent, or 'auto'")
     fit.add_argument("--seed", type=int, default=0, help="of everything random")
     fit.add_argument(
         "--output",
@@ -187,6 +187,13 @@ def layers(text: str) -> Any:
     return sizes[0] if len(sizes) == 1 else sizes
 
 
+def states(text: str) -> int | str:
+    """What ``--n-states`` says."""
+    if text != "auto" and not text.isdecimal():
+        raise ValueError(f"--n-states must be a number or 'auto', but got {text!r}")
+    return text if text == "auto" else int(text)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; 2 where the input does not fit."""
     args = parse(argv)
@@ -241,7 +248,7 @@ def fit(args: argparse.Namespace) -> None:
     else:
         frame, options = read(args)
         frame = rows_with(frame.select_dtypes("number"), args.n_rows)
-    options |= {"latent": args.latent, "n_states": args.n_states, "random_state": args.seed}
+    options |= {"latent": args.latent, "n_states": states(args.n_states), "random_state": args.seed}
     frame, weight = split(args, frame)
     corex = CorEx(sizes, **options).fit(frame, sample_weight=weight)
     output = args.output if args.overwrite else unused(args.output)
@@ -249,8 +256,8 @@ def fit(args: argparse.Namespace) -> None:
     print(f"\n{corex.summary()}")
     print(
         "\nThe report of a VAE may show another number for the same table: it is of that program "
-        "and of the data as it is given them. CorEx reads the columns as described above, and takes "
-        "off what it has learned of noise."
+        "and of the data as it is given them. CorEx reads the columns as described above, and "
+        "takes off what it has learned of noise."
     )
     kept = "" if output == args.output else f", beside an earlier result in {args.output}"
     print(f"\nTables and figures: {output.resolve()}{kept}")

@@ -3,11 +3,13 @@
 from pyro_corex.estimator.corex import CorEx
 from pyro_corex.estimator.description import Description
 from pyro_corex.estimator.figures import hierarchy, information_map, latent_against_column
+from pyro_corex.estimator.goodness import GoodnessOfFit
 from pyro_corex.estimator.reading import read_table
 
 __all__ = [
     "CorEx",
     "Description",
+    "GoodnessOfFit",
     "hierarchy",
     "information_map",
     "latent_against_column",

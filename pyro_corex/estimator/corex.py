@@ -20,12 +20,12 @@ from pyro_corex.estimator.cross_fit import cross_fit, n_folds
 from pyro_corex.estimator.description import Description, read_columns
 from pyro_corex.estimator.fitted import FittedTable
 from pyro_corex.estimator.gaussian import GaussianLayer, fit_gaussian
-from pyro_corex.estimator.goodness import fit_figures
+from pyro_corex.estimator.goodness import choose_states, fit_figures
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.loadings import factor_figures
 from pyro_corex.estimator.number import choose_number, normal_scores, scree
 from pyro_corex.estimator.parameters import Options, check_parameters
-from pyro_corex.estimator.results import MAX_ROWS, assign, evaluate
+from pyro_corex.estimator.results import assign, evaluate, order_of, some_rows
 from pyro_corex.estimator.suspects import rows_with
 from pyro_corex.estimator.table import Words, column_names
 from pyro_corex.estimator.told import read_anchors
@@ -51,7 +51,8 @@ class CorEx(FittedTable):
         upwards, each of which explains the one below; or "auto", by the bound on held-out rows.
     :param latent: "gaussian", where a column may load on all latents, or "categorical", where each
         latent has ``n_states`` states and each column belongs to one latent.
-    :param n_states: of categorical latents: a number, or a list with one for each latent.
+    :param n_states: of categorical latents: a number; a list with one for each latent; or "auto",
+        the number for all of them that has the lowest BIC.
     :param kinds: "auto", or what the columns are: "binary", "categorical", "ordinal", "counts" or
         "continuous" for all of them, a list, or a mapping from names or indices.  Found by
         themselves: two values are binary; numbers with up to 20 levels ordinal; other small
@@ -118,7 +119,17 @@ class CorEx(FittedTable):
     - ``mis_``, ``mis_stderr_``: :math:`I(z_j : x_i)`, shape ``(m, d)``; where cross-fitted, times
       the share of what the latent adds that held-out rows confirm.
     - ``clusters_``: for each column the latent that tells most about it, -1 for constant ones.
-    - ``labels_``: most probable states ``(N, m)``, for categorical latents.
+    - ``labels_``: most probable states ``(N, m)``, for categorical latents.  States are numbered by
+      their size, the largest first, whatever the seed.
+    - ``class_sizes_``: for categorical latents the probability of each state, an array for each
+      latent; ``class_profiles_``: for each latent a mapping from its columns to arrays with a row
+      for each state: the probabilities of the column's levels, in the order of ``columns_``, or
+      of numbers their mean and standard deviation.
+    - ``fit_``: how well the first layer fits, a :class:`~pyro_corex.estimator.GoodnessOfFit`:
+      log-likelihood, BIC, RMSEA, and the correlations that the latents leave; ``bic_``: its BIC.
+    - ``omega_``, ``alpha_``: for Gaussian latents the reliability of the sum of each latent's
+      columns, standardised, and turned where they load negatively: McDonald's omega, the share
+      of the sum's variance that is the latent's, and Cronbach's alpha; shape ``(m,)``.
     - ``history_``: the training, one record an iteration; ``trials_``: what "auto" tried.
     - ``upper_``: the estimator of the layers above, which explains the latents of this one.
     - ``program_``: the Pyro program, whose sites are those that :class:`~pyro_corex.CorExELBO`
@@ -140,7 +151,7 @@ class CorEx(FittedTable):
         n_hidden: int | tuple[int, ...] | str = 5,
         *,
         latent: str = "gaussian",
-        n_states: int | list[int] = 2,
+        n_states: int | list[int] | str = 2,
         kinds: Any = "auto",
         missing: Any = None,
         levels: Any = None,
@@ -230,6 +241,10 @@ class CorEx(FittedTable):
                 self.anchors, names, self._coding.varies, self.n_hidden_, self.anchor_strength
             )
             options = replace(options, anchors=anchors)
+            if self.latent == "categorical" and self.n_states == "auto":
+                s, trials = choose_states(x, self._coding, options, self.n_effective_)
+                self.trials_ += trials
+                options = replace(options, n_states=s)
             self._layer = self._fit_by(self._coding, x, options)
             drawn = self._read_results(x, options, rng)
             if self.latent == "categorical":
@@ -283,7 +298,7 @@ class CorEx(FittedTable):
         if options.weight is not None:  # as many rows as they count, in proportion
             order = np.random.default_rng(self._seed)
             x = x[in_proportion(options.weight, order, int(self.n_effective_))]
-        scores = normal_scores(self._coding, x[_some(x, rng)])
+        scores = normal_scores(self._coding, x[some_rows(x, rng)])
         self.scree_ = scree(scores, np.random.default_rng(self._seed))
         self.trials_: list[dict[str, float]] = []
         self._nothing = False
@@ -300,7 +315,7 @@ class CorEx(FittedTable):
         """Sets the attributes; gives the latents drawn for the rows that were looked at, and the
         weights of these.
         """
-        rows = _some(x, rng)
+        rows = some_rows(x, rng)
         layer, coding, m = self._layer, self._coding, self.n_hidden_
         often = None if options.weight is None else options.weight[rows]
         code = coding.encode(x[rows])
@@ -309,7 +324,7 @@ class CorEx(FittedTable):
         self.n_folds_ = n_folds(self.cv, found, layer, len(x))
         if self.n_folds_:
             found = cross_fit(x, self.columns_, self._fit_by, options, self.n_folds_, found)
-        order = _order(found.tcs, options.anchors)
+        order = order_of(found.tcs, options.anchors)
         layer.reorder(np.concatenate([order, np.arange(m, layer.n_hidden)]))
         self.mis_, self.mis_stderr_ = (
             coding.widen(values[order]) for values in (found.mis, found.mis_stderr)
@@ -336,38 +351,3 @@ class CorEx(FittedTable):
             setattr(self, name, value)
         self._above = found.above
         return found.draws[:, order], often
-
-    def _fit_upper(self, layers: tuple[int, ...], draws: Array, often: Array | None) -> None:
-        self.layer_tcs_ = [self.tc_]
-        self.layer_tcs_stderr_ = [self.tc_stderr_]
-        self.upper_ = None
-        if len(layers) == 1 or not (draws.std(0) > 1e-9).any():
-            return
-        rest: Any = layers[1:] if len(layers) > 2 else layers[1]
-        changes = {"n_hidden": rest, "kinds": "continuous"}
-        changes |= dict.fromkeys(("anchors", "missing", "levels"))
-        parameters = self.get_params(deep=False) | changes | {"random_state": self._seed}
-        self.upper_ = CorEx(**parameters).fit(draws, sample_weight=often)
-        above = self._above or list(
-            zip(self.upper_.layer_tcs_, self.upper_.layer_tcs_stderr_, strict=True)
-        )
-        self.layer_tcs_ += [tc for tc, _ in above]
-        self.layer_tcs_stderr_ += [stderr for _, stderr in above]
-        self.corrections_["layers above"] = sum(self.layer_tcs_[1:])
-        self.tc_ = sum(self.layer_tcs_)
-        self.tc_stderr_ = float(np.sqrt(np.square(self.layer_tcs_stderr_).sum()))
-
-
-def _some(x: Array, rng: np.random.RandomState) -> Any:
-    """Which rows of a table are looked at."""
-    if len(x) <= MAX_ROWS:
-        return slice(None)
-    return np.sort(rng.choice(len(x), MAX_ROWS, replace=False))
-
-
-def _order(tcs: Array, anchors: Any) -> Array:
-    """Sorts the latents, largest first; those with anchors stay."""
-    order = np.arange(len(tcs))
-    free = np.array([j for j in order if j not in anchors], dtype=int)
-    order[free] = free[np.argsort(-tcs[free], kind="stable")]
-    return order

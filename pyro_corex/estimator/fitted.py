@@ -30,6 +30,8 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     columns_: list[Column]
     n_hidden_: int
+    tc_: float
+    tc_stderr_: float
     upper_: Any
     program_: Any
     _layer: Layer
@@ -202,6 +204,27 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             changed.
         """
         return load_estimator(cls, path)
+
+    def _fit_upper(self, layers: tuple[int, ...], draws: Array, often: Array | None) -> None:
+        self.layer_tcs_ = [self.tc_]
+        self.layer_tcs_stderr_ = [self.tc_stderr_]
+        self.upper_ = None
+        if len(layers) == 1 or not (draws.std(0) > 1e-9).any():
+            return
+        rest: Any = layers[1:] if len(layers) > 2 else layers[1]
+        changes = {"n_hidden": rest, "kinds": "continuous"}
+        changes |= dict.fromkeys(("anchors", "missing", "levels"))
+        parameters = self.get_params(deep=False) | changes | {"random_state": self._seed}
+        upper: Any = type(self)(**parameters)
+        self.upper_ = upper.fit(draws, sample_weight=often)
+        above = self._above or list(
+            zip(self.upper_.layer_tcs_, self.upper_.layer_tcs_stderr_, strict=True)
+        )
+        self.layer_tcs_ += [tc for tc, _ in above]
+        self.layer_tcs_stderr_ += [stderr for _, stderr in above]
+        self.corrections_["layers above"] = sum(self.layer_tcs_[1:])
+        self.tc_ = sum(self.layer_tcs_)
+        self.tc_stderr_ = float(np.sqrt(np.square(self.layer_tcs_stderr_).sum()))
 
     @property
     def _n_features_out(self) -> int:  # what scikit-learn names

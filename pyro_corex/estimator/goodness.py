@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -12,16 +12,18 @@ from scipy.special import ndtri
 from scipy.stats import norm
 from torch import Tensor
 
-from pyro_corex.estimator.categorical import CategoricalLayer
+from pyro_corex.estimator.categorical import MAX_ROWS, CategoricalLayer, fit_categorical
 from pyro_corex.estimator.classes import class_figures, n_parameters
-from pyro_corex.estimator.columns import Array, Column
+from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.gaussian import GaussianLayer
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.loadings import correlation_loadings
+from pyro_corex.estimator.parameters import Options
 
 _PRODUCTS = 2e10  # of entries, from which pairs of columns are too many to be looked at
 _MOST = 1_000  # columns up to which a covariance matrix is decomposed
 _BLOCK = 1_000  # rows or columns that are treated at once
+_MAX_STATES = 20  # that are tried
 _LN_2PI = math.log(2 * math.pi)
 
 
@@ -80,6 +82,32 @@ class GoodnessOfFit:
                 f"{self.largest_residual:+.3f}, between {a} and {b}."
             )
         return "\n".join(lines)
+
+
+def choose_states(
+    x: Array, coding: Coding, options: Options, n: float
+) -> tuple[int, list[dict[str, float]]]:
+    """The number of states of all latents with the lowest BIC, and what was tried.
+
+    From 2 upwards, until two more have not been better.
+
+    :param x: the table, ``(N, d)``.
+    :param n: the number of its rows, or what they count.
+    """
+    code = coding.encode(x[:MAX_ROWS])
+    often = None if options.weight is None else options.weight[:MAX_ROWS]
+    bics: dict[int, float] = {}
+    best = 2
+    for s in range(2, min(_MAX_STATES, len(x)) + 1):
+        program = fit_categorical(coding, x, replace(options, n_states=s)).program
+        with torch.no_grad():
+            each = [program.log_joint(rows).logsumexp(-1).sum(-1) for rows in code.split(_BLOCK)]
+        likelihood = float(np.average(torch.cat(each).numpy(), weights=often))
+        bics[s] = math.log(n) * n_parameters(program) - 2 * n * likelihood
+        best = min(bics, key=lambda k: bics[k])
+        if s >= best + 2:
+            break
+    return best, [{"n_states": s, "bic": bic} for s, bic in bics.items()]
 
 
 def fit_figures(

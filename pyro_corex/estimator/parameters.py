@@ -73,7 +73,8 @@ def check_parameters(e: Any) -> Options:
             f"but got {e.hidden!r}"
         )
     _check_together(e, layers, hidden)
-    n_states = _states(e.n_states, layers)
+    automatic = isinstance(e.n_states, str) and e.n_states == "auto"
+    n_states = 2 if automatic else _states(e.n_states, layers)
     return Options(
         layers, n_states, tuple(hidden), e.max_iter, e.batch_size, e.lr, e.tol,
         rotation=e.rotation, style=e.style,
@@ -132,7 +133,8 @@ def _states(n_states: Any, layers: Sequence[int]) -> tuple[int, ...] | int:
     several = (n_states,) if _is_int(n_states) else n_states
     if not isinstance(several, (tuple, list)) or not all(map(_is_int, several)):
         raise TypeError(
-            f"n_states must be an integer, or a list with one for each latent, but got {n_states!r}"
+            f"n_states must be an integer, a list with one for each latent, or 'auto', but got "
+            f"{n_states!r}"
         )
     if any(s < 2 for s in several):
         each = "" if several == (n_states,) else " for every latent"

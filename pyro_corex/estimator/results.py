@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -336,3 +337,18 @@ def assign(
     if len(free):
         label[free[false_discovery_control(chance[free]) > _FALSE]] = -1
     return label
+
+
+def some_rows(x: Array, rng: np.random.RandomState) -> Any:
+    """Which rows of a table are looked at."""
+    if len(x) <= MAX_ROWS:
+        return slice(None)
+    return np.sort(rng.choice(len(x), MAX_ROWS, replace=False))
+
+
+def order_of(tcs: Array, anchors: Any) -> Array:
+    """Sorts the latents, largest first; those with anchors stay."""
+    order = np.arange(len(tcs))
+    free = np.array([j for j in order if j not in anchors], dtype=int)
+    order[free] = free[np.argsort(-tcs[free], kind="stable")]
+    return order

@@ -55,8 +55,8 @@ def test_the_likelihood_is_that_of_the_classes():
 
 
 def test_bic_finds_the_number_of_classes():
-    bics = [
-        CorEx(1, latent="categorical", n_states=s, cv=None, random_state=0).fit(FRAME).bic_
-        for s in (2, 3, 4)
-    ]
-    assert np.argmin(bics) == 1
+    corex = CorEx(1, latent="categorical", n_states="auto", cv=None, random_state=0).fit(FRAME)
+    assert len(corex.class_sizes_[0]) == 3
+    assert [trial["n_states"] for trial in corex.trials_] == [2, 3, 4, 5]
+    assert corex.trials_[1]["bic"] == pytest.approx(corex.bic_)
+    assert corex.bic_ == min(trial["bic"] for trial in corex.trials_)

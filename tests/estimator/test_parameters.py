@@ -18,7 +18,7 @@ PARAMETERS = [
     ({"n_hidden": (2, 1), "latent": "categorical"}, ValueError, r"several layers"),
     ({"latent": "normal"}, ValueError, r"latent must be 'gaussian' or 'categorical'"),
     ({"n_states": 1}, ValueError, r"n_states must be >= 2, but got 1"),
-    ({"n_states": "two"}, TypeError, r"n_states must be an integer, or a list"),
+    ({"n_states": "two"}, TypeError, r"n_states must be an integer, a list"),
     ({"n_states": [2, 1], "n_hidden": 2}, ValueError, r"n_states must be >= 2 for every latent"),
     ({"n_states": [2, 2, 2], "n_hidden": 2}, ValueError, r"n_states has 3 entries.*n_hidden=2"),
     ({"n_states": [2, 2], "n_hidden": "auto"}, ValueError, r"one layer of a given size"),
