@@ -266,7 +266,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 filled = frame.iloc[:, i].set_axis(like.index)
                 same = filled.dtype.kind == "f" and (filled == filled.round()).all()
                 same = i in labels or (same and i not in self._words.numerals)
-                out.isetitem(i, filled.astype(own.dtype) if same else filled)
+                out.isetitem(i, _as_before(filled, own.dtype) if same else filled)
         return out
 
     def __sklearn_tags__(self) -> Any:
@@ -274,3 +274,13 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         tags.input_tags.allow_nan = True
         tags.input_tags.sparse = True
         return tags
+
+
+def _as_before(filled: Any, dtype: Any) -> Any:
+    """A column of the type that it had, where that can hold what it was filled with."""
+    if hasattr(dtype, "categories") and not filled.isin(dtype.categories).all():
+        return filled
+    try:
+        return filled.astype(dtype)
+    except (TypeError, ValueError):  # words in a column of NaN
+        return filled
