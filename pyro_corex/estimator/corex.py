@@ -71,6 +71,12 @@ class CorEx(FittedTable):
     :param anchor_strength: that of anchors which are given without one.
     :param hidden: sizes of the hidden layers of networks that are added to linear ones, for
         Gaussian latents; ``()`` is linear.
+    :param rotation: of Gaussian latents, to simple structure.  With "oblimin" they may correlate,
+        as far as that leaves each column to few of them; uncorrelated ones stay nearly so.
+        "varimax" keeps them uncorrelated; ``None`` leaves them as they were fitted.
+    :param style: whether people agree more or less readily with all questions (acquiescence), which
+        then has a latent of its own, not among the ``n_hidden``.  "auto" looks for it where all
+        columns are binary or ordinal; True and False say so.
     :param max_iter: gradient steps at most (at least one pass over the data), or steps of EM.
     :param batch_size: rows to a gradient step.
     :param lr: learning rate of Adam.
@@ -112,10 +118,19 @@ class CorEx(FittedTable):
     - ``tc_observed_``: the bound for the observed entries alone, corrected likewise.
     - ``layer_tcs_``, ``layer_tcs_stderr_``: what each layer adds to ``tc_``.
     - ``tcs_``, ``tcs_stderr_``: what each latent adds, shape ``(m,)``: its shares of the relevance
-      of the columns, less its KL.  With ``style_tc_`` they add up to the bound of the first layer.
-    - ``style_tc_``: what a style of answering adds.  People agree with all questions more or less
-      readily.  Where all columns are binary or ordinal and the data show such a style, it has a
-      latent of its own, which is not among the m; else it is 0.
+      of the columns, less its KL; ``tcs_ / tc_`` are shares of the whole.  With ``style_tc_`` they add up to the bound of the first layer.
+    - ``style_tc_``: what a style of answering adds; 0 where there is none.
+    - ``loadings_``: of Gaussian latents the standardised pattern loadings, ``(d, m)``, with signs
+      such that most of a latent are positive: by how many standard deviations a column rises with
+      its latent, the others held.  Of levels and counts it is what lies behind them that rises, on
+      the logistic or log scale, noise included; of states a Cramér's V, without a sign.
+    - ``factor_correlations_``: the correlations of the latents in the model, ``(m, m)``.  Those of
+      ``transform``'s scores, which are uncertain, differ.
+      ``tc_``, ``bound_`` and the scores of rows depend on no rotation; all that is said of single
+      latents is of the rotated ones, as ``transform`` gives and ``inverse_transform`` takes them.
+      The latents of ``program_`` are turned otherwise.
+    - ``communalities_``: the shares of the columns' variances that the latents explain, ``(d,)``;
+      ``explained_variance_ratio_``: the shares of the latents in their mean, ``(m,)``.
     - ``mis_``, ``mis_stderr_``: :math:`I(z_j : x_i)`, shape ``(m, d)``; where cross-fitted, times
       the share of what the latent adds that held-out rows confirm.
     - ``clusters_``: for each column the latent that tells most about it, -1 for constant ones.
