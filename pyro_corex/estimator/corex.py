@@ -48,7 +48,8 @@ class CorEx(FittedTable):
     as large as possible.  All figures are in nats.
 
     :param n_hidden: the number of latents; a tuple such as ``(10, 3, 1)`` for layers from the data
-        upwards, each of which explains the one below; or "auto", by the bound on held-out rows.
+        upwards, each of which explains the one below; or "auto", the fewest that are as good as
+        the best for rows held out.  Where none are, it is one latent, to which no column belongs.
     :param latent: "gaussian", where a column may load on all latents, or "categorical", where each
         latent has ``n_states`` states and each column belongs to one latent.
     :param n_states: of categorical latents: a number; a list with one for each latent; or "auto",
@@ -107,7 +108,9 @@ class CorEx(FittedTable):
     - ``corrections_``: what is added to it, in nats, by name.  "optimism" is minus half a nat for
       each parameter of the dependence and the number of rows, the asymptotic optimism of maximum
       likelihood (Akaike 1973); where ``n_folds_`` is not 0, "held-out rows" is there in its place,
-      what rows held out have less.  "marginals" puts the cross-entropies under N(0, 1),
+      what rows held out have less.  A fold whose latents the other folds do not confirm, by a mean
+      above 0, counts as 0, as if its columns were independent; the errors are those with it.
+      "marginals" puts the cross-entropies under N(0, 1),
       frequencies, or what the program has for the column alone, where that is likelier,
       in place of entropies that are estimated from the rows; it is large only for a continuous
       column that repeats few values, or is far from both.  "completion" is the mean
@@ -118,7 +121,8 @@ class CorEx(FittedTable):
     - ``tc_observed_``: the bound for the observed entries alone, corrected likewise.
     - ``layer_tcs_``, ``layer_tcs_stderr_``: what each layer adds to ``tc_``.
     - ``tcs_``, ``tcs_stderr_``: what each latent adds, shape ``(m,)``: its shares of the relevance
-      of the columns, less its KL; ``tcs_ / tc_`` are shares of the whole.  With ``style_tc_`` they add up to the bound of the first layer.
+      of the columns, less its KL; ``tcs_ / tc_`` are shares of the whole.  With ``style_tc_`` they
+      add up to the bound of the first layer.
     - ``style_tc_``: what a style of answering adds; 0 where there is none.
     - ``loadings_``: of Gaussian latents the standardised pattern loadings, ``(d, m)``, with signs
       such that most of a latent are positive: by how many standard deviations a column rises with
@@ -133,7 +137,10 @@ class CorEx(FittedTable):
       ``explained_variance_ratio_``: the shares of the latents in their mean, ``(m,)``.
     - ``mis_``, ``mis_stderr_``: :math:`I(z_j : x_i)`, shape ``(m, d)``; where cross-fitted, times
       the share of what the latent adds that held-out rows confirm.
-    - ``clusters_``: for each column the latent that tells most about it, -1 for constant ones.
+    - ``clusters_``: for each column the latent that tells most about it.  It is -1 for constant
+      ones, and where that may well be chance: of the columns that have a latent, 1 in 20 at most
+      is expected to depend on none (Benjamini and Hochberg 1995).  Anchored columns stay, and with
+      fewer than 10 rows all do, unless "auto" found nothing.
     - ``labels_``: most probable states ``(N, m)``, for categorical latents.  States are numbered by
       their size, the largest first, whatever the seed.
     - ``class_sizes_``: for categorical latents the probability of each state, an array for each
@@ -145,7 +152,15 @@ class CorEx(FittedTable):
     - ``omega_``, ``alpha_``: for Gaussian latents the reliability of the sum of each latent's
       columns, standardised, and turned where they load negatively: McDonald's omega, the share
       of the sum's variance that is the latent's, and Cronbach's alpha; shape ``(m,)``.
-    - ``history_``: the training, one record an iteration; ``trials_``: what "auto" tried.
+    - ``history_``: the training, one record an iteration.
+    - ``trials_``: what "auto" tried, one record a number: "n_hidden", "score" and "stderr", in nats
+      for each row held out.  For Gaussian latents and continuous columns, scores are those of
+      factor models of normal scores; else those of the bound.
+    - ``scree_``: parallel analysis (Horn 1965).  ``scree_.eigenvalues`` are those of the
+      correlations of the columns' normal scores, ``scree_.reference`` those that 1 in 20 tables of
+      permuted columns exceeds, shape ``(k,)`` each, largest first, with k the number of scores
+      (a nominal column has one for each state) or of rows less one, if that is smaller.
+      ``scree_.n_above`` says how many are above it.
     - ``upper_``: the estimator of the layers above, which explains the latents of this one.
     - ``program_``: the Pyro program, whose sites are those that :class:`~pyro_corex.CorExELBO`
       was given; ``columns_``: how each column is read; ``description_``: the same as a table.
@@ -353,7 +368,7 @@ class CorEx(FittedTable):
         self.optimism_ = -float(sum(taken))
         self.clusters_ = np.full(len(self.columns_), -1)
         if not self._nothing:
-            alive = self.tcs_ > 0 if self.n_folds_ != 1 else np.ones(m, bool)
+            alive = found.alive[order]
             own = assign(layer, told[order], doubts[order], alive, options.anchors)
             self.clusters_[coding.varies] = own
         self.missing_ = float(np.isnan(x[rows]).mean())

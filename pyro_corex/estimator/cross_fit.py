@@ -36,6 +36,7 @@ Fit = Callable[[Coding, Array, Options], Layer]
 
 _FOLDS = 5
 _FEW = 10  # rows below which nothing is said
+_ENOUGH = 30  # rows for which an asymptotic correction is worth anything
 _CLEAR = {"gaussian": 1.0, "categorical": 0.25}  # standard errors that the optimism may come to
 _REPEATS = 5  # rows from the model for each row with gaps
 
@@ -72,8 +73,9 @@ def n_folds(cv: Any, found: Results, layer: Layer, n: int) -> int:
     where there are too few rows for any.
 
     It is where it is no larger than the standard error, or a quarter of that for categorical
-    latents.  Of those that find noise, Gaussian ones gain up to 1.5 times half their parameters,
-    however many rows there are, and categorical ones, whose groups are sought, up to 4 times.
+    latents, and there are 30 rows.  Of those that find noise, Gaussian ones gain up to 1.5 times
+    half their parameters, however many rows there are, and categorical ones, whose groups are
+    sought, up to 4 times.
 
     :raises ValueError: for more folds than rows.
     """
@@ -84,9 +86,9 @@ def n_folds(cv: Any, found: Results, layer: Layer, n: int) -> int:
         if isinstance(layer.program, TableVAE) and layer.program.hidden:  # as if all counted
             optimism = sum(p.numel() for p in layer.program.parameters()) / (2 * n)
         kind = "gaussian" if isinstance(layer.program, TableVAE) else "categorical"
-        if optimism <= _CLEAR[kind] * found.tc_stderr:
-            return 0
-        return 1 if n < _FEW else _FOLDS
+        if n < _FEW:
+            return 1
+        return 0 if n >= _ENOUGH and optimism <= _CLEAR[kind] * found.tc_stderr else _FOLDS
     if cv > n:
         raise ValueError(f"cv must be at most the number of rows, {n}, but got {cv}")
     return int(cv)
@@ -124,7 +126,7 @@ def cross_fit(
     confirmed = np.clip(tcs[:m] / np.maximum(found.tcs + found.optimism[:m], 1e-12), 0, 1)
     above = [p.above * w for p, w in zip(held, often, strict=True)]
     about = [p - w * tcs for p, w in zip(whole, often, strict=True)]
-    stderrs = [_stderr([p[:, j] for p in about]) for j in range(m + 1)]
+    stderrs = np.array([_stderr([p[:, j] for p in about]) for j in range(m)])
     over = _mean(above, _confirmed(above) & kept.any(1, keepdims=True))
     beside = [p - w * over for p, w in zip(above, often, strict=True)]
     tc = float(tcs.sum())
@@ -135,7 +137,8 @@ def cross_fit(
         corrections=rest | {"held-out rows": tc - found.bound.estimate - sum(rest.values())},
         tc_stderr=_stderr([p.sum(1) for p in about]) * scale,
         tcs=tcs[:m],
-        tcs_stderr=np.array(stderrs[:m]) * scale,
+        tcs_stderr=stderrs * scale,
+        alive=(np.concatenate(whole).mean(0)[:m] > -stderrs) & kept.any(),
         extra=float(tcs[m]),
         mis=found.mis * confirmed[:, None],
         tc_observed=float(_mean(observed, kept).sum()),
@@ -170,6 +173,7 @@ def _unknown(found: Results, above: int) -> Results:
         tcs=0 * found.tcs,
         tcs_stderr=found.tcs_stderr + np.inf,
         mis_stderr=found.mis_stderr + np.inf,
+        alive=np.ones(len(found.tcs), bool),
         extra=0.0,
         tc_observed=0.0,
         above=[(0.0, np.inf)] * above,

@@ -13,7 +13,7 @@ from pyro_corex.estimator.factors import FLOOR, factor_analysis, nearest_correla
 from pyro_corex.estimator.initial import level_scores, scored
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.parameters import Options
-from pyro_corex.estimator.results import MAX_ROWS, row_terms
+from pyro_corex.estimator.results import MAX_ROWS, shared_terms
 from pyro_corex.estimator.rotation import varimax
 from pyro_corex.estimator.shrinkage import shrunken_loadings
 
@@ -22,6 +22,9 @@ _FOLDS = 5
 _PAST = 2  # numbers that are tried beyond the best
 _REPEATS = 20  # permutations of a table
 _CELLS = 1 << 24  # entries that all permutations may have
+_SOUGHT = 2.0  # standard errors that chance may lead by where groups are sought, in place of 1
+_TINY = 1e-3  # of the bound, or of a nat: what is not worth a latent
+_SMALL = 0.1  # a loading that is next to none
 _95 = 1.645  # standard deviations above the mean that 1 in 20 exceeds
 
 Fit = Callable[[Coding, Array, Options], Layer]
@@ -97,8 +100,12 @@ def _eigenvalues(values: Array) -> Array:
 
 
 def _standardised(values: Array, by: Array) -> Array:
-    scale = np.sqrt(np.maximum(np.nanvar(by, 0), 1e-12))
-    return np.asarray((values - np.nanmean(by, 0)) / scale)
+    """By the means and standard deviations of some rows; 0 where these are all alike."""
+    seen = ~np.isnan(by)
+    n = np.maximum(seen.sum(0), 1)
+    loc = np.where(seen, by, 0.0).sum(0) / n
+    variance = (np.where(seen, by - loc, 0.0) ** 2).sum(0) / n
+    return np.asarray((values - loc) / np.where(variance > 1e-12, np.sqrt(variance), np.inf))
 
 
 def _correlations(z: Array) -> Array:
@@ -118,9 +125,10 @@ def choose_number(
 ) -> tuple[int, list[dict[str, float]]]:
     """The fewest latents that are as good as the best for rows held out; 0 where none are.
 
-    As good is within a standard error of the difference.  Factor models of normal scores are tried
-    around the number that parallel analysis finds, in 5 folds.  Where they are not the model that
-    is fitted, fewer are tried with that, and for categorical latents all are.
+    As good is within a standard error of the difference, or two where groups are sought, or within
+    a thousandth.  Factor models of normal scores are tried around the number that parallel analysis
+    finds, in 5 folds.  Where they are not the model that is fitted, fewer are tried with that, and
+    for categorical latents all are.
 
     :param scores: of all or some of the rows.
     :returns: the number, and what was tried: "n_hidden", "score" in nats, "stderr".
@@ -133,7 +141,7 @@ def choose_number(
     if fit is fit_categorical:
         states = int(np.max(options.n_states)) - 1
         levels = max(max(c.n_levels, 2) for c in coding.used) - 1
-        search = _Search(by_fit, most)
+        search = _Search(by_fit, most, _SOUGHT)
         search.climb(-(-found.n_above // min(states, levels)))
         return search.fewest(), search.trials
     search = _Search(_ByFactors(scores, options.seed), most)
@@ -149,8 +157,8 @@ def choose_number(
 class _Search:
     """Numbers of latents that are tried, and what each row held out has of the bound."""
 
-    def __init__(self, bounds: Callable[[int], Array], most: int) -> None:
-        self._of, self._most = bounds, most
+    def __init__(self, bounds: Callable[[int], Array], most: int, errors: float = 1.0) -> None:
+        self._of, self._most, self._errors = bounds, most, errors
         self.bounds: dict[int, Array] = {}
 
     def bound(self, m: int) -> Array:
@@ -165,10 +173,14 @@ class _Search:
         return max(self.bounds, key=lambda m: float(self.bounds[m].mean()))
 
     def fewest(self) -> int:
-        """The fewest that are within a standard error of the best; 0 is independence."""
+        """The fewest that are near the best; 0 is independence."""
         best = self.bounds[self.best]
         tried = {0: np.zeros_like(best), **dict(sorted(self.bounds.items()))}
-        return next(m for m, own in tried.items() if _is_near(best - own))
+        return next(m for m, own in tried.items() if self._is_near(best - own))
+
+    def _is_near(self, lead: Array) -> bool:
+        least = _TINY * max(1.0, float(self.bounds[self.best].mean()))
+        return bool(lead.mean() <= max(self._errors * _stderr(lead), least))
 
     def climb(self, start: int) -> None:
         """From a number upwards until the best is passed, and down while fewer are as good."""
@@ -186,7 +198,9 @@ class _Search:
     def descend(self) -> None:
         """From the most down, while fewer are as good."""
         m = self._most
-        while m >= 1 and (m == self._most or _is_near(self.bound(self.best) - self.bound(m + 1))):
+        while m >= 1 and (
+            m == self._most or self._is_near(self.bound(self.best) - self.bound(m + 1))
+        ):
             self.bound(m)
             m -= 1
 
@@ -203,38 +217,39 @@ def _stderr(values: Array) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def _is_near(lead: Array) -> bool:
-    return bool(lead.mean() <= _stderr(lead))
-
-
 class _ByFactors:
     """Factor models of the scores of some rows, and the bound of the others, in folds."""
 
     def __init__(self, scores: Scores, seed: int) -> None:
         values, self._wide = scores.values, scores.wide
         order = np.random.default_rng(seed).permutation(len(values))
-        self._folds: list[tuple[Array, bool, int, Array]] = []
+        self._folds: list[tuple[Array, Array]] = []
         for test in np.array_split(order, _FOLDS):
             train = values[np.setdiff1d(order, test)]
             z = _standardised(train, train)
-            complete = not np.isnan(z).any()
             if self._wide:
                 corr = np.nan_to_num(z).T / np.sqrt(len(z))
             else:
                 corr = nearest_correlation(_correlations(z))
-            self._folds.append((corr, complete, len(z), _standardised(values[test], train)))
+            self._folds.append((corr, _standardised(values[test], train)))
 
     def __call__(self, m: int) -> Array:
         """The log-likelihood ratio to independence of each row, ``(n,)``."""
-        return np.concatenate([self._held(m, *fold) for fold in self._folds])
+        if m == 0:
+            return np.zeros(sum(len(test) for *_, test in self._folds))
+        held, used = zip(*(self._held(m, *fold) for fold in self._folds), strict=True)
+        left = int(np.median(used))
+        return np.concatenate(held) if left == m else self(left)
 
-    def _held(self, m: int, corr: Array, complete: bool, n: int, test: Array) -> Array:
+    def _held(self, m: int, corr: Array, test: Array) -> tuple[Array, int]:
+        """Of one fold; and how many latents are left where those that are chance are shrunk."""
         loadings, psi, _ = factor_analysis(corr, m)
+        used = m
         if self._wide:
-            floor = np.full(len(psi), FLOOR)
             turned = loadings @ varimax(loadings)
-            loadings, psi, _ = shrunken_loadings(corr, turned, psi, floor)
-        return _likelihood_ratios(test, loadings, np.maximum(psi, FLOOR))
+            loadings, psi, _ = shrunken_loadings(corr, turned, psi, np.full(len(psi), FLOOR))
+            used = int(((np.abs(loadings) > _SMALL).sum(0) > 1).sum())
+        return _likelihood_ratios(test, loadings, np.maximum(psi, FLOOR)), used
 
 
 def _likelihood_ratios(z: Array, loadings: Array, psi: Array) -> Array:
@@ -253,15 +268,28 @@ def _likelihood_ratios(z: Array, loadings: Array, psi: Array) -> Array:
 
 
 class _ByFit:
-    """The layers themselves, fitted to three quarters of the rows, and the bound of the others."""
+    """The layers themselves, fitted to some rows, and the bound of the others.
+
+    Groups, which are sought, are held out in folds; else a quarter of the rows is.
+    """
 
     def __init__(self, x: Array, coding: Coding, fit: Fit, options: Options) -> None:
         order = np.random.default_rng(options.seed).permutation(len(x))[: 4 * MAX_ROWS]
-        quarter = -(-len(order) // 4)
-        self._held, self._rest = x[np.sort(order[:quarter])], x[np.sort(order[quarter:])]
+        sought = fit is fit_categorical
+        parts = np.array_split(order, _FOLDS) if sought else [order[: -(-len(order) // 4)]]
+        self._folds = [(x[np.setdiff1d(order, held)], x[np.sort(held)]) for held in parts]
         self._coding, self._fit, self._options = coding, fit, options
+        if not sought and not options.hidden:  # it starts where it nearly ends
+            self._options = replace(options, max_iter=-(-options.max_iter // 4))
 
     def __call__(self, m: int) -> Array:
         """The bound of each row that is held out, ``(n,)``."""
-        layer = self._fit(self._coding, self._rest, replace(self._options, layers=(m,)))
-        return row_terms(layer, self._coding.encode(self._held)).bound
+        return np.concatenate([self._held(m, *fold) for fold in self._folds])
+
+    def _held(self, m: int, rest: Array, held: Array) -> Array:
+        layer = self._fit(self._coding, rest, replace(self._options, layers=(m,)))
+        even = np.full((layer.n_hidden, len(layer.columns)), 1 / layer.n_hidden)
+        terms = shared_terms(layer, self._coding.encode(held), even)
+        counts = [layer.columns[i].kind == "counts" for i in terms.columns]
+        better = (terms.gain.sum(0) > 0) | np.array(counts, dtype=bool)  # frequencies know the rows
+        return terms.bounds(better).sum(1)

@@ -176,6 +176,8 @@ class Results:
     mis_stderr: Array
     doubts: Array
     """How probable it is by chance alone that a latent tells as much of a column, ``(m, d)``."""
+    alive: Array
+    """Which latents may tell something: what they add is above minus its error, ``(m,)``."""
     extra: float
     """What those add that are not shown."""
     tc_observed: float
@@ -259,8 +261,8 @@ def evaluate(
     fills = [draw(layer, x, seed + k) for k in range(n_draws)]
     rows = torch.cat([x, *(filled for filled, _ in fills)]) if missing.any() else x
     terms = shared_terms(layer, rows, share)
-    each = np.ones(n) if often is None else often
-    better = np.tile(each, len(rows) // n) @ terms.gain > 0
+    each = np.tile(np.ones(n) if often is None else often, len(rows) // n)
+    better = np.average(terms.gain, 0, each) > -_frequencies(layer, terms, n_data)
     per_latent = terms.bounds(better).reshape(-1, n, m)
     observed, *values = per_latent.sum(-1)
     if not missing.any():
@@ -287,6 +289,7 @@ def evaluate(
         mis=mis[:k],
         mis_stderr=mis_stderr[:k],
         doubts=doubts[:k],
+        alive=tcs[:k] > -tcs_stderr[:k],
         extra=float(tcs[k:].sum()),
         tc_observed=float(np.average(observed, 0, often) - optimism.sum() * seen.mean()),
         elbo=float(np.average(terms.elbo[:n], 0, often)),
@@ -294,6 +297,24 @@ def evaluate(
         optimism=optimism,
         worth=float(n_data / known.mean()),
     )
+
+
+def _frequencies(layer: Layer, terms: SharedTerms, n: float) -> Array:
+    """How much likelier the frequencies of counts make the rows than they make new ones.
+
+    By leaving each row out of the frequencies by which it is judged.
+
+    :returns: of each column of the terms, in nats for each row, ``(k,)``; 0 for other kinds.
+    """
+    out = np.zeros(len(terms.columns))
+    for at, i in enumerate(terms.columns):
+        if layer.columns[i].kind == "counts":
+            p = np.exp(layer.columns[i].marginal)
+            spare = 0.5 / len(p)  # that were added to each, see description.py
+            counts = np.round(p * (n - layer.columns[i].missing + 0.5) - spare)
+            counts = counts[counts > 0]
+            out[at] = counts @ np.log((counts + spare) / (counts - 1 + spare)) / n
+    return out
 
 
 def informative_rows(seen: Array, share: Array, often: Array | None = None) -> Array:
@@ -326,7 +347,7 @@ def assign(
     Hochberg 1995).  With fewer than 10 rows, nothing can be said of that.
 
     :param mis: of the m latents, ``(m, d)``; *doubts* likewise, see :meth:`.Layer.doubts`.
-    :param alive: which latents tell anything beyond what was learned of noise, ``(m,)``.
+    :param alive: which latents may tell anything, ``(m,)``.
     :param anchors: latent -> its columns, which stay.
     """
     label = layer.clusters(np.where(alive[:, None], mis, 0.0))

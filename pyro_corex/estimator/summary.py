@@ -24,6 +24,7 @@ def summarise(e: Any, n_columns: int) -> str:
         f"{latents} {explain} {total} of total correlation (a lower bound)."
         if e.tc_ > 2 * e.tc_stderr_
         else f"{latents}: no total correlation, {total}.",
+        *_nothing(e),
         *_below_zero(e),
         _how(e),
         "Total correlation is what the columns tell of each other; a nat is 1.44 bits. Behind "
@@ -75,7 +76,7 @@ def _no_latent(e: Any, names: list[str], n_columns: int) -> list[str]:
         return []
     more = f" and {len(own) - n_columns} more" if len(own) > n_columns else ""
     shown = ", ".join(names[i] for i in own[:n_columns])
-    return [f"Of {shown}{more} no latent tells more than chance would."]
+    return [f"  Of no latent, as what they tell may be chance: {shown}{more}."]
 
 
 def _layers(e: Any, n_columns: int) -> list[str]:
@@ -114,6 +115,13 @@ def _weighted(e: Any) -> list[str]:
     if e.n_effective_ == e.n_samples_:
         return []
     return [f"The rows have weights, by which they count as {e.n_effective_:.0f}."]
+
+
+def _nothing(e: Any) -> list[str]:
+    """That no number of latents is better than none."""
+    if not e._nothing:
+        return []
+    return ["No number of latents explains rows that were held out: the columns look independent."]
 
 
 def _below_zero(e: Any) -> list[str]:

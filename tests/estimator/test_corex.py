@@ -20,7 +20,6 @@ from sklearn.utils.estimator_checks import check_estimator
 import pyro_corex
 from pyro_corex import CorEx
 from tests.estimator.tables import (
-    erased_copies,
     factor_table,
     same_groups,
 )
@@ -126,28 +125,9 @@ def test_a_second_layer_explains_the_dependence_among_the_latents_of_the_first()
     assert 0.85 * truth < corex.tc_ < 1.02 * truth
 
 
-@pytest.mark.parametrize("groups", [1, 3])
-def test_auto_finds_the_number_of_latents(groups):
-    x, _ = factor_table(800, groups, 4, 0.6, seed=0)
-    corex = CorEx("auto", random_state=0).fit(x)
-    assert corex.n_hidden_ == groups
-    assert [trial["n_hidden"] for trial in corex.trials_][:2] == [1, 2]
-    assert corex.transform(x).shape == (800, groups)
-
-
-def test_auto_finds_the_number_of_causes():
-    x, _ = erased_copies(1000, 3, 4, 2, 0.3, seed=0)
-    assert CorEx("auto", latent="categorical", cv=None, random_state=0).fit(x).n_hidden_ == 3
-
-
 def test_an_anchor_on_a_constant_column():
     with pytest.raises(ValueError, match=r"anchors names column 'x6', which is constant"):
         CorEx(2, anchors={0: [6]}).fit(np.column_stack([X, np.ones(len(X))]))
-
-
-def test_auto_needs_rows_to_hold_out():
-    with pytest.raises(ValueError, match=r"needs at least 20, but got 10"):
-        CorEx("auto").fit(X[:10])
 
 
 def test_training_that_has_not_ended():
