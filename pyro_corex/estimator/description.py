@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from pyro_corex.estimator.columns import Array, Column
+from pyro_corex.estimator.columns import Array, Column, by_columns
 from pyro_corex.estimator.standard import SHAPE, standard_columns
 from pyro_corex.estimator.suspects import (
     check_no_correlations,
@@ -87,8 +87,7 @@ def describe(x: Array, names: Sequence[str], words: Words, rng: Any) -> list[Col
     some = np.arange(n) if n <= _LOOK else np.sort(rng.choice(n, _LOOK, replace=False))
     found = []
     plain = standard_columns(x, names) if n <= _LOOK else {}
-    steps = np.diff(x, axis=0)
-    doubtful = (steps == steps[:1]).all(0) | (x == np.round(x)).all(0)
+    doubtful = by_columns(_is_doubtful, x)
     for i, name in enumerate(names):
         told, labels = words.kinds.get(i), words.labels.get(i)
         if doubtful[i] and told is None and labels is None and i not in words.left_out:
@@ -116,6 +115,13 @@ def describe(x: Array, names: Sequence[str], words: Words, rng: Any) -> list[Col
         column.missing, column.low, column.high = n - len(whole), whole.min(), whole.max()
         column.why = "as you said" if told else _why(column, words.why.get(i, ""))
         found.append(column)
+    return found
+
+
+def _is_doubtful(x: Array) -> Array:
+    """Which columns go in equal steps or hold whole numbers, as identifiers do."""
+    steps = np.diff(x, axis=0)
+    found: Array = (steps == steps[:1]).all(0) | (x == np.round(x)).all(0)
     return found
 
 

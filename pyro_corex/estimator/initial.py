@@ -108,7 +108,7 @@ def _of_few_rows(parts: Sequence[Array], column: Array, has_table: Array) -> Mom
     n, gaps = len(s), np.isnan(s)
     s -= np.nansum(s, 0) / np.maximum(n - gaps.sum(0), 1)
     s[gaps] = 0.0
-    norm = np.sqrt(np.maximum((s**2).sum(0), 1e-12))
+    norm = np.sqrt(np.maximum(np.einsum("ni,ni->i", s, s), 1e-12))
     s /= norm
     sd = norm / np.sqrt(np.maximum(n - gaps.sum(0), 1))
     return Moments(s.T, column, not gaps.any(), n, np.where(has_table, np.maximum(sd, 1.0), 1.0))
