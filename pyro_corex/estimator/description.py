@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from pyro_corex.estimator.columns import Array, Column
+from pyro_corex.estimator.columns import Array, Column, by_columns
 from pyro_corex.estimator.standard import (
     SHAPE,
     is_one_value,
@@ -100,7 +100,7 @@ def describe(
     some = np.arange(n) if n <= _LOOK else np.sort(rng.choice(n, _LOOK, replace=False))
     found = []
     plain = standard_columns(x, names, weight) if n <= _LOOK else {}
-    doubtful = in_equal_steps(x) | (x == np.round(x)).all(0)
+    doubtful = by_columns(_is_doubtful, x)
     for i, name in enumerate(names):
         told, labels = words.kinds.get(i), words.labels.get(i)
         if doubtful[i] and told is None and labels is None and i not in words.left_out:
@@ -132,6 +132,11 @@ def describe(
         column.why = "as you said" if told else _why(column, words.why.get(i, ""))
         found.append(column)
     return found
+
+
+def _is_doubtful(x: Array) -> Array:
+    """Which columns go in equal steps or hold whole numbers, as identifiers do."""
+    return np.asarray(in_equal_steps(x) | (x == np.round(x)).all(0))
 
 
 def _why(column: Column, text: str) -> str:

@@ -120,7 +120,7 @@ def _of_few_rows(parts: Sequence[Array], column: Array, has_table: Array, weight
     s -= weight @ s / known
     s[gaps] = 0.0
     s *= np.sqrt(weight)[:, None]
-    norm = np.sqrt(np.maximum((s**2).sum(0), 1e-12))
+    norm = np.sqrt(np.maximum(np.einsum("ni,ni->i", s, s), 1e-12))
     s /= norm
     sd = norm / np.sqrt(known)
     scale = np.where(has_table, np.maximum(sd, 1.0), 1.0)

@@ -134,7 +134,9 @@ def draw(layer: Layer, x: Tensor, seed: int) -> tuple[Tensor, Array]:
     """Fills missing entries with draws from the model; and the reported latents drawn."""
     with seeded(seed):
         z = layer.program.encode(x).sample()
-        return torch.where(x.isnan(), _draw_columns(layer, z), x), layer.reported(z)
+        missing = x.isnan()
+        filled = torch.where(missing, _draw_columns(layer, z), x) if missing.any() else x
+        return filled, layer.reported(z)
 
 
 @torch.no_grad()

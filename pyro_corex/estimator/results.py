@@ -6,6 +6,7 @@ The terms of the bound are those of :class:`~pyro_corex.CorExELBO`, and the boun
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +59,8 @@ class RowTerms:
 
 def row_terms(layer: Layer, x: Tensor) -> RowTerms:
     """The terms of coded rows; a row's own do not depend on the others."""
+    if isinstance(layer.program, TableVAE) and layer.program.quadratic:
+        return _quadratic_terms(layer, x)
     program, elbo = layer.program, CorExELBO(max_plate_nesting=2, strict_enumeration_warning=False)
     reconstruction = np.zeros(x.shape)
     kls: list[tuple[Array, Array]] = []
@@ -75,6 +78,22 @@ def row_terms(layer: Layer, x: Tensor) -> RowTerms:
             start += len(rows)
     totals, by_latent = map(np.concatenate, zip(*kls, strict=True))
     return RowTerms(reconstruction, totals, by_latent, log_marginals(layer.columns, x.numpy()))
+
+
+@torch.no_grad()
+def _quadratic_terms(layer: Layer, x: Tensor) -> RowTerms:
+    """The same of normal columns and a linear program in closed form, to which the sum over points
+    of :class:`~pyro_corex.programs.TableVAE` comes down.
+    """
+    program = layer.program
+    q, w = program.encode(x), program.loadings()
+    square = (x - q.loc @ w.T - program.bias).square()
+    square += q.scale.square() @ w.square().T
+    noise = (2 * program.log_scale).exp()
+    own = (-0.5 * (square / noise + (2 * math.pi * noise).log())).masked_fill(x.isnan(), 0.0)
+    kl = (0.5 * (q.loc.square() + q.scale.square() - 1) - q.scale.log()).sum(1).numpy()
+    by_latent = layer.latent_kl(x, {"z": kl})
+    return RowTerms(own.numpy(), kl, by_latent, log_marginals(layer.columns, x.numpy()))
 
 
 @dataclass
@@ -201,13 +220,12 @@ def completed(layer: Layer, x: Tensor, seed: int, fill: bool = True) -> Tensor:
     fill = fill and bool(x.isnan().any())
     filled = draw(layer, x, seed)[0] if fill else x
     rng = np.random.default_rng(seed)
-    for i, column in enumerate(layer.columns):
-        if column.kind == "continuous":
-            own = filled[:, i].numpy()
-            spread = spread_ties(own, rng)
-            if spread is not own:
-                filled = filled.clone() if filled is x else filled
-                filled[:, i] = torch.as_tensor(spread)
+    numbers = np.array([i for i, c in enumerate(layer.columns) if c.kind == "continuous"], int)
+    for some in np.array_split(numbers, 1 + len(numbers) * len(x) // _CELLS):
+        ordered = np.sort(filled[:, some].numpy(), 0)
+        for i in some[(ordered[1:] == ordered[:-1]).any(0)]:
+            filled = filled.clone() if filled is x else filled
+            filled[:, i] = torch.as_tensor(spread_ties(filled[:, i].numpy(), rng))
     return filled
 
 

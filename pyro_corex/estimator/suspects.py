@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import qr
 
-from pyro_corex.estimator.columns import Array, Column
+from pyro_corex.estimator.columns import Array, Column, by_columns
 from pyro_corex.estimator.standard import WHOLE, unit_of
 
 _DATE = re.compile(
@@ -162,13 +162,12 @@ def copies(columns: Sequence[Column], x: Array) -> dict[tuple[int, ...], str]:
     if len(x) < 2 * _LEAST:
         return {}
     seen = [i for i, column in enumerate(columns) if column.varies]
-    ends = np.full((2, len(columns)), -1)
-    ends[0, seen] = np.where(np.isnan(x[:, seen]), np.inf, x[:, seen]).argmin(0)
-    ends[1, seen] = np.where(np.isnan(x[:, seen]), -np.inf, x[:, seen]).argmax(0)
+    lowest = by_columns(lambda own: np.where(np.isnan(own), np.inf, own).argmin(0), x)
+    highest = by_columns(lambda own: np.where(np.isnan(own), -np.inf, own).argmax(0), x)
     alike: dict[Any, list[int]] = {}
     for i in seen:  # of numbers, those whose extremes are in the same rows
         if not _is_rare(x[:, i], columns[i]):
-            key = 0 if columns[i].n_levels else tuple(sorted(ends[:, i].tolist()))
+            key = 0 if columns[i].n_levels else tuple(sorted((int(lowest[i]), int(highest[i]))))
             alike.setdefault(key, []).append(i)
     groups: dict[Any, list[int]] = {}
     for key, several in alike.items():
