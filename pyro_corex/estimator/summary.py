@@ -76,7 +76,8 @@ def _no_latent(e: Any, names: list[str], n_columns: int) -> list[str]:
         return []
     more = f" and {len(own) - n_columns} more" if len(own) > n_columns else ""
     shown = ", ".join(names[i] for i in own[:n_columns])
-    return [f"  Of no latent, as what they tell may be chance: {shown}{more}."]
+    chance = f"  Of no latent, as what they tell may be chance: {len(own)} of the columns"
+    return [f"{chance} ({shown}{more})."]
 
 
 def _layers(e: Any, n_columns: int) -> list[str]:
