@@ -13,6 +13,7 @@ from pyro_corex.estimator.columns import Array
 from pyro_corex.estimator.table import as_table
 
 _MANY = 100  # rows for each one that is there, from which whole numbers are doubted
+_PATTERNS = 200  # rows that a table of frequencies has hardly
 _CELLS = 1 << 29  # entries of repeated rows that memory should take
 _CLOSE = 4  # copies of a row by which a weight is approximated
 
@@ -106,7 +107,7 @@ class Weights:
                 f"sample_weight has whole numbers, which say how often a row is there: {total:.0f} "
                 f"rows are too many. {cure}"
             )
-        if total > _MANY * len(x):
+        if total > _MANY * len(x) and len(x) >= _PATTERNS:
             warnings.warn(
                 f"sample_weight has whole numbers, which say how often a row is there: "
                 f"{total:.0f} rows in all. {cure}",
