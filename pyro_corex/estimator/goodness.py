@@ -31,7 +31,8 @@ _LN_2PI = math.log(2 * math.pi)
 class GoodnessOfFit:
     """How well a model of one layer describes the table that it was fitted to.
 
-    What does not apply is NaN.
+    Likelihoods are in nats; the measures of fit are those of factor analysis (Steiger 1990).  What
+    does not apply is NaN.
     """
 
     log_likelihood: float
