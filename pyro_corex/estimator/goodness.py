@@ -57,7 +57,7 @@ class GoodnessOfFit:
 
     @property
     def bic(self) -> float:
-        """The Bayesian information criterion (Schwarz 1978): the smaller, the better."""
+        """The Bayesian information criterion (Schwarz 1978), in nats times 2: smaller is better."""
         return math.log(self.n_rows) * self.n_parameters - 2 * self.log_likelihood
 
     @property
