@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_corex.estimator import CorEx, read_table
+from pyro_corex.estimator.summary import upper_rows
 from pyro_corex.estimator.suspects import rows_with
 from pyro_corex.estimator.told import as_code
 from pyro_corex.export import report
@@ -47,7 +48,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default="gaussian",
         help="a column may load on all gaussian latents, and belongs to one categorical latent",
     )
-    fit.add_argument("--n-states", type=int, default=2, help="of each categorical latent")
+    fit.add_argument("--n-states", default="2", help="of each categorical latent, or 'auto'")
     fit.add_argument("--seed", type=int, default=0, help="of everything random")
     fit.add_argument(
         "--output",
@@ -89,6 +90,7 @@ def _with_table(commands: Any, name: str, what: str, told: bool = True) -> argpa
     parser.add_argument("--header", choices=["yes", "no"], help="whether the first line has names")
     if not told:
         return parser
+    parser.add_argument("--weight", help="the column that says how much each row counts")
     parser.add_argument("--drop", default="", help="columns to leave out, such as id,name")
     parser.add_argument(
         "--missing",
@@ -150,6 +152,17 @@ def read(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     return frame, {name: value for name, value in options.items() if value}
 
 
+def split(args: argparse.Namespace, frame: Any) -> tuple[Any, Any]:
+    """The table without the column of ``--weight``, and that column or ``None``."""
+    if args.weight is None:
+        return frame, None
+    if args.weight not in frame.columns:
+        raise ValueError(
+            f"--weight names {args.weight!r}, but the columns are {list(frame.columns)}"
+        )
+    return frame.drop(columns=args.weight), frame[args.weight]
+
+
 def _frame(args: argparse.Namespace, missing: Iterable[Any]) -> Any:
     return read_table(
         args.data,
@@ -171,6 +184,13 @@ def layers(text: str) -> Any:
             f"--n-hidden must be a number, 'auto' or layers such as 10,3,1, but got {text!r}"
         ) from None
     return sizes[0] if len(sizes) == 1 else sizes
+
+
+def states(text: str) -> int | str:
+    """What ``--n-states`` says."""
+    if text != "auto" and not text.isdecimal():
+        raise ValueError(f"--n-states must be a number or 'auto', but got {text!r}")
+    return text if text == "auto" else int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -210,7 +230,7 @@ def _said() -> Iterator[None]:
 def describe(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """Prints how a table is read, and gives it with what was told of it."""
     frame, options = read(args)
-    described = CorEx(**options).describe(frame)
+    described = CorEx(**options).describe(split(args, frame)[0])
     for note in described.notes:
         warnings.warn(note, stacklevel=2)
     print(replace(described, notes=[f"{args.data.name}: {n}" for n in frame.attrs["notes"]]))
@@ -223,6 +243,8 @@ def fit(args: argparse.Namespace) -> None:
     check_output(args.output)
     if args.save is not None:
         check_new(args.save, args.overwrite, "--save")
+    if args.weight is not None and args.n_rows is not None:
+        raise ValueError("--weight must be left out where --n-rows stands for the rows")
     sizes = layers(args.n_hidden)
     if args.report and args.n_rows is not None:
         raise ValueError("--report must be left out where --n-rows stands for the rows")
@@ -231,11 +253,17 @@ def fit(args: argparse.Namespace) -> None:
     else:
         frame, options = read(args)
         frame = rows_with(frame.select_dtypes("number"), args.n_rows)
-    options |= {"latent": args.latent, "n_states": args.n_states, "random_state": args.seed}
-    corex = CorEx(sizes, **options).fit(frame)
+    options |= {"latent": args.latent, "n_states": states(args.n_states), "random_state": args.seed}
+    frame, weight = split(args, frame)
+    corex = CorEx(sizes, **options).fit(frame, sample_weight=weight)
     output = args.output if args.overwrite else unused(args.output)
     write(corex, frame, output)
     print(f"\n{corex.summary()}")
+    print(
+        "\nThe report of a VAE may show another number for the same table: it is of that program "
+        "and of the data as it is given them. CorEx reads the columns as described above, and "
+        "takes off what it has learned of noise."
+    )
     kept = "" if output == args.output else f", beside an earlier result in {args.output}"
     if args.report:
         report(corex, frame, output / "report.html", title=args.data.name)
@@ -305,6 +333,9 @@ def write(corex: CorEx, x: Any, output: Path) -> None:
     table(output / "columns.csv", ["column", "kind", "latent", *latents], rows)
     totals = zip(m, corex.tcs_, corex.tcs_stderr_, strict=True)
     table(output / "totals.csv", ["latent", "tc_nats", "stderr"], totals)
+    if corex.upper_ is not None:
+        header = ["layer", "latent", "latent_below", "nats", "stderr", "belongs"]
+        table(output / "layers.csv", header, upper_rows(corex))
     figures = {"information": information_map(corex), "hierarchy": hierarchy(corex)}
     for j in m:
         classes = hasattr(corex, "class_profiles_") and (corex.clusters_ == j).any()

@@ -62,16 +62,18 @@ def test_fit_from_the_command_line(tmp_path, capsys):
     assert "What was found" in page
 
 
-def test_layers_and_states_from_the_command_line(tmp_path):
+def test_layers_states_and_weights_from_the_command_line(tmp_path):
     x, _ = factor_table(100, 2, 3, 0.5, seed=0)
-    write(tmp_path / "t.csv", "abcdef", x.round(3))
+    write(tmp_path / "t.csv", "abcdefw", [[*row, 0.1 + i % 2] for i, row in enumerate(x.round(3))])
     for options, latents in (
+        (["--n-hidden", "2", "--weight", "w"], 2),
         (["--n-hidden", "2,1"], 2),
         (["--n-hidden", "2", "--latent", "categorical", "--n-states", "3"], 2),
     ):
-        out = tmp_path / options[-1]
-        assert main(["fit", str(tmp_path / "t.csv"), *options, "--output", str(out)]) == 0
+        out, drop = tmp_path / options[-1], [] if "w" in options else ["--drop", "w"]
+        assert main(["fit", str(tmp_path / "t.csv"), *options, *drop, "--output", str(out)]) == 0
         assert len(read(out / "latents.csv")[0]) == latents
+        assert [row[0] for row in read(out / "columns.csv")[1:]] == list("abcdef")
 
 
 @pytest.mark.parametrize(
@@ -79,6 +81,8 @@ def test_layers_and_states_from_the_command_line(tmp_path):
     [
         ("a,b\n1,2\n", [], "has 2 lines: a line of names and two rows are needed"),
         ("a,b\n1,2\n3\n4,5\n", [], "Row 3 of .* has 1 entries, but there are 2 names"),
+        ("a,b\n1,2\n3,4\n", ["--weight", "c"], r"--weight names 'c', but the columns are"),
+        ("a,b\n1,2\n2,1\n", ["--weight", "b", "--n-rows", "9"], "--weight must be left out"),
         ("a,b\n1,2\n3,4\n", ["--drop", "c"], r"--drop names \['c'\], but the columns are"),
         ("a,b\n1,2\n1,2\n", [], "All 2 columns are constant"),
         ("a,b\n1,2\n3,4\n", ["--n-hidden", "two"], "--n-hidden must be a number"),

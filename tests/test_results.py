@@ -77,6 +77,7 @@ def test_the_table_of_the_bundled_digits():
     [
         ("anchor_starts", ["--table", "--out"]),
         ("anchors", ["--table", "--out"]),
+        ("factors", ["--table", "--out"]),
         ("known_truths", ["--table", "--out"]),
         ("linear", ["--table", "--out"]),
         ("models", ["--out"]),

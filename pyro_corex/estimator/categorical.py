@@ -9,6 +9,7 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
+from pyro_corex.estimator.classes import order_states
 from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.group import (
     ZERO,
@@ -99,9 +100,10 @@ class CategoricalLayer(Layer):
         return self._n_parameters[self.order]
 
     @torch.no_grad()
-    def doubts(self, x: Tensor, mis: Array, n_data: Array) -> Array:
+    def doubts(self, x: Tensor, mis: Array, n_data: Array, often: Array | None = None) -> Array:
         """Of a column and the latent it belongs to, as the *other* columns tell it; 1 elsewhere."""
         program, out = self.program, np.ones_like(mis)
+        each = np.ones(len(x)) if often is None else often
         joint = program.log_joint(x)
         for at, j in enumerate(self.order):
             states = torch.arange(program.n_states[j])[:, None, None]
@@ -112,16 +114,19 @@ class CategoricalLayer(Layer):
                     fn = program.column_distribution(kind, some, states)
                     own = fn.log_prob(value.nan_to_num()).masked_fill(value.isnan(), 0.0)
                     q = (joint[:, j, : len(states)].T[:, :, None] - own).softmax(0)
-                    out[at, some] = _chance(value.numpy(), q.numpy(), kind)
+                    out[at, some] = _chance(value.numpy(), q.numpy(), kind, each)
         return out
 
-    def mutual_information(self, x: Tensor, n_data: Array) -> tuple[Array, Array]:
+    def mutual_information(
+        self, x: Tensor, n_data: Array, often: Array | None = None
+    ) -> tuple[Array, Array]:
         """Of the rows, where they are observed.
 
         For levels from the joint frequencies with the states' probabilities, less the bias of so
         many cells; for numbers from the variance within states, as if they were normal.
         """
-        code, q = x.numpy(), self.posterior(x)
+        often = np.ones(len(x)) if often is None else often
+        code, q = x.numpy(), self.posterior(x) * often[:, None, None]
         value = np.zeros((self.n_hidden, len(self.columns)))
         spread = np.zeros_like(value)
         width = np.array([column.n_levels for column in self.columns])
@@ -130,7 +135,7 @@ class CategoricalLayer(Layer):
             onehot, starts = indicators(
                 np.nan_to_num(code[:, levels], nan=-1).astype(int), width[levels]
             )
-            numeric = self._numbers(code, numbers)
+            numeric = self._numbers(code, numbers, often)
             for j, latent in enumerate(self.order):
                 own = q[:, j, : self.program.n_states[latent]]
                 if len(levels):
@@ -140,15 +145,15 @@ class CategoricalLayer(Layer):
                     value[j, numbers], spread[j, numbers] = _mutual_information(numeric, own)
         return np.maximum(value, 0), np.sqrt(np.maximum(spread, 0.5 / n_data) / n_data)
 
-    def _numbers(self, code: Array, columns: Array) -> Array:
+    def _numbers(self, code: Array, columns: Array, often: Array) -> Array:
         """Standardised numbers, of counts the logarithms, NaN where missing."""
         x = code[:, columns].copy()
         for a, i in enumerate(columns):
             if self.columns[i].kind == "counts":
                 x[:, a] = np.log(x[:, a] + 0.5)
-        if not len(columns):
-            return x
-        return (x - np.nanmean(x, 0)) / np.sqrt(np.maximum(np.nanvar(x, 0), 1e-12))
+        known = np.maximum(often @ ~np.isnan(x), 1e-12)
+        x -= often @ np.nan_to_num(x) / known
+        return x / np.sqrt(np.maximum(often @ np.nan_to_num(x) ** 2 / known, 1e-12))
 
 
 def _mutual_information(x: Array, q: Array) -> tuple[Array, Array]:
@@ -162,29 +167,31 @@ def _mutual_information(x: Array, q: Array) -> tuple[Array, Array]:
     return value, np.clip(2 * value, 0, 1)
 
 
-def _chance(x: Array, q: Array, kind: str) -> Array:
+def _chance(x: Array, q: Array, kind: str, often: Array) -> Array:
     """How probable it is by chance that columns ``(N, k)`` go with states ``(S, N, k)`` as they do.
 
-    By Pillai's trace of levels, or numbers, and the states' probabilities, times the rows.
+    By Pillai's trace of levels, or numbers, and the states' probabilities, times the rows, each of
+    which counts so ``often``, ``(N,)``.
     """
-    seen = ~np.isnan(x)
-    n = np.maximum(seen.sum(0), 1)
-    q = (q - (q * seen).sum(1, keepdims=True) / n) * seen
+    seen = ~np.isnan(x) * often[:, None]
+    n = np.maximum(seen.sum(0), 1e-12)
+    q = (q - (q * seen).sum(1, keepdims=True) / n) * (seen > 0)
     inverse = np.linalg.pinv(
-        np.einsum("snk,tnk->kst", q, q) / n[:, None, None], rcond=1e-9, hermitian=True
+        np.einsum("snk,tnk,nk->kst", q, q, seen) / n[:, None, None], rcond=1e-9, hermitian=True
     )
     if kind == "levels":
-        own = [x == level for level in range(int(np.nanmax(x)) + 1)]
+        own = [(x == level) * seen for level in range(int(np.nanmax(x)) + 1)]
         sizes = [each.sum(0) for each in own]
         df = sum(1 * (size > 0) for size in sizes) - 1
     else:
-        z = np.log(x + 0.5) if kind == "counts" else x
-        z = (z - np.nanmean(z, 0)) / np.sqrt(np.maximum(np.nanvar(z, 0), 1e-12))
-        own, sizes, df = [np.nan_to_num(z)], [n], 1
+        z = np.nan_to_num(np.log(x + 0.5) if kind == "counts" else x)
+        z = z - (z * seen).sum(0) / n
+        z = z / np.sqrt(np.maximum((z**2 * seen).sum(0) / n, 1e-12))
+        own, sizes, df = [z * seen], [n], 1
     total = 0.0
     for each, size in zip(own, sizes, strict=True):
         mean = np.einsum("snk,nk->ks", q, each)
-        total = total + np.einsum("ks,kst,kt->k", mean, inverse, mean) / np.maximum(size, 1)
+        total = total + np.einsum("ks,kst,kt->k", mean, inverse, mean) / np.maximum(size, 1e-12)
     return np.asarray(chi2.sf(total, np.maximum(df, 1) * (len(q) - 1)))
 
 
@@ -193,15 +200,16 @@ def _chance(x: Array, q: Array, kind: str) -> Array:
 
 def fit_categorical(coding: Coding, x: Array, options: Options) -> CategoricalLayer:
     """Finds the groups, fits each, and moves columns until each is where most is told of it."""
-    design = Design(coding.used, coding.encode(x[:MAX_ROWS]).numpy())
+    often = None if options.weight is None else options.weight[:MAX_ROWS]
+    design = Design(coding.used, coding.encode(x[:MAX_ROWS]).numpy(), often)
     rng = np.random.RandomState(options.seed)
     m, anchors = options.n_hidden, options.anchors
     states = [options.n_states] * m if isinstance(options.n_states, int) else [*options.n_states]
     together = [list(own) for own in anchors.values()]
     if design.d > max(design.n, _BLOCK):
-        label = find_groups_of_many(design.indicators, design.d, m, rng, together)
+        label = find_groups_of_many(design.rooted, design.d, m, rng, together)
     else:
-        scores = pairwise_scores(*design.indicators(np.arange(design.d)))
+        scores = pairwise_scores(*design.rooted(np.arange(design.d)))
         label = find_groups(scores, m, rng, together)
     place = np.array([*anchors, *[j for j in range(m) if j not in anchors], -1])
     held = {i: strength for own in anchors.values() for i, strength in own.items()}
@@ -234,4 +242,5 @@ def _program(columns: Sequence[Column], groups: Sequence[Group]) -> LatentClasse
             program.loc[i, :s] = torch.as_tensor(group.loc[a])
             program.log_scale[i, :s] = torch.as_tensor(np.log(group.scale[a]))
             program.log_size[i] = float(np.log(group.size[a]))
+    order_states(program)
     return program

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ Array = NDArray[Any]
 
 _HALF_LN_2PI = 0.5 * math.log(2 * math.pi)
 _CELLS = 1 << 21  # entries that are coded at once
+_FEW_CELLS = 1 << 18  # and that are looked at at once
 
 
 @dataclass
@@ -180,13 +181,25 @@ def _interpolate(x: Array, xs: Array, ys: Array) -> Array:
     return out
 
 
+def by_columns(function: Callable[[Array], Array], x: Array) -> Array:
+    """What a function says of each column of a table, ``(N, d)`` to ``(d,)``, some at a time."""
+    step = max(1, _FEW_CELLS // len(x))
+    return np.concatenate([function(x[:, at : at + step]) for at in range(0, x.shape[1], step)])
+
+
 def log_marginals(columns: Sequence[Column], code: Array) -> Array:
     """:meth:`Column.log_marginal` of coded rows, ``(N, d)``."""
-    out = -0.5 * code**2 - _HALF_LN_2PI
+    out = np.square(code)
+    out *= -0.5
+    out -= _HALF_LN_2PI
+    discrete = [i for i, column in enumerate(columns) if column.kind != "continuous"]
+    if discrete:  # all tables one after the other
+        tables = [columns[i].marginal for i in discrete]
+        last = np.array([len(table) for table in tables]) - 1
+        first = np.cumsum(last + 1) - last - 1
+        level = np.nan_to_num(code[:, discrete]).clip(0, last).astype(int)
+        out[:, discrete] = np.concatenate(tables)[first + level]
     out[np.isnan(code)] = 0.0
-    for i, column in enumerate(columns):
-        if column.kind != "continuous":
-            out[:, i] = column.log_marginal(code[:, i])
     return out
 
 
@@ -197,12 +210,41 @@ class Coding:
         self.columns = list(columns)
         self.varies = np.array([column.varies for column in columns])
         self.used = [column for column in columns if column.varies]
+        self._at = np.flatnonzero(self.varies)
+        self._plain = np.array(
+            [c.kind == "continuous" and c.knots is None for c in self.used], dtype=bool
+        )
+        self._loc = np.array([c.loc for c in self.used])
+        self._scale = np.array([c.scale for c in self.used])
+        self._levels: dict[int, list[int]] = {}
+        """Columns of ordered levels, by how many these are."""
+        for at, c in enumerate(self.used):
+            if c.kind in ("binary", "ordinal"):
+                self._levels.setdefault(len(c.values), []).append(at)
+        self._alone = [
+            at
+            for at, c in enumerate(self.used)
+            if not self._plain[at] and c.kind not in ("binary", "ordinal")
+        ]
 
     def encode(self, x: Array) -> Tensor:
         """The codes of data ``(N, d)``, in a column each for those that vary."""
+        if self._plain.all() and self.varies.all():
+            out = np.subtract(x, self._loc, dtype=np.float64)
+            out /= self._scale
+            return torch.as_tensor(out)
         out = np.empty((len(x), len(self.used)))
-        for at, i in enumerate(np.flatnonzero(self.varies)):
-            out[:, at] = self.used[at].encode(x[:, i].astype(np.float64))
+        plain = np.flatnonzero(self._plain)
+        out[:, plain] = (x[:, self._at[plain]] - self._loc[plain]) / self._scale[plain]
+        for k, own in self._levels.items():  # the nearest level, the lower of two
+            values = np.array([self.used[at].values for at in own])
+            part = x[:, self._at[own]].astype(np.float64)
+            code = np.where(np.isnan(part), np.nan, 0.0)
+            for level in range(k - 1):
+                code += part > (values[:, level] + values[:, level + 1]) / 2
+            out[:, own] = code
+        for at in self._alone:
+            out[:, at] = self.used[at].encode(x[:, self._at[at]].astype(np.float64))
         return torch.as_tensor(out)
 
     def decode(self, code: Array) -> Array:

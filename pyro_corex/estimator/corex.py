@@ -19,14 +19,17 @@ from pyro_corex.estimator.columns import Array, Coding
 from pyro_corex.estimator.cross_fit import cross_fit, n_folds
 from pyro_corex.estimator.description import Description, read_columns
 from pyro_corex.estimator.fitted import FittedTable
-from pyro_corex.estimator.gaussian import fit_gaussian
+from pyro_corex.estimator.gaussian import GaussianLayer, fit_gaussian
+from pyro_corex.estimator.goodness import choose_states, fit_figures
 from pyro_corex.estimator.layer import Layer
+from pyro_corex.estimator.loadings import factor_figures
 from pyro_corex.estimator.number import choose_number, normal_scores, scree
 from pyro_corex.estimator.parameters import Options, check_parameters
-from pyro_corex.estimator.results import MAX_ROWS, assign, evaluate
+from pyro_corex.estimator.results import assign, evaluate, order_of, some_rows
 from pyro_corex.estimator.suspects import rows_with
 from pyro_corex.estimator.table import Words, column_names
 from pyro_corex.estimator.told import read_anchors
+from pyro_corex.estimator.weights import Weights, in_proportion
 from pyro_corex.threads import alone
 
 _LARGE = 20_000_000  # entries from which float32 data stay float32
@@ -49,10 +52,11 @@ class CorEx(FittedTable):
         the best for rows held out.  Where none are, it is one latent, to which no column belongs.
     :param latent: "gaussian", where a column may load on all latents, or "categorical", where each
         latent has ``n_states`` states and each column belongs to one latent.
-    :param n_states: of categorical latents: a number, or a list with one for each latent.
+    :param n_states: of categorical latents: a number; a list with one for each latent; or "auto",
+        the number for all of them that has the lowest BIC.
     :param kinds: "auto", or what the columns are: "binary", "categorical", "ordinal", "counts" or
         "continuous" for all of them, a list, or a mapping from names or indices.  Found by
-        themselves: two values are binary; integers with up to 20 levels ordinal; other small
+        themselves: two values are binary; numbers with up to 20 levels ordinal; other small
         integers counts; words categorical; an ordered pandas categorical ordinal; the rest
         continuous, which is standardised, and by ranks where it is skewed or heavy-tailed.
         Words in a known order, such as "agree" and "strongly agree", are ordinal.  Identifiers,
@@ -68,6 +72,12 @@ class CorEx(FittedTable):
     :param anchor_strength: that of anchors which are given without one.
     :param hidden: sizes of the hidden layers of networks that are added to linear ones, for
         Gaussian latents; ``()`` is linear.
+    :param rotation: of Gaussian latents, to simple structure.  With "oblimin" they may correlate,
+        as far as that leaves each column to few of them; uncorrelated ones stay nearly so.
+        "varimax" keeps them uncorrelated; ``None`` leaves them as they were fitted.
+    :param style: whether people agree more or less readily with all questions (acquiescence), which
+        then has a latent of its own, not among the ``n_hidden``.  "auto" looks for it where all
+        columns are binary or ordinal; True and False say so.
     :param max_iter: gradient steps at most (at least one pass over the data), or steps of EM.
     :param batch_size: rows to a gradient step.
     :param lr: learning rate of Adam.
@@ -87,6 +97,8 @@ class CorEx(FittedTable):
     - ``tc_``, ``tc_stderr_``: the bound for complete rows: ``bound_.estimate`` plus the sum of
       ``corrections_``.  Below 0, or within two errors of it, nothing was found: TC(x) is never
       negative.
+    - ``n_samples_``: the rows of the table; ``n_effective_``: how many they count as, which
+      differs where ``fit`` was given ``sample_weight``.
     - ``n_folds_``: the folds of cross-fitting; 0 where the asymptotic optimism was subtracted, and
       1 where there are too few rows for either, so that ``tc_`` is 0 with an infinite error.
     - ``bound_``: the :class:`~pyro_corex.TCBound` of ``program_`` by :func:`~pyro_corex.tc_bound`
@@ -102,23 +114,44 @@ class CorEx(FittedTable):
       frequencies, or what the program has for the column alone, where that is likelier,
       in place of entropies that are estimated from the rows; it is large only for a continuous
       column that repeats few values, or is far from both.  "completion" is the mean
-      over several draws of what is missing, less the first; "layers above" their share (Eq. 15).
+      over several draws of what is missing, less the first; "layers above" their share (Eq. 15);
+      "sample weights" what rows have by their weights more than alike.
     - ``optimism_``: what "optimism" or "held-out rows" takes off, in nats: how much more was found
       in the rows than there is.
     - ``tc_observed_``: the bound for the observed entries alone, corrected likewise.
     - ``layer_tcs_``, ``layer_tcs_stderr_``: what each layer adds to ``tc_``.
     - ``tcs_``, ``tcs_stderr_``: what each latent adds, shape ``(m,)``: its shares of the relevance
-      of the columns, less its KL.  With ``style_tc_`` they add up to the bound of the first layer.
-    - ``style_tc_``: what a style of answering adds.  People agree with all questions more or less
-      readily.  Where all columns are binary or ordinal and the data show such a style, it has a
-      latent of its own, which is not among the m; else it is 0.
+      of the columns, less its KL; ``tcs_ / tc_`` are shares of the whole.  With ``style_tc_`` they
+      add up to the bound of the first layer.
+    - ``style_tc_``: what a style of answering adds; 0 where there is none.
+    - ``loadings_``: of Gaussian latents the standardised pattern loadings, ``(d, m)``, with signs
+      such that most of a latent are positive: by how many standard deviations a column rises with
+      its latent, the others held.  Of levels and counts it is what lies behind them that rises, on
+      the logistic or log scale, noise included; of states a Cramér's V, without a sign.
+    - ``factor_correlations_``: the correlations of the latents in the model, ``(m, m)``.  Those of
+      ``transform``'s scores, which are uncertain, differ.
+      ``tc_``, ``bound_`` and the scores of rows depend on no rotation; all that is said of single
+      latents is of the rotated ones, as ``transform`` gives and ``inverse_transform`` takes them.
+      The latents of ``program_`` are turned otherwise.
+    - ``communalities_``: the shares of the columns' variances that the latents explain, ``(d,)``;
+      ``explained_variance_ratio_``: the shares of the latents in their mean, ``(m,)``.
     - ``mis_``, ``mis_stderr_``: :math:`I(z_j : x_i)`, shape ``(m, d)``; where cross-fitted, times
       the share of what the latent adds that held-out rows confirm.
     - ``clusters_``: for each column the latent that tells most about it.  It is -1 for constant
       ones, and where that may well be chance: of the columns that have a latent, 1 in 20 at most
       is expected to depend on none (Benjamini and Hochberg 1995).  Anchored columns stay, and with
       fewer than 10 rows all do, unless "auto" found nothing.
-    - ``labels_``: most probable states ``(N, m)``, for categorical latents.
+    - ``labels_``: most probable states ``(N, m)``, for categorical latents.  States are numbered by
+      their size, the largest first, whatever the seed.
+    - ``class_sizes_``: for categorical latents the probability of each state, an array for each
+      latent; ``class_profiles_``: for each latent a mapping from its columns to arrays with a row
+      for each state: the probabilities of the column's levels, in the order of ``columns_``, or
+      of numbers their mean and standard deviation.
+    - ``fit_``: how well the first layer fits, a :class:`~pyro_corex.estimator.GoodnessOfFit`:
+      log-likelihood, BIC, RMSEA, and the correlations that the latents leave; ``bic_``: its BIC.
+    - ``omega_``, ``alpha_``: for Gaussian latents the reliability of the sum of each latent's
+      columns, standardised, and turned where they load negatively: McDonald's omega, the share
+      of the sum's variance that is the latent's, and Cronbach's alpha; shape ``(m,)``.
     - ``history_``: the training, one record an iteration.
     - ``trials_``: what "auto" tried, one record a number: "n_hidden", "score" and "stderr", in nats
       for each row held out.  For Gaussian latents and continuous columns, scores are those of
@@ -148,13 +181,15 @@ class CorEx(FittedTable):
         n_hidden: int | tuple[int, ...] | str = 5,
         *,
         latent: str = "gaussian",
-        n_states: int | list[int] = 2,
+        n_states: int | list[int] | str = 2,
         kinds: Any = "auto",
         missing: Any = None,
         levels: Any = None,
         anchors: Any = None,
         anchor_strength: float = 1.0,
         hidden: Any = (),
+        rotation: str | None = "oblimin",
+        style: Any = "auto",
         max_iter: int = 400,
         batch_size: int = 256,
         lr: float = 0.02,
@@ -171,6 +206,8 @@ class CorEx(FittedTable):
         self.anchors = anchors
         self.anchor_strength = anchor_strength
         self.hidden = hidden
+        self.rotation = rotation
+        self.style = style
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.lr = lr
@@ -178,8 +215,10 @@ class CorEx(FittedTable):
         self.cv = cv
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None, *, n_rows: int | None = None) -> CorEx:
-        """Fits the table ``X``, of shape ``(N, d)``; ``y`` is ignored.
+    def fit(
+        self, X: Any, y: Any = None, *, n_rows: int | None = None, sample_weight: Any = None
+    ) -> CorEx:
+        r"""Fits the table ``X``, of shape ``(N, d)``; ``y`` is ignored.
 
         What may be misread is warned of, as :meth:`describe` says it.
 
@@ -188,6 +227,11 @@ class CorEx(FittedTable):
 
         :param n_rows: where ``X`` holds correlations or covariances ``(d, d)`` in place of rows,
             the number of rows behind them, more than d; for Gaussian latents.
+        :param sample_weight: how much each row counts, shape ``(N,)``, at least 0.  Whole numbers
+            say how often a row is there: the result is that of the table with its rows repeated.
+            Others are weights of a survey, whose scale does not matter: the rows count as
+            :math:`(\sum w)^2 / \sum w^2` in all (Kish 1965), so that errors are larger.
+            ``n_hidden="auto"`` and ``scree_`` look at so many of them, drawn in proportion.
         :raises ValueError, TypeError: for data or parameters that do not fit.
         """
         with alone(), self._all_or_nothing():
@@ -198,9 +242,12 @@ class CorEx(FittedTable):
                 if self.latent != "gaussian":
                     raise ValueError(f"n_rows is for Gaussian latents, but got {self.latent!r}")
                 X = rows_with(X, n_rows)
-            x, described = self._read_columns(X, rng)
+            weights = Weights.read(sample_weight, X, n_rows)
+            x, described = self._read_columns(weights.keep(X), rng, weights.own)
             for note in described.notes:
                 warnings.warn(note, stacklevel=2)
+            self.n_samples_, self.n_effective_ = len(x), weights.total(len(x))
+            x = weights.repeat(x)
             most = max(np.atleast_1d(options.n_states))
             if self.latent == "categorical" and most > len(x):
                 raise ValueError(
@@ -217,16 +264,26 @@ class CorEx(FittedTable):
                 )
             float32 = x.dtype == np.float32 and x.size > _LARGE
             dtype = torch.float32 if float32 else torch.float64
-            options = replace(options, seed=self._seed, dtype=dtype)
+            options = replace(options, seed=self._seed, dtype=dtype, weight=weights.survey)
             options = self._choose(x, options, rng)
             self.n_hidden_ = options.n_hidden
             anchors = read_anchors(
                 self.anchors, names, self._coding.varies, self.n_hidden_, self.anchor_strength
             )
             options = replace(options, anchors=anchors)
+            if self.latent == "categorical" and self.n_states == "auto":
+                s, trials = choose_states(x, self._coding, options, self.n_effective_)
+                self.trials_ += trials
+                options = replace(options, n_states=s)
             self._layer = self._fit_by(self._coding, x, options)
-            draws = self._read_results(x, options, rng)
-            self._fit_upper(options.layers, draws)
+            drawn = self._read_results(x, options, rng)
+            if self.latent == "categorical":
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # what only rows without a weight hold
+                    rows = x if sample_weight is None else self._read(X)
+                    states = [self._layer.encode(code) for code in self._coding.batches(rows)]
+                self.labels_ = np.concatenate(states).astype(int)
+            self._fit_upper(options.layers, *drawn)
             if not self._layer.training.converged:
                 warnings.warn(
                     f"CorEx has not converged in {self.n_iter_} iterations: the bound still rises. "
@@ -245,10 +302,12 @@ class CorEx(FittedTable):
         """
         return clone(self)._read_columns(X, check_random_state(0))[1]
 
-    def _read_columns(self, X: Any, rng: np.random.RandomState) -> tuple[Array, Description]:
+    def _read_columns(
+        self, X: Any, rng: np.random.RandomState, weight: Array | None = None
+    ) -> tuple[Array, Description]:
         self._words = Words()
         x = self._words.read(self, X, reset=True)
-        return x, read_columns(x, column_names(self), self._words, rng)
+        return x, read_columns(x, column_names(self), self._words, rng, weight)
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -266,32 +325,42 @@ class CorEx(FittedTable):
 
     def _choose(self, x: Array, options: Options, rng: np.random.RandomState) -> Options:
         """The options with the number of latents; and what says that it is right."""
-        scores = normal_scores(self._coding, x[_some(x, rng)])
+        if options.weight is not None:  # as many rows as they count, in proportion
+            order = np.random.default_rng(self._seed)
+            x = x[in_proportion(options.weight, order, int(self.n_effective_))]
+        scores = normal_scores(self._coding, x[some_rows(x, rng)])
         self.scree_ = scree(scores, np.random.default_rng(self._seed))
         self.trials_: list[dict[str, float]] = []
         self._nothing = False
         if options.layers:
             return options
-        m, self.trials_ = choose_number(x, self._coding, scores, self.scree_, self._fit_by, options)
+        alike = replace(options, weight=None)
+        m, self.trials_ = choose_number(x, self._coding, scores, self.scree_, self._fit_by, alike)
         self._nothing = m == 0
         return replace(options, layers=(max(m, 1),))
 
-    def _read_results(self, x: Array, options: Options, rng: np.random.RandomState) -> Array:
-        """Sets the attributes; gives the latents drawn for the rows that were looked at."""
-        rows = _some(x, rng)
+    def _read_results(
+        self, x: Array, options: Options, rng: np.random.RandomState
+    ) -> tuple[Array, Array | None]:
+        """Sets the attributes; gives the latents drawn for the rows that were looked at, and the
+        weights of these.
+        """
+        rows = some_rows(x, rng)
         layer, coding, m = self._layer, self._coding, self.n_hidden_
-        found = evaluate(layer, coding.encode(x[rows]), len(x), self._seed)
+        often = None if options.weight is None else options.weight[rows]
+        code = coding.encode(x[rows])
+        found = evaluate(layer, code, self.n_effective_, self._seed, often)
         told, doubts = found.mis, found.doubts
         self.n_folds_ = n_folds(self.cv, found, layer, len(x))
         if self.n_folds_:
             found = cross_fit(x, self.columns_, self._fit_by, options, self.n_folds_, found)
-        order = _order(found.tcs, options.anchors)
+        order = order_of(found.tcs, options.anchors)
         layer.reorder(np.concatenate([order, np.arange(m, layer.n_hidden)]))
         self.mis_, self.mis_stderr_ = (
             coding.widen(values[order]) for values in (found.mis, found.mis_stderr)
         )
         self.tcs_, self.tcs_stderr_ = found.tcs[order], found.tcs_stderr[order]
-        self.style_tc_ = found.style
+        self.style_tc_ = found.extra
         self.bound_, self.corrections_ = found.bound, found.corrections
         self.tc_ = self.bound_.estimate + sum(self.corrections_.values())
         self.tc_stderr_, self.tc_observed_ = found.tc_stderr, found.tc_observed
@@ -304,45 +373,11 @@ class CorEx(FittedTable):
             self.clusters_[coding.varies] = own
         self.missing_ = float(np.isnan(x[rows]).mean())
         self.history_, self.n_iter_ = layer.training.history, layer.training.n_iter
-        self.n_samples_ = len(x)
         self.program_ = layer.program
-        if self.latent == "categorical":
-            states = [layer.encode(code) for code in coding.batches(x)]
-            self.labels_ = np.concatenate(states).astype(int)
+        own = self.clusters_[coding.varies]
+        figures = fit_figures(layer, code, self.n_effective_, often, found.elbo, own)
+        figures |= factor_figures(layer, coding) if isinstance(layer, GaussianLayer) else {}
+        for name, value in figures.items():
+            setattr(self, name, value)
         self._above = found.above
-        return found.draws[:, order]
-
-    def _fit_upper(self, layers: tuple[int, ...], draws: Array) -> None:
-        self.layer_tcs_ = [self.tc_]
-        self.layer_tcs_stderr_ = [self.tc_stderr_]
-        self.upper_ = None
-        if len(layers) == 1 or not (draws.std(0) > 1e-9).any():
-            return
-        rest: Any = layers[1:] if len(layers) > 2 else layers[1]
-        changes = {"n_hidden": rest, "kinds": "continuous"}
-        changes |= dict.fromkeys(("anchors", "missing", "levels"))
-        parameters = self.get_params(deep=False) | changes | {"random_state": self._seed}
-        self.upper_ = CorEx(**parameters).fit(draws)
-        above = self._above or list(
-            zip(self.upper_.layer_tcs_, self.upper_.layer_tcs_stderr_, strict=True)
-        )
-        self.layer_tcs_ += [tc for tc, _ in above]
-        self.layer_tcs_stderr_ += [stderr for _, stderr in above]
-        self.corrections_["layers above"] = sum(self.layer_tcs_[1:])
-        self.tc_ = sum(self.layer_tcs_)
-        self.tc_stderr_ = float(np.sqrt(np.square(self.layer_tcs_stderr_).sum()))
-
-
-def _some(x: Array, rng: np.random.RandomState) -> Any:
-    """Which rows of a table are looked at."""
-    if len(x) <= MAX_ROWS:
-        return slice(None)
-    return np.sort(rng.choice(len(x), MAX_ROWS, replace=False))
-
-
-def _order(tcs: Array, anchors: Any) -> Array:
-    """Sorts the latents, largest first; those with anchors stay."""
-    order = np.arange(len(tcs))
-    free = np.array([j for j in order if j not in anchors], dtype=int)
-    order[free] = free[np.argsort(-tcs[free], kind="stable")]
-    return order
+        return found.draws[:, order], often

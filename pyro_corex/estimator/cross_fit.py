@@ -46,18 +46,20 @@ class Held:
     """The terms of rows that a layer was not fitted to, in nats."""
 
     terms: SharedTerms
-    """By latent; a style is after the m latents.  The columns of the table are counted."""
+    """By latent; one that is not shown is after the m others.  Columns are the table's."""
     completion: Array
     """What missing entries would add, as far as the observed ones confirm it: ``(n, m + 1)``."""
     above: Array
     """What each layer above adds, ``(n, L - 1)``."""
+    often: Array
+    """How often each row counts, ``(n, 1)``."""
 
 
 def _better(parts: Sequence[Held], d: int) -> Array:
     """Of which columns of a table the model's marginal is the better, ``(d,)``."""
     total = np.zeros(d)
     for part in parts:
-        total[part.terms.columns] += part.terms.gain.sum(0)
+        total[part.terms.columns] += part.often[:, 0] @ part.terms.gain
     return total > 0
 
 
@@ -105,37 +107,43 @@ def cross_fit(
     if n_folds == 1:
         return _unknown(found, len(options.layers) - 1)
     order = np.random.default_rng(options.seed).permutation(len(x))
+    weight = np.ones(len(x)) if options.weight is None else options.weight
     apart = fit is fit_categorical
     held = []
     for test in np.array_split(order, n_folds):
-        train = np.setdiff1d(order, test)
-        rows = test[: max(2, MAX_ROWS // n_folds)]
-        held.append(_hold_out(x[train], x[np.sort(rows)], columns, fit, options, found.mis))
+        train, rows = np.setdiff1d(order, test), np.sort(test[: max(2, MAX_ROWS // n_folds)])
+        own = replace(options, weight=None if options.weight is None else weight[train])
+        held.append(_hold_out(x[train], x[rows], columns, fit, own, found.mis, weight[rows]))
+    # by their weights, which are 1 on average, so that means are means of rows
+    mean = np.concatenate([part.often for part in held]).mean()
+    often = [part.often / mean for part in held]
     better = _better(held, len(columns))
-    observed = [_bounds(part, better) for part in held]
-    whole = [own + part.completion for own, part in zip(observed, held, strict=True)]
+    observed = [_bounds(p, better) * w for p, w in zip(held, often, strict=True)]
+    whole = [own + p.completion * w for own, p, w in zip(observed, held, often, strict=True)]
     m = len(found.tcs)
     kept = _confirmed(whole if apart else [p.sum(1, keepdims=True) for p in whole])
     tcs = _mean(whole, kept)
     confirmed = np.clip(tcs[:m] / np.maximum(found.tcs + found.optimism[:m], 1e-12), 0, 1)
-    above = [part.above for part in held]
-    stderrs = np.array([_stderr([p[:, j] for p in whole]) for j in range(m)])
+    above = [p.above * w for p, w in zip(held, often, strict=True)]
+    about = [p - w * tcs for p, w in zip(whole, often, strict=True)]
+    stderrs = np.array([_stderr([p[:, j] for p in about]) for j in range(m)])
+    over = _mean(above, _confirmed(above) & kept.any(1, keepdims=True))
+    beside = [p - w * over for p, w in zip(above, often, strict=True)]
     tc = float(tcs.sum())
     rest = {k: v for k, v in found.corrections.items() if k != "optimism"}
     scale = np.sqrt(found.worth)
     return replace(
         found,
         corrections=rest | {"held-out rows": tc - found.bound.estimate - sum(rest.values())},
-        tc_stderr=_stderr([p.sum(1) for p in whole]) * scale,
+        tc_stderr=_stderr([p.sum(1) for p in about]) * scale,
         tcs=tcs[:m],
         tcs_stderr=stderrs * scale,
         alive=(np.concatenate(whole).mean(0)[:m] > -stderrs) & kept.any(),
-        style=float(tcs[m]),
+        extra=float(tcs[m]),
         mis=found.mis * confirmed[:, None],
         tc_observed=float(_mean(observed, kept).sum()),
         above=[
-            (float(tc), _stderr([p[:, k] for p in above]) * scale)
-            for k, tc in enumerate(_mean(above, _confirmed(above) & kept.any(1, keepdims=True)))
+            (float(tc), _stderr([p[:, k] for p in beside]) * scale) for k, tc in enumerate(over)
         ],
     )
 
@@ -166,7 +174,7 @@ def _unknown(found: Results, above: int) -> Results:
         tcs_stderr=found.tcs_stderr + np.inf,
         mis_stderr=found.mis_stderr + np.inf,
         alive=np.ones(len(found.tcs), bool),
-        style=0.0,
+        extra=0.0,
         tc_observed=0.0,
         above=[(0.0, np.inf)] * above,
     )
@@ -186,20 +194,27 @@ def _stderr(folds: Sequence[Array]) -> float:
 
 
 def _hold_out(
-    train: Array, test: Array, columns: Sequence[Column], fit: Fit, options: Options, mis: Array
+    train: Array,
+    test: Array,
+    columns: Sequence[Column],
+    fit: Fit,
+    options: Options,
+    mis: Array,
+    often: Array,
 ) -> Held:
     """Fits a layer, and those above it, to some rows, and evaluates them on others.
 
     :param mis: of the latents that are reported, for the columns that vary: those of the layer are
         put in their order.
+    :param often: how often each of the others counts.
     """
     m, n = options.n_hidden, len(test)
     above = len(options.layers) - 1
-    coding = Coding(describe_again(columns, train))
+    coding = Coding(describe_again(columns, train, options.weight))
     nothing = np.zeros((n, m + 1))
     out = Held(
-        SharedTerms(nothing, nothing, [], np.zeros((n, 0)), np.zeros((m + 1, 0))), nothing,
-        np.zeros((n, above)),
+        SharedTerms(nothing, nothing, [], np.zeros(n), np.zeros((n, 0)), np.zeros((m + 1, 0))),
+        nothing, np.zeros((n, above)), often[:, None],
     )  # fmt: skip
     if not coding.used:
         return out
@@ -209,10 +224,10 @@ def _hold_out(
         code = coding.encode(test)
     seen = coding.encode(train)
     spread = completed(layer, code, options.seed, fill=False)
-    told, _ = layer.mutual_information(seen, np.full(len(coding.used), float(len(train))))
+    n_data = np.full(len(coding.used), float(len(train)))
+    told, _ = layer.mutual_information(seen, n_data, options.weight)
     place = _place(coding.widen(told[:m]), mis, columns)
-    if layer.style:
-        place = np.append(place, m)
+    place = np.append(place, np.arange(m, layer.n_hidden))
     share = layer.shares(told)
     found = shared_terms(layer, spread, share)
 
@@ -225,17 +240,18 @@ def _hold_out(
         placed(found.relevance.T).T,
         placed(found.latent_kl.T).T,
         np.flatnonzero(coding.varies)[found.columns].tolist(),
+        found.elbo,
         found.gain,
         placed(found.share),
     )
     if spread.isnan().any():
-        out.completion = placed(_completion(layer, spread, share, options.seed).T).T
+        out.completion = placed(_completion(layer, spread, share, options.seed, often).T).T
     if above:
         _, z = draw(layer, seen, options.seed)
         _, new = draw(layer, code, options.seed + 1)
         upper = [Column(f"latent {j}", "continuous") for j in range(z.shape[1])]
         inner = replace(options, layers=options.layers[1:], anchors={})
-        higher = _hold_out(z, new, upper, fit, inner, np.eye(inner.n_hidden, z.shape[1]))
+        higher = _hold_out(z, new, upper, fit, inner, np.eye(inner.n_hidden, z.shape[1]), often)
         out.above[:, 0] = _bounds(higher, _better([higher], len(upper))).sum(1)
         out.above[:, 1:] = higher.above
     return out
@@ -260,7 +276,7 @@ def _place(told: Array, mis: Array, columns: Sequence[Column]) -> Array:
     return linear_sum_assignment(-(told @ wide.T) / np.maximum(norms, 1e-12))[1]
 
 
-def _completion(layer: Layer, x: Tensor, share: Array, seed: int) -> Array:
+def _completion(layer: Layer, x: Tensor, share: Array, seed: int, often: Array) -> Array:
     """What the missing entries add to each row's bound under the model, as far as it is confirmed.
 
     That is by how much of the bound of the observed entries that the model expects, rows that it
@@ -273,6 +289,7 @@ def _completion(layer: Layer, x: Tensor, share: Array, seed: int) -> Array:
 
     repeated = x.repeat(_REPEATS, 1)
     expected = torch.where(repeated.isnan(), repeated, sample(layer, len(repeated), seed))
-    observed, claimed = bounds(x), float(bounds(expected).sum(1).mean())
-    confirmed = np.clip(observed.sum(1).mean() / max(claimed, 1e-12), 0.0, 1.0)
-    return confirmed * (bounds(completed(layer, x, seed)) - observed)
+    observed = bounds(x)
+    claimed = np.average(bounds(expected).sum(1), weights=np.tile(often, _REPEATS))
+    confirmed = np.average(observed.sum(1), weights=often) / max(claimed, 1e-12)
+    return np.clip(confirmed, 0.0, 1.0) * (bounds(completed(layer, x, seed)) - observed)

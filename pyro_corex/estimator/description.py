@@ -9,11 +9,18 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from pyro_corex.estimator.columns import Array, Column
-from pyro_corex.estimator.standard import SHAPE, standard_columns
+from pyro_corex.estimator.columns import Array, Column, by_columns
+from pyro_corex.estimator.standard import (
+    SHAPE,
+    is_one_value,
+    moments_of,
+    rounded,
+    standard_columns,
+)
 from pyro_corex.estimator.suspects import (
     check_no_correlations,
     copies,
+    in_equal_steps,
     missing_codes,
     no_variable,
     sums,
@@ -57,13 +64,16 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def read_columns(x: Array, names: Sequence[Any], words: Words, rng: Any) -> Description:
+def read_columns(
+    x: Array, names: Sequence[Any], words: Words, rng: Any, weight: Array | None = None
+) -> Description:
     """The columns of a table of numbers, as ``words`` read it, and what may be misread.
 
+    :param weight: of the rows, ``(N,)``.
     :raises ValueError: for correlations in place of rows, columns without a value, and kinds that
         columns cannot be of.
     """
-    columns = describe(x, names, words, rng)
+    columns = describe(x, names, words, rng, weight)
     own = [i for i, column in enumerate(columns) if not column.labels and i not in words.left_out]
     check_no_correlations(x[:, own], [names[i] for i in own])
     left = [
@@ -78,17 +88,19 @@ def read_columns(x: Array, names: Sequence[Any], words: Words, rng: Any) -> Desc
     if len(twins) > _SENTENCES:
         twins[_SENTENCES:] = [f"So do {len(twins) - _SENTENCES} more groups of columns."]
     found = [*totals(columns, values), *twins, *sums(columns, values, same)]
+    found += rounded(columns, x.dtype)
     return Description(columns, len(x), [*words.notes, *left, *codes, *found])
 
 
-def describe(x: Array, names: Sequence[str], words: Words, rng: Any) -> list[Column]:
+def describe(
+    x: Array, names: Sequence[str], words: Words, rng: Any, weight: Array | None = None
+) -> list[Column]:
     """The columns of a table of numbers, as ``words`` read it."""
     n = len(x)
     some = np.arange(n) if n <= _LOOK else np.sort(rng.choice(n, _LOOK, replace=False))
     found = []
-    plain = standard_columns(x, names) if n <= _LOOK else {}
-    steps = np.diff(x, axis=0)
-    doubtful = (steps == steps[:1]).all(0) | (x == np.round(x)).all(0)
+    plain = standard_columns(x, names, weight) if n <= _LOOK else {}
+    doubtful = by_columns(_is_doubtful, x)
     for i, name in enumerate(names):
         told, labels = words.kinds.get(i), words.labels.get(i)
         if doubtful[i] and told is None and labels is None and i not in words.left_out:
@@ -99,8 +111,10 @@ def describe(x: Array, names: Sequence[str], words: Words, rng: Any) -> list[Col
             plain[i].why = "as you said" if told else _why(plain[i], words.why.get(i, ""))
             found.append(plain[i])
             continue
-        whole, look = (values[~np.isnan(values)] for values in (x[:, i], x[some, i]))
-        look = (look if len(look) else whole).astype(np.float64)
+        seen = ~np.isnan(x[:, i])
+        whole, rows = x[seen, i], some[seen[some]]
+        rows = rows if len(rows) else np.flatnonzero(seen)
+        look = x[rows, i].astype(np.float64)
         if i in words.left_out:
             found.append(Column(name, "left out", missing=n - len(whole), why=words.left_out[i]))
             continue
@@ -111,12 +125,18 @@ def describe(x: Array, names: Sequence[str], words: Words, rng: Any) -> list[Col
             )
         if told and labels:
             _check_words(name, told, labels, i in words.ordered)
-        kind = "ordinal" if i in words.ordered else "categorical" if labels else _detect(look)
-        column = _describe(name, told or kind, whole, look, labels)
+        kind = "ordinal" if i in words.ordered else "categorical" if labels else ""
+        own = None if weight is None else weight[rows]
+        column = _describe(name, told or kind, whole, look, labels, own)
         column.missing, column.low, column.high = n - len(whole), whole.min(), whole.max()
         column.why = "as you said" if told else _why(column, words.why.get(i, ""))
         found.append(column)
     return found
+
+
+def _is_doubtful(x: Array) -> Array:
+    """Which columns go in equal steps or hold whole numbers, as identifiers do."""
+    return np.asarray(in_equal_steps(x) | (x == np.round(x)).all(0))
 
 
 def _why(column: Column, text: str) -> str:
@@ -125,9 +145,9 @@ def _why(column: Column, text: str) -> str:
         kind = "numbers, skewed or heavy-tailed: by ranks" if column.knots else "numbers"
     else:
         kind = {
-            "constant": "one value",
+            "constant": "one value up to rounding" if column.low < column.high else "one value",
             "binary": "two values",
-            "ordinal": f"whole numbers, at most {_MAX_LEVELS} of them",
+            "ordinal": f"at most {_MAX_LEVELS} different numbers",
             "counts": f"whole numbers from 0, more than {_MAX_LEVELS} of them",
         }.get(column.kind, "words")
     return (
@@ -153,31 +173,35 @@ def _check_words(name: Any, kind: str, labels: list[Any], ordered: bool) -> None
         )
 
 
-def describe_again(columns: Sequence[Column], x: Array) -> list[Column]:
+def describe_again(
+    columns: Sequence[Column], x: Array, weight: Array | None = None
+) -> list[Column]:
     """Columns of kinds that are known, from other rows ``(N, d)``; constant if so in them.
 
     Those that are taken by ranks keep their normal scores, which are standardised anew: a monotone
     map of each column on its own changes no dependence, and from few rows it is found worse.
     """
-    plain = standard_columns(x, [column.name for column in columns])
+    plain = standard_columns(x, [column.name for column in columns], weight)
     return [
         plain[i]
         if i in plain and column.kind == "continuous" and column.knots is None
-        else _again(column, x[:, i])
+        else _again(column, x[:, i], weight)
         for i, column in enumerate(columns)
     ]
 
 
-def _again(column: Column, x: Array) -> Column:
-    seen = x[~np.isnan(x)].astype(np.float64)
+def _again(column: Column, x: Array, weight: Array | None) -> Column:
+    rows = ~np.isnan(x)
+    seen = x[rows].astype(np.float64)
     if column.kind == "left out":
         return column
     if column.kind == "constant" or not (seen != seen[:1]).any():
         return Column(column.name, "constant", seen[:1])
+    own = None if weight is None else weight[rows]
     if column.kind != "continuous":
-        return _describe(column.name, column.kind, seen, seen, column.labels)
-    code = column.encode(seen)
-    loc, scale = float(code.mean()), float(code.std()) or 1.0
+        return _describe(column.name, column.kind, seen, seen, column.labels, own)
+    loc, scale = map(float, moments_of(column.encode(seen), own)[:2])
+    scale = scale or 1.0
     again = replace(column, resolution=column.resolution / scale)
     if column.knots is None:
         again.loc, again.scale = column.loc + loc * column.scale, column.scale * scale
@@ -186,15 +210,27 @@ def _again(column: Column, x: Array) -> Column:
     return again
 
 
-def _describe(name: str, kind: str, whole: Array, look: Array, labels: list[Any] | None) -> Column:
-    """A column from its observed values, and those of the rows that are looked at."""
-    discrete = kind in ("binary", "categorical", "ordinal")
-    if discrete or not (look[:1000] != look[0]).any():
+def _describe(
+    name: str,
+    kind: str,
+    whole: Array,
+    look: Array,
+    labels: list[Any] | None,
+    weight: Array | None = None,
+) -> Column:
+    """A column from its observed values, and those of the rows that are looked at.
+
+    :param kind: where it is empty, it is found.
+    :param weight: of the rows that are looked at.
+    """
+    weight = np.ones(len(look)) if weight is None else weight
+    if is_one_value(look[:1000]) and is_one_value(whole):
+        return Column(name, "constant", whole[:1].astype(np.float64), labels=labels)
+    kind = kind or _detect(look, weight)
+    if kind in ("binary", "categorical", "ordinal"):
         seen = np.unique(whole).astype(np.float64)
-        if len(seen) == 1:
-            return Column(name, "constant", seen, labels=labels)
-        if discrete:
-            return _levels(name, "binary" if len(seen) == 2 else kind, look, seen, labels)
+        kind = "binary" if len(seen) == 2 else kind
+        return _levels(name, kind, look, seen, labels, weight)
     if kind == "counts":
         bad = look[(look < 0) | (look != np.round(look))]
         if len(bad):
@@ -202,12 +238,14 @@ def _describe(name: str, kind: str, whole: Array, look: Array, labels: list[Any]
                 f"Column {name!r} is told to hold counts, but has the value {bad[0]:g}: counts are "
                 "0, 1, 2, ... Name another kind, such as 'continuous'."
             )
-        frequency = np.bincount(look.astype(int)) + 0.5 / (1 + look.max())
+        frequency = np.bincount(look.astype(int), weight) + 0.5 / (1 + look.max())
         return Column(name, kind, marginal=np.log(frequency / frequency.sum()))
-    return _continuous(name, look)
+    return _continuous(name, look, weight)
 
 
-def _levels(name: str, kind: str, look: Array, seen: Array, labels: list[Any] | None) -> Column:
+def _levels(
+    name: str, kind: str, look: Array, seen: Array, labels: list[Any] | None, weight: Array
+) -> Column:
     if kind == "binary" and len(seen) > 2:
         raise ValueError(
             f"Column {name!r} is told to be binary, but has {len(seen)} distinct values: "
@@ -220,34 +258,34 @@ def _levels(name: str, kind: str, look: Array, seen: Array, labels: list[Any] | 
             f"Column {name!r} has {len(seen)} distinct values, and at most {_MAX_STATES} can be "
             f"levels or states. {mend}, or merge rare ones."
         )
-    frequency = np.array([(look == value).sum() for value in seen]) + 0.5 / len(seen)
+    frequency = np.bincount(np.searchsorted(seen, look), weight, len(seen)) + 0.5 / len(seen)
     return Column(name, kind, seen, labels=labels, marginal=np.log(frequency / frequency.sum()))
 
 
-def _detect(look: Array) -> str:
-    distinct = len(np.unique(look))
+def _detect(look: Array, weight: Array) -> str:
+    """The kind of numbers; but for counts it does not depend on their unit."""
+    distinct, n = len(np.unique(look)), weight.sum()
     if distinct == 2:
         return "binary"
+    if distinct <= _MAX_LEVELS and n >= 5 * distinct:
+        return "ordinal"
     if np.all(look == np.round(look)):
-        if distinct <= _MAX_LEVELS and len(look) >= 5 * distinct:
-            return "ordinal"
-        if look.min() >= 0 and look.mean() <= 30 and distinct > 2 and len(look) >= 50:
+        mean = moments_of(look, weight)[0]
+        if look.min() >= 0 and mean <= 30 and distinct > 2 and n >= 50:
             return "counts"
     return "continuous"
 
 
-def _continuous(name: str, look: Array) -> Column:
+def _continuous(name: str, look: Array, weight: Array) -> Column:
     """Standardised; by ranks where the tails are heavier, or the shape more skewed, than noise."""
-    loc, scale = float(look.mean()), float(look.std())
-    n = len(look)
-    if n < 3 or not scale > 1e-12 * max(1.0, abs(loc)):
+    loc, scale, skew, kurtosis = map(float, moments_of(look, weight))
+    n = weight.sum()
+    if n < 3 or not scale > 0:
         return Column(name, "continuous", loc=loc, scale=scale if scale > 0 else 1.0)
-    code = (look - loc) / scale
-    square = code * code
-    skew, kurtosis = (square * code).mean(), (square * square).mean() - 3
-    values, counts = np.unique(look, return_counts=True)
+    values, place = np.unique(look, return_inverse=True)
+    counts = np.bincount(place, weight)
     normal = n / 6 * (skew**2 + kurtosis**2 / 4) < SHAPE
-    repeats = len(values) < 0.9 * n
+    repeats = len(values) < 0.9 * len(look)
     if normal or n < 20:
         gap = np.diff(values).min() / scale if repeats and len(values) > 1 else 0.0
         return Column(name, "continuous", loc=loc, scale=scale, resolution=float(gap))

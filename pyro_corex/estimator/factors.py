@@ -11,14 +11,12 @@ from scipy.linalg import eigh
 from scipy.optimize import minimize
 
 from pyro_corex.estimator.columns import Array
-from pyro_corex.estimator.rotation import simplicity, style_rotation
 
 FLOOR = 0.004
 """The least share of noise in the variance of a column."""
 _LEAST = 1e-3
 """The least eigenvalue of a correlation matrix."""
 _BLOCK = 1024  # columns that are treated at once
-_EVEN = 0.9  # (mean loading)^2 / mean square loading of a style of answering
 
 
 def factor_analysis(corr: Array, m: int, floor: Array | float = FLOOR) -> tuple[Array, Array, int]:
@@ -71,34 +69,8 @@ def factor_analysis(corr: Array, m: int, floor: Array | float = FLOOR) -> tuple[
     return full, psi, int(found.nfev)
 
 
-def with_style(
-    corr: Array, n: int, loadings: Array, psi: Array, floor: Array
-) -> tuple[Array, Array, bool]:
-    """Factors of questions, and one more for how readily people agree, where the data show it.
-
-    Answers to all questions, whichever way they are keyed, share a style (acquiescence).  It counts
-    as found where one factor more is worth its parameters (BIC), some direction among the factors
-    loads on all questions alike, and without it the others have a simpler structure.
-
-    :returns: loadings ``(d, m + 1)`` with the style last, noise variances and True; or what was
-        given and False.
-    """
-    d, m = loadings.shape
-    if d < 2 * m + 4:
-        return loadings, psi, False
-    more, more_psi, _ = factor_analysis(corr, m + 1, floor)
-    if _bic(corr, n, loadings, psi) < _bic(corr, n, more, more_psi):
-        return loadings, psi, False
-    turned = more @ style_rotation(more)
-    style, rest = turned[:, -1], turned[:, :-1]
-    even = style.sum() ** 2 / (d * (style**2).sum())
-    simpler = simplicity(rest) > max(simplicity(loadings), simplicity(more))
-    if even < _EVEN or not simpler:
-        return loadings, psi, False
-    return turned, more_psi, True
-
-
-def _bic(corr: Array, n: int, loadings: Array, psi: Array) -> float:
+def bic(corr: Array, n: float, loadings: Array, psi: Array) -> float:
+    """The Bayesian information criterion of a factor model of n rows, less a constant."""
     d, m = loadings.shape
     scaled = loadings / psi[:, None]
     inner = np.eye(m) + loadings.T @ scaled  # of W W^T + Psi, by Woodbury's identity

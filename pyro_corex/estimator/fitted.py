@@ -30,6 +30,8 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     columns_: list[Column]
     n_hidden_: int
+    tc_: float
+    tc_stderr_: float
     upper_: Any
     program_: Any
     _layer: Layer
@@ -203,6 +205,27 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """
         return load_estimator(cls, path)
 
+    def _fit_upper(self, layers: tuple[int, ...], draws: Array, often: Array | None) -> None:
+        self.layer_tcs_ = [self.tc_]
+        self.layer_tcs_stderr_ = [self.tc_stderr_]
+        self.upper_ = None
+        if len(layers) == 1 or not (draws.std(0) > 1e-9).any():
+            return
+        rest: Any = layers[1:] if len(layers) > 2 else layers[1]
+        changes = {"n_hidden": rest, "kinds": "continuous"}
+        changes |= dict.fromkeys(("anchors", "missing", "levels"))
+        parameters = self.get_params(deep=False) | changes | {"random_state": self._seed}
+        upper: Any = type(self)(**parameters)
+        self.upper_ = upper.fit(draws, sample_weight=often)
+        above = self._above or list(
+            zip(self.upper_.layer_tcs_, self.upper_.layer_tcs_stderr_, strict=True)
+        )
+        self.layer_tcs_ += [tc for tc, _ in above]
+        self.layer_tcs_stderr_ += [stderr for _, stderr in above]
+        self.corrections_["layers above"] = sum(self.layer_tcs_[1:])
+        self.tc_ = sum(self.layer_tcs_)
+        self.tc_stderr_ = float(np.sqrt(np.square(self.layer_tcs_stderr_).sum()))
+
     @property
     def _n_features_out(self) -> int:  # what scikit-learn names
         return self.n_hidden_
@@ -243,7 +266,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 filled = frame.iloc[:, i].set_axis(like.index)
                 same = filled.dtype.kind == "f" and (filled == filled.round()).all()
                 same = i in labels or (same and i not in self._words.numerals)
-                out.isetitem(i, filled.astype(own.dtype) if same else filled)
+                out.isetitem(i, _as_before(filled, own.dtype) if same else filled)
         return out
 
     def __sklearn_tags__(self) -> Any:
@@ -251,3 +274,13 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         tags.input_tags.allow_nan = True
         tags.input_tags.sparse = True
         return tags
+
+
+def _as_before(filled: Any, dtype: Any) -> Any:
+    """A column of the type that it had, where that can hold what it was filled with."""
+    if hasattr(dtype, "categories") and not filled.isin(dtype.categories).all():
+        return filled
+    try:
+        return filled.astype(dtype)
+    except (TypeError, ValueError):  # words in a column of NaN
+        return filled

@@ -14,14 +14,22 @@ from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.em import expectation_maximisation
-from pyro_corex.estimator.factors import FLOOR, factor_analysis, with_style
+from pyro_corex.estimator.factors import FLOOR, factor_analysis
 from pyro_corex.estimator.group import information
 from pyro_corex.estimator.initial import initialise, moments, place_anchors
 from pyro_corex.estimator.layer import Layer, Points, Training, seeded, table_spec
+from pyro_corex.estimator.loadings import (
+    anchored_axes,
+    correlation_loadings,
+    pattern_loadings,
+    reported_axes,
+)
 from pyro_corex.estimator.parameters import Options
-from pyro_corex.estimator.rotation import correlation_loadings, promax, reported_rotation, varimax
+from pyro_corex.estimator.rotation import varimax
 from pyro_corex.estimator.shrinkage import shrunken_loadings
+from pyro_corex.estimator.style import style_rotation, with_style
 from pyro_corex.estimator.table import as_tensor
+from pyro_corex.estimator.weights import in_proportion
 from pyro_corex.programs.tables import TableVAE, normal_points
 from pyro_corex.training import Optimization, fit
 
@@ -36,14 +44,14 @@ class GaussianLayer(Layer):
         program: TableVAE,
         columns: Sequence[Column],
         rotation: Array,
-        style: bool,
         training: Training,
+        n_extra: int = 0,
     ) -> None:
         self.program = program.to(torch.float64).eval()
         self.columns = list(columns)
         self.rotation = rotation
-        self.style = style
         self.training = training
+        self.n_extra = n_extra
 
     def prior(self, n: int) -> Tensor:
         """Draws ``(n, m)`` of the latents."""
@@ -73,7 +81,7 @@ class GaussianLayer(Layer):
         return own + (kl["z"][:, None] - total) * own / np.maximum(total, 1e-12)
 
     @torch.no_grad()
-    def doubts(self, x: Tensor, mis: Array, n_data: Array) -> Array:
+    def doubts(self, x: Tensor, mis: Array, n_data: Array, often: Array | None = None) -> Array:
         """By the likelihood ratio of a loading, as far as the rows tell the latent."""
         known = 1 - self.program.encode(x).scale.square().mean(0) @ torch.as_tensor(
             self.rotation**2
@@ -84,9 +92,16 @@ class GaussianLayer(Layer):
         return np.asarray(chi2.sf(2 * n_data * mis * known.clamp(0.0, 1.0).numpy()[:, None], df))
 
     def shares(self, mis: Array) -> Array:
-        """In proportion to what each tells of the column."""
-        total = mis.sum(0)
-        return np.where(total > 1e-12, mis / np.maximum(total, 1e-12), 1 / len(mis))
+        """In proportion to what each would tell of the column if latents were independent."""
+        told = -0.5 * np.log1p(-np.minimum(pattern_loadings(self)[0].T ** 2, 1 - 1e-9))
+        total = told.sum(0)
+        return np.where(total > 1e-12, told / np.maximum(total, 1e-12), 1 / len(told))
+
+    @torch.no_grad()
+    def correlations(self) -> Array:
+        """Those of the reported latents under the model, ``(m, m)``."""
+        cov = torch.linalg.inv(self.program.prior_precision).numpy()
+        return self.rotation.T @ cov @ self.rotation
 
     def clusters(self, mis: Array) -> Array:
         """The latent that tells most, among those that the column may load on."""
@@ -109,17 +124,21 @@ class GaussianLayer(Layer):
         return (w @ prior @ w.T + (2 * self.program.log_scale).exp().diag()).numpy()
 
     @torch.no_grad()
-    def mutual_information(self, x: Tensor, n_data: Array) -> tuple[Array, Array]:
+    def mutual_information(
+        self, x: Tensor, n_data: Array, often: Array | None = None
+    ) -> tuple[Array, Array]:
         """Of the model, whatever the rows: in closed form for normal columns with a linear
         predictor, and else by quadrature over z_j and points of the others.
         """
         program, m = self.program, self.n_hidden
         value, spread = np.zeros((2, m, len(self.columns)))
         r = torch.as_tensor(self.rotation)
-        corr = r.T @ torch.linalg.inv(program.prior_precision) @ r  # of the reported latents
+        corr = torch.as_tensor(self.correlations())
         linear = program.site_columns.get("continuous", []) if not program.hidden else []
         if linear:
-            value[:, linear], spread[:, linear] = self._normal_information(r, corr)
+            value[:, linear], spread[:, linear] = self._normal_information(
+                torch.linalg.inv(r).T, corr
+            )
         if len(linear) == len(self.columns):
             return value, np.sqrt(np.maximum(spread, 0.5 / n_data) / n_data)
         at_nodes, at_weights = np.polynomial.hermite_e.hermegauss(15)
@@ -128,7 +147,7 @@ class GaussianLayer(Layer):
         for j in range(m):
             given_0 = others - others[:, j : j + 1] * corr[:, j]
             z = given_0 + nodes[:, None, None] * corr[:, j]
-            for _, columns, fn in program.column_distributions(z @ r.T):
+            for _, columns, fn in program.column_distributions(z @ torch.linalg.inv(r)):
                 if self.columns[columns[0]].kind == "continuous":
                     if not linear:
                         found = _information_of_networks(fn, weights)
@@ -138,34 +157,31 @@ class GaussianLayer(Layer):
                     value[j, i], spread[j, i] = _information(self.columns[i], at, fn, weights)
         return value, np.sqrt(np.maximum(spread, 0.5 / n_data) / n_data)
 
-    def _normal_information(self, r: Tensor, corr: Tensor) -> tuple[Array, Array]:
-        """I(z_j : x_i) of linear normal columns, and the variance of its summand: ``(m, k)``."""
+    def _normal_information(self, turn: Tensor, corr: Tensor) -> tuple[Array, Array]:
+        """I(z_j : x_i) of linear normal columns, and the variance of its summand: ``(m, k)``.
+
+        :param turn: loadings on the program's latents times this are those on the reported ones.
+        """
         scale = self.program.log_scale.exp()
-        w = self.program.loadings()[: len(scale)] @ r
+        w = self.program.loadings()[: len(scale)] @ turn
         with_latent = w @ corr
         variance = (with_latent * w).sum(1) + scale.square()
         share = (with_latent.square() / variance[:, None]).clamp(0.0, 1 - 1e-9).T
         return (-0.5 * torch.log1p(-share)).numpy(), share.numpy()
 
+    @torch.no_grad()
     def make_oblique(self) -> None:
-        """Lets the reported latents be correlated (promax), for a layer above to explain.
+        """Makes the reported latents those of the program, for a layer above to explain.
 
         The model of the columns is the same; each latent is N(0, 1) on its own, as the bound's
         prior.
         """
-        program = self.program
-        r = torch.as_tensor(self.rotation)
-        turned = correlation_loadings(program) @ self.rotation
-        m = self.n_hidden - self.style
-        pattern, among = promax(turned[:, :m])
-        solved, corr = np.eye(len(r)), np.eye(len(r))
-        solved[:m, :m] = np.linalg.lstsq(turned[:, :m], pattern, rcond=None)[0]
-        corr[:m, :m] = among
-        turn = r @ torch.as_tensor(solved)
-        with torch.no_grad():
-            program.weight.copy_(program.weight @ turn)
-            program.state_weight.copy_(program.state_weight @ turn)
-            program.prior_precision.copy_(torch.linalg.inv(torch.as_tensor(corr)))
+        program, corr = self.program, torch.as_tensor(self.correlations())
+        turn = torch.linalg.inv(torch.as_tensor(self.rotation)).T
+        program.weight.copy_(program.loadings() @ turn)
+        program.state_weight.copy_(program.state_loadings() @ turn)
+        program.axes.copy_(torch.eye(self.n_hidden))
+        program.prior_precision.copy_(torch.linalg.inv(corr))
         self.rotation = np.eye(self.n_hidden)
 
 
@@ -203,23 +219,21 @@ def _information(column: Column, at: int, fn: Any, weights: Tensor) -> tuple[flo
 def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
     """Starts from factor analysis and trains with the bound what that leaves open."""
     columns = coding.used
-    found = moments(coding, x)
+    found = moments(coding, x, options.weight)
     rounding = np.array([column.resolution**2 / 12 for column in columns])
     floor = np.maximum(FLOOR, rounding[found.column])
     loadings, psi, n_iter = factor_analysis(found.corr, options.n_hidden, floor)
-    style = False
-    asks = all(c.kind in ("binary", "ordinal") for c in columns)
-    if asks and not options.anchors and not options.hidden:
-        loadings, psi, style = with_style(found.corr, found.n, loadings, psi, floor)
+    loadings, psi, style = with_style(found, columns, options, (loadings, psi, floor))
     linear_gaussian = all(c.kind == "continuous" for c in columns) and not options.hidden
     sparse = linear_gaussian and found.wide and found.complete and not options.anchors
     if sparse:
         turned = loadings @ varimax(loadings)
-        loadings, psi, more = shrunken_loadings(found.corr, turned, psi, floor)
+        loadings, psi, more = shrunken_loadings(found.corr, turned, psi, floor, found.n)
         n_iter += more
     loadings, psi = found.restored(loadings, psi)
     with seeded(options.seed):
-        program = TableVAE(table_spec(columns), loadings.shape[1], options.hidden)
+        oblique = bool(options.anchors) and options.rotation == "oblimin"
+        program = TableVAE(table_spec(columns), loadings.shape[1], options.hidden, oblique)
     program = program.to(options.dtype)
     if options.anchors:
         loadings, psi = place_anchors(found, loadings, program, options)
@@ -230,11 +244,15 @@ def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
     elif not found.complete or options.anchors:
         training = expectation_maximisation(program, coding, x, options)
     training.n_iter += n_iter
-    rotation = np.eye(program.latent_dim)
-    if not options.anchors:
-        axes = _to_principal(program) if linear_gaussian else rotation
-        rotation = axes.T if sparse else reported_rotation(program, style)
-    layer = GaussianLayer(program, columns, rotation, style, training)
+    turn = _to_principal(program) if linear_gaussian else np.eye(program.latent_dim)
+    if options.anchors:
+        rotation = anchored_axes(program, options, len(x))
+    else:
+        start = turn.T if sparse and options.rotation else None
+        if style:
+            start = style_rotation(correlation_loadings(program))
+        rotation = reported_axes(program, options.rotation, len(x), start, int(style))
+    layer = GaussianLayer(program, columns, rotation, training, int(style))
     if len(options.layers) > 1:
         layer.make_oblique()
     return layer
@@ -245,6 +263,8 @@ def train(program: TableVAE, coding: Coding, x: Array, options: Options) -> Trai
 
     :raises FloatingPointError: where the loss becomes NaN or infinite.
     """
+    if options.weight is not None:
+        x = x[in_proportion(options.weight, np.random.default_rng(options.seed))]
     n = len(x)
     batch_size = min(options.batch_size if n < 100_000 else 4 * options.batch_size, n)
     steps = math.ceil(n / batch_size)
@@ -287,7 +307,10 @@ def _to_principal(program: TableVAE) -> Array:
 
     :returns: the axes that it has then, as columns.
     """
-    scaled = program.weight * (-program.log_scale).exp()[:, None]
+    scaled = program.loadings() * (-program.log_scale).exp()[:, None]
     axes = torch.linalg.eigh(scaled.T @ scaled)[1].flip(1)
-    program.weight.copy_(program.weight @ axes)
+    if bool(program.allowed.all()):
+        program.weight.copy_(program.weight @ axes)
+    else:
+        program.axes.copy_(program.unit_axes() @ axes)
     return axes.numpy()

@@ -18,6 +18,7 @@ from scipy.stats import nbinom
 
 from pyro_corex.estimator.columns import Array, Column
 from pyro_corex.estimator.parameters import Options
+from pyro_corex.estimator.weights import quantiles
 
 Random = np.random.RandomState
 
@@ -35,10 +36,12 @@ _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 class Design:
     """Coded rows as matrices: indicators of levels, and numbers."""
 
-    def __init__(self, columns: Sequence[Column], code: Array) -> None:
+    def __init__(self, columns: Sequence[Column], code: Array, often: Array | None = None) -> None:
         self.columns = list(columns)
         self.code = code
         self.n, self.d = code.shape
+        self.often = np.ones(self.n) if often is None else often  # each row counts
+        self.total = float(self.often.sum())
         self.weight = np.ones(self.d)
         """How often the likelihood of each column counts."""
         self.seen = ~np.isnan(code)
@@ -51,15 +54,20 @@ class Design:
         for i, column in enumerate(columns):
             level, seen = code[:, i], self.seen[:, i]
             if not column.n_levels:
-                level = np.searchsorted(np.nanquantile(level, np.arange(1, _BINS) / _BINS), level)
+                level = np.searchsorted(quantiles(level[seen], self.often[seen], _BINS), level)
             self.level[seen, i] = level[seen]
-            counts.append(np.bincount(self.level[seen, i], minlength=self.width[i]))
+            counts.append(np.bincount(self.level[seen, i], self.often[seen], self.width[i]))
         share = np.concatenate(counts) + 1e-12
         self.marginal = share / np.add.reduceat(share, self.starts[:-1])[self.of]
 
     def indicators(self, columns: Array) -> tuple[Array, Array]:
         """Indicators of the levels of columns, ``(N, sum of levels)``; and where each starts."""
         return indicators(self.level[:, columns], self.width[columns])
+
+    def rooted(self, columns: Array) -> tuple[Array, Array]:
+        """The same by the roots of what rows count, so that products of two count rows."""
+        hot, starts = self.indicators(columns)
+        return hot * np.sqrt(self.often)[:, None], starts
 
 
 def indicators(level: Array, width: Array) -> tuple[Array, Array]:
@@ -101,7 +109,8 @@ class Group:
     def maximise(self, q: Array) -> None:
         """The parameters that are best for the states' probabilities ``(N, S)``."""
         design = self.design
-        self.log_pi = np.log((q.sum(0) + _PRIOR / self.n_states) / (len(q) + _PRIOR))
+        q = q * design.often[:, None]
+        self.log_pi = np.log((q.sum(0) + _PRIOR / self.n_states) / (design.total + _PRIOR))
         counts = np.maximum(self.onehot.T @ q - _SPARE, 0.0)
         counts += _PRIOR * design.marginal[self.cells, None]
         total = np.add.reduceat(counts, self.starts[:-1])[self.of] if self.levels else counts
@@ -113,7 +122,8 @@ class Group:
             rows = design.seen[:, i]
             x, w = design.code[rows, i], q[rows] + 1e-9
             sums = w.sum(0)
-            whole, spread = x.mean(), x.var()
+            whole = np.average(x, weights=design.often[rows])
+            spread = np.average((x - whole) ** 2, weights=design.often[rows])
             mean = (w.T @ x + _PRIOR * whole) / (sums + _PRIOR)
             square = ((x[:, None] - mean) ** 2 * w).sum(0)
             if design.columns[i].kind == "counts":
@@ -186,7 +196,8 @@ class Group:
             for a, i in enumerate(block):
                 if i not in place:
                     own[:, a] = self.column_log_prob(i)
-            q = softmax(states[:, None] - design.weight[block][:, None] * own, axis=2)[seen]
+            q = softmax(states[:, None] - design.weight[block][:, None] * own, axis=2)
+            q = (q * design.often[:, None, None])[seen]
             at = (starts[first : first + len(block)] + level)[seen]
             for s in range(self.n_states):
                 out[:, s] += np.bincount(at, q[:, s], len(out))
@@ -195,11 +206,12 @@ class Group:
     @cached_property
     def value(self) -> float:
         """The evidence of new rows, less a constant: a nat for each parameter (Akaike 1973)."""
-        return self.evidence() - self.n_parameters() / self.design.n
+        return self.evidence() - self.n_parameters() / self.design.total
 
     def evidence(self) -> float:
         """Mean of ln p of the group's columns, without weights, in nats."""
-        found = float(np.logaddexp.reduce(self.log_joint(weighted=False), 1).mean())
+        each = np.logaddexp.reduce(self.log_joint(weighted=False), 1)
+        found = float(each @ self.design.often) / self.design.total
         self.release()
         return found
 
@@ -210,7 +222,7 @@ class Group:
             self.maximise(q)
             joint = self.log_joint()
             total = np.logaddexp.reduce(joint, 1, keepdims=True)
-            last, value = value, float(total.mean())
+            last, value = value, float(total[:, 0] @ self.design.often) / self.design.total
             self.q = q = np.exp(joint - total)
             self.n_iter, self.converged = k + 1, abs(value - last) < tol
             if self.converged:
@@ -280,7 +292,7 @@ def fit_group(
     found = []
     for q in _starts(group, rng):
         value = group.run(q, 12, 1e-4)
-        found.append((value - group.n_parameters(ZERO) / design.n, group.q))
+        found.append((value - group.n_parameters(ZERO) / design.total, group.q))
     best = max(found, key=lambda each: each[0])[1]
     group.run(best, max(options.max_iter, 100), options.tol * 0.01)
     group.release()
@@ -332,7 +344,8 @@ def relevances(design: Design, groups: Sequence[Group]) -> Array:
     for block in np.array_split(np.arange(design.d), 1 + design.d // _BLOCK):
         onehot, starts = design.indicators(block)
         for j, group in enumerate(groups):
-            out[j, block] = tables_information(onehot.T @ group.q, starts[:-1])[0]
+            counts = onehot.T @ (group.q * design.often[:, None])
+            out[j, block] = tables_information(counts, starts[:-1])[0]
     for j, group in enumerate(groups):
         if len(group.columns) < 2:
             out[j, group.columns] -= 1.0  # it is better off anywhere

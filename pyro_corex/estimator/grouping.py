@@ -24,7 +24,8 @@ def pairwise_scores(
     Normal scores (Wilson and Hilferty 1931) of the likelihood-ratio statistic of independence,
     which is :math:`2 N I` in nats: N(0, 1) where there is no dependence.
 
-    :param onehot: ``(N, sum of levels)``; all zeros where a column is missing.
+    :param onehot: ``(N, sum of levels)``; all zeros where a column is missing.  Rows may be times
+        the roots of their weights.
     :param starts: where the levels of each column start, and the end: ``(d + 1,)``.
     :param others: the same of k other columns, for the pairs of each with each of these:
         ``(d, k)``.
@@ -99,9 +100,8 @@ def find_groups_of_many(
 
 def _standardised(onehot: Array, starts: Array) -> Array:
     """Indicators less their frequencies, by their roots: products are parts of chi-square."""
-    share = onehot.mean(0)
     seen = np.repeat(np.add.reduceat(onehot, starts[:-1], 1), np.diff(starts), 1)
-    p = share / np.maximum(seen.mean(0), 1e-12)
+    p = (onehot**2).mean(0) / np.maximum((seen**2).mean(0), 1e-12)
     return (onehot - seen * p) / np.sqrt(np.maximum(p, 1e-12))
 
 

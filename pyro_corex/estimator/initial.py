@@ -18,6 +18,7 @@ from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import varimax
 from pyro_corex.programs.tables import TableVAE
 
+_FAR = 10.0  # condition number from which anchored latents are too close to tell apart
 _LOGIT = 1.702  # a logistic of this scale is as good as a normal of scale 1
 
 
@@ -30,7 +31,8 @@ class Moments:
     column: Array
     """The column of each score."""
     complete: bool
-    n: int
+    n: float
+    """Of rows, or what their weights add up to."""
     scale: Array
     """What loadings have lost as levels are no normal scores, ``(k,)``: 1 in ``(k, k)``."""
 
@@ -60,31 +62,38 @@ def level_scores(column: Column) -> Array:
     return (score / max(variance, 0.05))[:, None]
 
 
-def moments(coding: Coding, x: Array) -> Moments:
+def moments(coding: Coding, x: Array, weight: Array | None = None) -> Moments:
     """Correlations from all pairs of observed entries, in one pass over the data.
 
     Where scores exceed rows, in place of the matrix a factor of it: missing entries count as 0.
+
+    :param weight: of the rows, ``(N,)``.
     """
     tables = [None if c.kind == "continuous" else level_scores(c) for c in coding.used]
     widths = [1 if table is None else table.shape[1] for table in tables]
     column = np.repeat(np.arange(len(tables)), widths)
     has_table = np.array([tables[i] is not None and widths[i] == 1 for i in column])
     parts = (scored(tables, widths, batch.numpy()) for batch in coding.batches(x))
+    weight = np.ones(len(x)) if weight is None else weight
     if len(column) > len(x):
-        return _of_few_rows(list(parts), column, has_table)
+        return _of_few_rows(list(parts), column, has_table, weight)
     sums: list[Any] = [0.0] * 3
-    for s in parts:
+    complete = True
+    for s, rows in zip(parts, coding.parts(x), strict=True):
+        root = np.sqrt(weight[rows, None])
         seen = (~np.isnan(s)).astype(s.dtype)
-        s[np.isnan(s)] = 0.0
-        sums = [a + b for a, b in zip(sums, (s.T @ s, seen.T @ seen, s.sum(0)), strict=True)]
+        complete &= bool(seen.all())
+        s = np.nan_to_num(s) * root
+        seen *= root
+        own = (s.T @ s, seen.T @ seen, (s * root).sum(0))
+        sums = [a + b for a, b in zip(sums, own, strict=True)]
     products, counts, totals = sums
-    complete = bool(np.all(counts == len(x)))
-    counts = np.maximum(counts, 1.0)
+    counts = np.maximum(counts, 1e-12)
     mean = totals / np.diag(counts)
     corr = products / counts - np.outer(mean, mean)
     sd = np.where(has_table, 1.0, np.sqrt(np.maximum(np.diag(corr), 1e-12)))
     corr = nearest_correlation(corr / sd / sd[:, None])
-    return Moments(corr, column, complete, len(x), np.ones(len(column)))
+    return Moments(corr, column, complete, float(weight.sum()), np.ones(len(column)))
 
 
 def scored(tables: Sequence[Array | None], widths: Sequence[int], code: Array) -> Array:
@@ -103,22 +112,26 @@ def scored(tables: Sequence[Array | None], widths: Sequence[int], code: Array) -
     return out
 
 
-def _of_few_rows(parts: Sequence[Array], column: Array, has_table: Array) -> Moments:
+def _of_few_rows(parts: Sequence[Array], column: Array, has_table: Array, weight: Array) -> Moments:
     s = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    n, gaps = len(s), np.isnan(s)
-    s -= np.nansum(s, 0) / np.maximum(n - gaps.sum(0), 1)
+    gaps = np.isnan(s)
     s[gaps] = 0.0
-    norm = np.sqrt(np.maximum((s**2).sum(0), 1e-12))
+    known = np.maximum(weight @ ~gaps, 1e-12)
+    s -= weight @ s / known
+    s[gaps] = 0.0
+    s *= np.sqrt(weight)[:, None]
+    norm = np.sqrt(np.maximum(np.einsum("ni,ni->i", s, s), 1e-12))
     s /= norm
-    sd = norm / np.sqrt(np.maximum(n - gaps.sum(0), 1))
-    return Moments(s.T, column, not gaps.any(), n, np.where(has_table, np.maximum(sd, 1.0), 1.0))
+    sd = norm / np.sqrt(known)
+    scale = np.where(has_table, np.maximum(sd, 1.0), 1.0)
+    return Moments(s.T, column, not gaps.any(), float(weight.sum()), scale)
 
 
 def place_anchors(
     found: Moments, loadings: Array, program: TableVAE, options: Options
 ) -> tuple[Array, Array]:
-    """Turns the factors so that each anchored latent points at its columns, and lets these columns
-    load on nothing else.
+    """Finds axes so that each anchored latent points at its columns, and lets these columns load on
+    nothing else.
 
     :returns: loadings and noise variances.
     """
@@ -129,15 +142,18 @@ def place_anchors(
         program.allowed[own, latent] = 1.0
         program.column_weight[own] = torch.as_tensor(list(strengths.values())).to(program.weight)
         axes.append(np.linalg.svd(loadings[np.isin(found.column, own)])[2][0])
-    k = len(axes)
-    basis = np.linalg.qr(np.column_stack([*axes, np.eye(m)]))[0]  # and what is left
-    turned = loadings @ basis
+    k, at = len(axes), [*options.anchors, *(j for j in range(m) if j not in options.anchors)]
+    basis: Array = np.linalg.qr(np.column_stack([*axes, np.eye(m)]))[0]  # and what is left
+    if program.oblique and np.linalg.cond(axes) < _FAR:
+        basis[:, :k] = np.column_stack(axes)
     if k < m:
-        turned[:, k:] = turned[:, k:] @ varimax(turned[:, k:])
-    placed = np.empty_like(turned)
-    placed[:, [*options.anchors, *(j for j in range(m) if j not in options.anchors)]] = turned
+        basis[:, k:] = basis[:, k:] @ varimax(loadings @ basis[:, k:])
+    basis[:, at] = basis.copy()
+    placed: Array = loadings @ np.linalg.inv(basis).T
     placed *= program.allowed.numpy()[found.column]
-    return placed, np.maximum(1 - (placed**2).sum(1), FLOOR)
+    with torch.no_grad():
+        program.axes.copy_(torch.as_tensor(basis.T))
+    return placed, np.maximum(1 - ((placed @ basis.T) ** 2).sum(1), FLOOR)
 
 
 @torch.no_grad()

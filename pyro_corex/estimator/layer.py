@@ -34,7 +34,7 @@ class Layer(Protocol):
 
     Its tables are coded (see :class:`.Coding`): float64 tensors ``(N, d)``, NaN where an entry is
     missing.  What is reported of the latents, m of them, is in an order of its own, and may be
-    turned; where there is a style of answering, it is the last of the m and no latent to the user.
+    turned, orthogonally or not; the last ones may be no latents to the user.
     """
 
     program: TableVAE | LatentClasses
@@ -44,29 +44,34 @@ class Layer(Protocol):
     rotation: Array
     """Reported latents are the program's times this matrix, ``(m, m)``."""
     training: Training
-    style: bool = False
-    """Whether the last latent is a style of answering."""
+    n_extra: int = 0
+    """How many of the last latents are not shown."""
 
     @property
     def n_hidden(self) -> int:
-        """The number of latents, m, with that of a style of answering."""
+        """The number of latents, m, with those that are not shown."""
         return self.program.latent_dim
+
+    @property
+    def n_reported(self) -> int:
+        """The number of latents that are shown."""
+        return self.n_hidden - self.n_extra
 
     def reorder(self, order: Array) -> None:
         """Puts the reported latents into another order."""
         self.rotation = self.rotation[:, order]
 
     def reported(self, z: Tensor) -> Array:
-        """The program's latents as they are reported, without a style."""
-        return z.numpy() @ self.rotation[:, : self.n_hidden - self.style]
+        """The program's latents as they are shown."""
+        return z.numpy() @ self.rotation[:, : self.n_reported]
 
     def latents(self, reported: Array) -> Tensor:
-        """The program's latents for reported ones, with or without a style: ``(N, m)``."""
-        return torch.as_tensor(reported @ self.rotation[:, : reported.shape[1]].T)
+        """The program's latents for all reported ones or those that are shown: ``(N, m)``."""
+        return torch.as_tensor(reported @ np.linalg.inv(self.rotation)[: reported.shape[1]])
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Array:
-        """The reported latents of each row without a style: means, or most probable states."""
+        """The latents of each row that are shown: means, or most probable states."""
         return self.reported(self.program.encode(x).mode)
 
     def prior(self, n: int) -> Tensor:
@@ -84,24 +89,28 @@ class Layer(Protocol):
         :param kl: that of each latent site, ``(N,)``.
         """
 
-    def mutual_information(self, x: Tensor, n_data: Array) -> tuple[Array, Array]:
+    def mutual_information(
+        self, x: Tensor, n_data: Array, often: Array | None = None
+    ) -> tuple[Array, Array]:
         """I(z_j : x_i) in nats and standard errors, ``(m, d)`` each.
 
         :param n_data: how many entries of each column were observed.
+        :param often: how often each row counts, ``(N,)``.
         """
 
-    def doubts(self, x: Tensor, mis: Array, n_data: Array) -> Array:
+    def doubts(self, x: Tensor, mis: Array, n_data: Array, often: Array | None = None) -> Array:
         """How probable it is by chance alone that each latent tells as much of each column.
 
         :param mis: what they tell, ``(m, d)``; the same shape is returned.
         :param n_data: how many entries of each column were observed.
+        :param often: how often each row counts, ``(N,)``.
         """
 
     def shares(self, mis: Array) -> Array:
         """Shares of the latents in each column's relevance, ``(m, d)``, 1 in sum over latents."""
 
     def clusters(self, mis: Array) -> Array:
-        """The latent of each column, ``(d,)``; ``mis`` is without a style."""
+        """The latent of each column, ``(d,)``; ``mis`` is of those that are shown."""
 
     def parameters_by_latent(self) -> Array:
         """Free parameters of the dependence among the columns: ``(m,)``."""
@@ -125,7 +134,9 @@ def draw(layer: Layer, x: Tensor, seed: int) -> tuple[Tensor, Array]:
     """Fills missing entries with draws from the model; and the reported latents drawn."""
     with seeded(seed):
         z = layer.program.encode(x).sample()
-        return torch.where(x.isnan(), _draw_columns(layer, z), x), layer.reported(z)
+        missing = x.isnan()
+        filled = torch.where(missing, _draw_columns(layer, z), x) if missing.any() else x
+        return filled, layer.reported(z)
 
 
 @torch.no_grad()
@@ -134,8 +145,8 @@ def sample(layer: Layer, n: int, seed: int, latents: Array | None = None) -> Ten
     with seeded(seed):
         if latents is None:
             return _draw_columns(layer, layer.prior(n))
-        if layer.style:
-            latents = np.column_stack([latents, torch.randn(n, dtype=torch.float64).numpy()])
+        rest = torch.randn(n, layer.n_hidden - latents.shape[1], dtype=torch.float64).numpy()
+        latents = np.column_stack([latents, rest])
         return _draw_columns(layer, layer.latents(latents))
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from pyro_corex.estimator.columns import Array
+
 
 @dataclass(frozen=True)
 class Options:
@@ -25,9 +27,13 @@ class Options:
     lr: float = 0.02
     tol: float = 1e-4
     seed: int = 0
+    rotation: str | None = "oblimin"
+    style: Any = "auto"
     anchors: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
     """Latent -> column, counted among those that vary -> strength."""
     dtype: torch.dtype = torch.float64
+    weight: Array | None = None
+    """Of the rows that are fitted, ``(N,)``; they add up to their effective number."""
 
     @property
     def n_hidden(self) -> int:
@@ -56,6 +62,10 @@ def check_parameters(e: Any) -> Options:
             raise ValueError(f"{name} must be a number {sign} {low:g}, but got {value!r}")
     if e.cv not in ("auto", None) and (not _is_int(e.cv) or e.cv < 2):
         raise ValueError(f"cv must be 'auto', None or an integer >= 2, but got {e.cv!r}")
+    if e.rotation not in ("oblimin", "varimax", None):
+        raise ValueError(f"rotation must be 'oblimin', 'varimax' or None, but got {e.rotation!r}")
+    if not (isinstance(e.style, bool) or e.style == "auto"):
+        raise ValueError(f"style must be 'auto', True or False, but got {e.style!r}")
     hidden = (e.hidden,) if _is_int(e.hidden) else e.hidden
     if not isinstance(hidden, (tuple, list)) or any(not _is_int(s) or s < 1 for s in hidden):
         raise ValueError(
@@ -63,8 +73,12 @@ def check_parameters(e: Any) -> Options:
             f"but got {e.hidden!r}"
         )
     _check_together(e, layers, hidden)
-    n_states = _states(e.n_states, layers)
-    return Options(layers, n_states, tuple(hidden), e.max_iter, e.batch_size, e.lr, e.tol)
+    automatic = isinstance(e.n_states, str) and e.n_states == "auto"
+    n_states = 2 if automatic else _states(e.n_states, layers)
+    return Options(
+        layers, n_states, tuple(hidden), e.max_iter, e.batch_size, e.lr, e.tol,
+        rotation=e.rotation, style=e.style,
+    )  # fmt: skip
 
 
 def _check_together(e: Any, layers: Sequence[int], hidden: Sequence[int]) -> None:
@@ -81,6 +95,16 @@ def _check_together(e: Any, layers: Sequence[int], hidden: Sequence[int]) -> Non
         raise ValueError(
             "anchors need a linear program: what a network does cannot be kept to chosen latents. "
             "Leave hidden out."
+        )
+    if len(layers) > 1 and e.rotation != "oblimin":
+        raise ValueError(
+            f"rotation={e.rotation!r} keeps latents uncorrelated, so that a layer above has "
+            f"nothing to explain, but n_hidden={e.n_hidden!r}. Use 'oblimin', or one layer."
+        )
+    if e.style is True and (categorical or e.anchors or hidden):
+        raise ValueError(
+            "style=True needs Gaussian latents of a linear program without anchors. Use "
+            "style='auto', or leave the others out."
         )
     if e.anchors and not layers:
         raise ValueError("anchors name latents, so their number must be known, but n_hidden='auto'")
@@ -109,7 +133,8 @@ def _states(n_states: Any, layers: Sequence[int]) -> tuple[int, ...] | int:
     several = (n_states,) if _is_int(n_states) else n_states
     if not isinstance(several, (tuple, list)) or not all(map(_is_int, several)):
         raise TypeError(
-            f"n_states must be an integer, or a list with one for each latent, but got {n_states!r}"
+            f"n_states must be an integer, a list with one for each latent, or 'auto', but got "
+            f"{n_states!r}"
         )
     if any(s < 2 for s in several):
         each = "" if several == (n_states,) else " for every latent"

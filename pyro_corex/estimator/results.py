@@ -6,8 +6,10 @@ The terms of the bound are those of :class:`~pyro_corex.CorExELBO`, and the boun
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, log_marginals
 from pyro_corex.estimator.layer import Layer, draw
+from pyro_corex.estimator.weights import variance
 from pyro_corex.evaluation import TCBound, tc_bound
 from pyro_corex.evaluation.bound import evaluating
 from pyro_corex.objective import CorExELBO
@@ -56,6 +59,8 @@ class RowTerms:
 
 def row_terms(layer: Layer, x: Tensor) -> RowTerms:
     """The terms of coded rows; a row's own do not depend on the others."""
+    if isinstance(layer.program, TableVAE) and layer.program.quadratic:
+        return _quadratic_terms(layer, x)
     program, elbo = layer.program, CorExELBO(max_plate_nesting=2, strict_enumeration_warning=False)
     reconstruction = np.zeros(x.shape)
     kls: list[tuple[Array, Array]] = []
@@ -75,6 +80,22 @@ def row_terms(layer: Layer, x: Tensor) -> RowTerms:
     return RowTerms(reconstruction, totals, by_latent, log_marginals(layer.columns, x.numpy()))
 
 
+@torch.no_grad()
+def _quadratic_terms(layer: Layer, x: Tensor) -> RowTerms:
+    """The same of normal columns and a linear program in closed form, to which the sum over points
+    of :class:`~pyro_corex.programs.TableVAE` comes down.
+    """
+    program = layer.program
+    q, w = program.encode(x), program.loadings()
+    square = (x - q.loc @ w.T - program.bias).square()
+    square += q.scale.square() @ w.square().T
+    noise = (2 * program.log_scale).exp()
+    own = (-0.5 * (square / noise + (2 * math.pi * noise).log())).masked_fill(x.isnan(), 0.0)
+    kl = (0.5 * (q.loc.square() + q.scale.square() - 1) - q.scale.log()).sum(1).numpy()
+    by_latent = layer.latent_kl(x, {"z": kl})
+    return RowTerms(own.numpy(), kl, by_latent, log_marginals(layer.columns, x.numpy()))
+
+
 @dataclass
 class SharedTerms:
     """The terms of rows, of which the columns' are summed by the latents that they are due to.
@@ -89,6 +110,8 @@ class SharedTerms:
     """``(N, m)``."""
     columns: list[int]
     """Those of which the model's marginal may be the better."""
+    elbo: Array
+    """The bound on ln p of each row's observed entries, ``(N,)``."""
     gain: Array
     """How much more the model's marginal knows of these, ``(N, k)``, 0 where missing."""
     share: Array
@@ -121,10 +144,11 @@ def shared_terms(layer: Layer, x: Tensor, share: Array) -> SharedTerms:
             own = _model_marginal(layer, rows) - terms.marginal
             own[rows.isnan().numpy()] = 0.0
             gain[start : start + step] = own[:, columns]
+        elbo = terms.reconstruction.sum(1) - terms.kl
         terms.reconstruction -= terms.marginal
-        parts.append((terms.reconstruction @ share.T, terms.latent_kl))
-    relevance, latent_kl = map(np.concatenate, zip(*parts, strict=True))
-    return SharedTerms(relevance, latent_kl, columns, gain, share[:, columns])
+        parts.append((terms.reconstruction @ share.T, terms.latent_kl, elbo))
+    relevance, latent_kl, elbo = map(np.concatenate, zip(*parts, strict=True))
+    return SharedTerms(relevance, latent_kl, columns, elbo, gain, share[:, columns])
 
 
 @torch.no_grad()
@@ -165,7 +189,7 @@ class Results:
     corrections: dict[str, float]
     tc_stderr: float
     tcs: Array
-    """Of the m latents, without a style of answering; so are the next."""
+    """Of the latents that are shown; so are the next."""
     tcs_stderr: Array
     mis: Array
     mis_stderr: Array
@@ -173,9 +197,11 @@ class Results:
     """How probable it is by chance alone that a latent tells as much of a column, ``(m, d)``."""
     alive: Array
     """Which latents may tell something: what they add is above minus its error, ``(m,)``."""
-    style: float
-    """What a style of answering adds."""
+    extra: float
+    """What those add that are not shown."""
     tc_observed: float
+    elbo: float
+    """The bound on ln p of a row's observed entries, on average."""
     draws: Array
     """Latents drawn for the rows looked at."""
     optimism: Array
@@ -194,13 +220,12 @@ def completed(layer: Layer, x: Tensor, seed: int, fill: bool = True) -> Tensor:
     fill = fill and bool(x.isnan().any())
     filled = draw(layer, x, seed)[0] if fill else x
     rng = np.random.default_rng(seed)
-    for i, column in enumerate(layer.columns):
-        if column.kind == "continuous":
-            own = filled[:, i].numpy()
-            spread = spread_ties(own, rng)
-            if spread is not own:
-                filled = filled.clone() if filled is x else filled
-                filled[:, i] = torch.as_tensor(spread)
+    numbers = np.array([i for i, c in enumerate(layer.columns) if c.kind == "continuous"], int)
+    for some in np.array_split(numbers, 1 + len(numbers) * len(x) // _CELLS):
+        ordered = np.sort(filled[:, some].numpy(), 0)
+        for i in some[(ordered[1:] == ordered[:-1]).any(0)]:
+            filled = filled.clone() if filled is x else filled
+            filled[:, i] = torch.as_tensor(spread_ties(filled[:, i].numpy(), rng))
     return filled
 
 
@@ -226,7 +251,9 @@ def spread_ties(x: Array, rng: np.random.Generator) -> Array:
     return np.where(counts[place] > 1, spread, x)
 
 
-def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
+def evaluate(
+    layer: Layer, x: Tensor, n_data: float, seed: int, often: Array | None = None
+) -> Results:
     """The bound of Eq. 10 on a table, and how it is shared among latents and columns.
 
     Missing entries are filled with draws from the model given the observed ones, several times
@@ -234,40 +261,46 @@ def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
     bounds the mean over rows of the TC of what is observed in them.
 
     :param x: coded rows, at most ``MAX_ROWS``.
-    :param n_data: the number of rows that the layer was trained on.
+    :param n_data: the number of rows that the layer was trained on, or what they count.
+    :param often: how often each row counts, ``(N,)``.
     """
     missing = x.isnan()
     n, m = len(x), layer.n_hidden
     cells = x.numel() * layer.program.n_points
     n_draws = int(np.clip(_ALL_CELLS // cells, 1, _DRAWS)) if missing.any() else 1
-    counts = (~missing).double().mean(0).clamp(min=1e-12).numpy() * n_data
-    mis, mis_stderr = layer.mutual_information(x, counts)
-    doubts = layer.doubts(x, mis, counts)
+    seen = np.average(~missing.numpy(), 0, often)
+    counts = np.maximum(seen, 1e-12) * n_data
+    mis, mis_stderr = layer.mutual_information(x, counts, often)
+    doubts = layer.doubts(x, mis, counts, often)
     share = layer.shares(mis)
-    known = informative_rows(~missing.numpy(), share) * n_data / n
+    known = informative_rows(~missing.numpy(), share, often) * n_data / n
     optimism = layer.parameters_by_latent() / (2 * known)
     bound = tc_bound(layer.program, completed(layer, x, seed), batch_size=_batch_size(layer))
     fills = [draw(layer, x, seed + k) for k in range(n_draws)]
     rows = torch.cat([x, *(filled for filled, _ in fills)]) if missing.any() else x
     terms = shared_terms(layer, rows, share)
-    per_latent = terms.bounds(terms.gain.mean(0) > -_frequencies(layer, terms, n_data))
-    per_latent = per_latent.reshape(-1, n, m)
+    each = np.tile(np.ones(n) if often is None else often, len(rows) // n)
+    better = np.average(terms.gain, 0, each) > -_frequencies(layer, terms, n_data)
+    per_latent = terms.bounds(better).reshape(-1, n, m)
     observed, *values = per_latent.sum(-1)
     if not missing.any():
         values = [observed]
     drawn = per_latent[-n_draws:]
-    means = np.mean(values, axis=1)
-    whole = np.var(values, axis=1, ddof=1).mean()
-    tcs = drawn.mean((0, 1)) - optimism
-    tcs_stderr = np.sqrt(drawn.var(1, ddof=1).mean(0) / known)
-    k = m - layer.style
+    means = np.average(values, 1, often)
+    whole = variance(np.array(values), often, 1).mean()
+    tcs = np.average(drawn, 1, often).mean(0) - optimism
+    tcs_stderr = np.sqrt(variance(drawn, often, 1).mean(0) / known)
+    k = layer.n_reported
+    corrections = {
+        "marginals": float(np.mean(values[0])) - bound.estimate,
+        "completion": float(means.mean() - means[0]),
+        "optimism": -float(optimism.sum()),
+    }
+    if often is not None:
+        corrections["sample weights"] = float(means[0] - np.mean(values[0]))
     return Results(
         bound=InSampleBound(**vars(bound)),
-        corrections={
-            "marginals": float(means[0]) - bound.estimate,
-            "completion": float(means.mean() - means[0]),
-            "optimism": -float(optimism.sum()),
-        },
+        corrections=corrections,
         tc_stderr=float(np.sqrt(whole / known.mean())),
         tcs=tcs[:k],
         tcs_stderr=tcs_stderr[:k],
@@ -275,15 +308,16 @@ def evaluate(layer: Layer, x: Tensor, n_data: int, seed: int) -> Results:
         mis_stderr=mis_stderr[:k],
         doubts=doubts[:k],
         alive=tcs[:k] > -tcs_stderr[:k],
-        style=float(tcs[k:].sum()),
-        tc_observed=float(observed.mean() - optimism.sum() * (~missing).double().mean()),
+        extra=float(tcs[k:].sum()),
+        tc_observed=float(np.average(observed, 0, often) - optimism.sum() * seen.mean()),
+        elbo=float(np.average(terms.elbo[:n], 0, often)),
         draws=fills[-1][1],
         optimism=optimism,
         worth=float(n_data / known.mean()),
     )
 
 
-def _frequencies(layer: Layer, terms: SharedTerms, n: int) -> Array:
+def _frequencies(layer: Layer, terms: SharedTerms, n: float) -> Array:
     """How much likelier the frequencies of counts make the rows than they make new ones.
 
     By leaving each row out of the frequencies by which it is judged.
@@ -301,16 +335,18 @@ def _frequencies(layer: Layer, terms: SharedTerms, n: int) -> Array:
     return out
 
 
-def informative_rows(seen: Array, share: Array) -> Array:
+def informative_rows(seen: Array, share: Array, often: Array | None = None) -> Array:
     """How many complete rows the observed entries are worth to each latent: ``(m,)``.
 
     The mean over its columns of the entries in rows that have two or more of them: a single one
     tells nothing of how columns agree.
 
     :param seen: ``(N, d)``; *share* ``(m, d)``, how much of a column is a latent's.
+    :param often: how often each row counts, relative to the others.
     """
     several = seen @ (share.T > 0).astype(float) > 1
-    entries = several.T.astype(float) @ seen
+    each = np.ones(len(seen)) if often is None else often * (len(seen) / often.sum())
+    entries = several.T.astype(float) * each @ seen
     total = share.sum(1)
     mean = (entries * share).sum(1) / np.maximum(total, 1e-300)
     return np.maximum(np.where(total > 0, mean, len(seen)), 1.0)
@@ -340,3 +376,18 @@ def assign(
     if len(free):
         label[free[false_discovery_control(chance[free]) > _FALSE]] = -1
     return label
+
+
+def some_rows(x: Array, rng: np.random.RandomState) -> Any:
+    """Which rows of a table are looked at."""
+    if len(x) <= MAX_ROWS:
+        return slice(None)
+    return np.sort(rng.choice(len(x), MAX_ROWS, replace=False))
+
+
+def order_of(tcs: Array, anchors: Any) -> Array:
+    """Sorts the latents, largest first; those with anchors stay."""
+    order = np.arange(len(tcs))
+    free = np.array([j for j in order if j not in anchors], dtype=int)
+    order[free] = free[np.argsort(-tcs[free], kind="stable")]
+    return order

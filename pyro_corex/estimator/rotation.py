@@ -1,55 +1,16 @@
-"""Loadings and their rotations to simple structure, orthogonal and oblique."""
+"""Rotations of loadings to simple structure, orthogonal and oblique."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
-import torch
+from scipy.optimize import minimize
 
 from pyro_corex.estimator.columns import Array
-from pyro_corex.programs.tables import TableVAE
 
-
-@torch.no_grad()
-def correlation_loadings(program: TableVAE) -> Array:
-    """Correlations with the program's latents of each column's predictor, seen through its noise.
-
-    :returns: a row for each column, of a nominal one for each state: ``(rows, m)``.
-    """
-    w = program.loadings()
-    kinds = [program.spec.kinds[i] for i in program.scalar]
-    noise = w.new_full((len(w),), math.pi**2 / 3)  # of the logistic distribution
-    noise[: kinds.count("continuous")] = (2 * program.log_scale).exp()
-    counts = [row for row, kind in enumerate(kinds) if kind == "counts"]
-    if counts:
-        noise[counts] = (-program.bias[counts]).exp() + (-program.log_size).exp()
-    rows = [w / (w.square().sum(1) + noise).sqrt()[:, None]]
-    v = program.state_loadings()
-    for at, column in enumerate(program.spec.columns("nominal")):
-        k = program.spec.n_levels[column]
-        p = program.state_bias[at, :k].softmax(-1)
-        u = (v[at, :k] - p @ v[at, :k]) * (p * (1 - p)).sqrt()[:, None]
-        rows.append(u / (1 + u.square().sum(1)).sqrt()[:, None])
-    return torch.cat(rows).numpy()
-
-
-def reported_rotation(program: TableVAE, style: bool) -> Array:
-    """Varimax, with most loadings positive; a style of answering is last."""
-    rows = correlation_loadings(program)
-    rotation = style_rotation(rows) if style else varimax(rows)
-    sign = np.sign((rows @ rotation).sum(0))
-    return rotation * np.where(sign == 0, 1.0, sign)
-
-
-def style_rotation(loadings: Array) -> Array:
-    """The rotation ``(m, m)`` whose last axis loads on all columns alike; varimax of the others."""
-    d, m = loadings.shape
-    axis = np.linalg.lstsq(loadings, np.ones(d), rcond=None)[0]
-    axis /= np.linalg.norm(axis)
-    rest = np.linalg.svd(np.eye(m) - np.outer(axis, axis))[0][:, : m - 1]
-    return np.column_stack([rest @ varimax(loadings @ rest), axis])
+_LEAST = 0.05  # eigenvalue of the correlations of factors
+_OPTIONS = {"maxiter": 300, "ftol": 1e-12, "gtol": 1e-7}
 
 
 def simplicity(loadings: Array) -> float:
@@ -100,17 +61,68 @@ def _planes(m: int) -> Iterator[tuple[Array, Array]]:
         axes[1:] = np.roll(axes[1:], 1)
 
 
-def promax(loadings: Array, power: int = 4) -> tuple[Array, Array]:
-    """An oblique rotation of loadings that are varimax-rotated (Hendrickson and White 1964).
+def oblimin(
+    loadings: Array,
+    psi: Array | float = 0.0,
+    n: int = 1,
+    start: Array | None = None,
+    n_fixed: int = 0,
+) -> Array:
+    r"""The oblique rotation to simple structure: direct oblimin with gamma 0 (Jennrich 2002).
 
-    :returns: the pattern of loadings ``(d, m)`` and the correlations of the factors ``(m, m)``.
+    It makes :math:`\sum_i \sum_{j \ne k} \lambda_{ij}^2 \lambda_{ik}^2` least.  Loadings that are
+    estimated have errors, which grow with the correlations of the factors, so that these come out
+    too small: with noise variances and a number of rows, an unbiased estimate of the sum is taken.
+
+    :param loadings: those of varimax, say: ``(d, m)``, standardised, on uncorrelated factors.
+    :param psi: noise variances ``(d,)`` of the columns; 0 for loadings without an error.
+    :param n: the number of rows behind them.
+    :param start: axes to begin with; the first ``n_fixed`` stay.
+    :returns: axes T ``(m, m)``, columns of length 1: the factors are the old ones times them, the
+        pattern of loadings is the old times :math:`T^{-T}`, and the factors correlate as
+        :math:`T^T T`.
     """
-    norm = np.sqrt((loadings**2).sum(1, keepdims=True)).clip(1e-12)
-    rows = loadings / norm
-    target = rows * np.abs(rows) ** (power - 1)
-    turn = np.linalg.lstsq(rows, target, rcond=None)[0]
-    if np.linalg.cond(turn) > 1e6:
-        return loadings, np.eye(loadings.shape[1])
-    turn = turn * np.sqrt(np.diag(np.linalg.inv(turn.T @ turn)))
-    inverse = np.linalg.inv(turn)
-    return loadings @ turn, inverse @ inverse.T
+    d, m = loadings.shape
+    start = np.eye(m) if start is None else start
+    psi = np.broadcast_to(psi, (d,))
+    values, vectors = np.linalg.eigh((loadings / np.maximum(psi, 1e-9)[:, None]).T @ loadings)
+    information = np.maximum(values / (1 + values), 0.1)  # of scores on factors
+    cov = (vectors / (n * information)) @ vectors.T
+
+    def loss(flat: Array) -> tuple[float, Array]:
+        raw = flat.reshape(m, m)
+        length = np.linalg.norm(raw, axis=0)
+        value, slope = _crossings(loadings, psi, cov, raw / length)
+        across = (slope - raw * (raw * slope).sum(0) / length**2) / length
+        across[:, :n_fixed] = 0.0
+        return value, across.ravel()
+
+    found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=_OPTIONS)
+    axes: Array = found.x.reshape(m, m) / np.linalg.norm(found.x.reshape(m, m), axis=0)
+    if np.linalg.eigvalsh(axes.T @ axes)[0] > _LEAST:
+        return axes
+    if psi.any():  # factors that fall together
+        return oblimin(loadings, 0.0, n, start, n_fixed)
+    return start
+
+
+def _crossings(rows: Array, psi: Array, cov: Array, axes: Array) -> tuple[float, Array]:
+    r"""The mean of :math:`\frac14 \sum_{j \ne k} \lambda_{ij}^2 \lambda_{ik}^2` over rows, less
+    what errors of the covariance ``psi[i] * cov`` add to it; and its gradient by the axes.
+    """
+    inverse = np.linalg.inv(axes)
+    pattern, error = rows @ inverse.T, inverse @ cov @ inverse.T
+    square, variance = pattern**2, np.diag(error)
+    apart = error - np.diag(variance)
+    others = square.sum(1, keepdims=True) - square
+    rest = variance.sum() - variance
+    gram, scale = (pattern * psi[:, None]).T @ pattern, psi @ psi
+    own = np.diag(gram)
+    value = (square * others).sum() - 2 * own @ rest - 4 * (gram * apart).sum()
+    value += scale * (variance @ rest + 2 * (apart**2).sum())
+    by_pattern = pattern * others - psi[:, None] * (pattern * rest + 2 * pattern @ apart)
+    by_error = scale * apart - gram + np.diag(own)
+    by_error += np.diag(scale * rest - own.sum() + own) / 2
+    by_inverse = by_pattern.T @ rows + 2 * by_error @ inverse @ cov
+    n = len(rows)
+    return float(value) / (4 * n), -inverse.T @ by_inverse @ inverse.T / n

@@ -13,6 +13,7 @@ from pyro_corex.estimator.categorical import CategoricalLayer
 from pyro_corex.estimator.columns import Coding, Column
 from pyro_corex.estimator.description import Description
 from pyro_corex.estimator.gaussian import GaussianLayer
+from pyro_corex.estimator.goodness import GoodnessOfFit
 from pyro_corex.estimator.layer import Training
 from pyro_corex.estimator.number import Scree
 from pyro_corex.estimator.numerals import Numerals
@@ -24,12 +25,12 @@ from pyro_corex.training.checkpoint import CheckpointError, check_folder, read, 
 _CLASSES: dict[str, Any] = {
     each.__name__: each
     for each in (
-        CategoricalLayer, Coding, Column, Description, GaussianLayer, Numerals, Scree, TableSpec,
-        Training, Words,
+        CategoricalLayer, Coding, Column, Description, GaussianLayer, GoodnessOfFit, Numerals,
+        Scree, TableSpec, Training, Words,
     )
 }  # fmt: skip
 _PROGRAMS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "TableVAE": (TableVAE, ("spec", "latent_dim", "hidden")),
+    "TableVAE": (TableVAE, ("spec", "latent_dim", "hidden", "oblique")),
     "LatentClasses": (LatentClasses, ("spec", "parents", "n_states")),
 }
 _DROPPED = ("bound_", "program_")  # the bound is that of program_, which the layer holds

@@ -27,7 +27,7 @@ class _Entries(NamedTuple):
 
 
 def shrunken_loadings(
-    factor: Array, loadings: Array, psi: Array, floor: Array
+    factor: Array, loadings: Array, psi: Array, floor: Array, n: float | None = None
 ) -> tuple[Array, Array, int]:
     r"""Empirical Bayes factor analysis (Wang and Stephens 2021), from loadings that are rotated.
 
@@ -38,10 +38,11 @@ def shrunken_loadings(
 
     :param factor: F of the correlations :math:`F F^T`, ``(d, n)``, the standardised data.
     :param floor: the least noise variances, ``(d,)``.
+    :param n: how many rows there are, where they have weights: that is their sum.
     :returns: means of the loadings ``(d, m)``, what they leave of the variances ``(d,)``, and the
         number of sweeps.
     """
-    n, m = factor.shape[1], loadings.shape[1]
+    n, m = n or factor.shape[1], loadings.shape[1]
     found = _Entries(loadings, np.zeros_like(loadings), np.ones_like(loadings))
     psi, share, slab = (
         np.maximum(psi, floor),

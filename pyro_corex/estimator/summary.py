@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+_PM = "\N{PLUS-MINUS SIGN}"
+
 
 def summarise(e: Any, n_columns: int) -> str:
     """See :meth:`pyro_corex.CorEx.summary`."""
@@ -18,32 +20,102 @@ def summarise(e: Any, n_columns: int) -> str:
     lines = [
         f"CorEx of {e.n_samples_} rows and {len(e.columns_)} columns ({mixture}), "
         f"{e.missing_:.1%} missing.",
+        *_weighted(e),
         f"{latents} {explain} {total} of total correlation (a lower bound)."
         if e.tc_ > 2 * e.tc_stderr_
         else f"{latents}: no total correlation, {total}.",
         *_nothing(e),
         *_below_zero(e),
         _how(e),
+        "Total correlation is what the columns tell of each other; a nat is 1.44 bits. Behind "
+        f"{_PM} is the standard error.",
     ]
-    if e.upper_ is not None:
-        layers = zip(e.layer_tcs_, e.layer_tcs_stderr_, strict=True)
-        shares = " + ".join(f"{tc:.2f}" if tc > 2 * error else "nothing" for tc, error in layers)
-        lines.append(f"By layer, from the columns upwards: {shares}.")
     if e.style_tc_ > 0:
         lines.append(
             f"A style of answering (agreeing with everything): {e.style_tc_:.2f} nats of these."
         )
+    lines.append("What each latent adds, and what it tells of its columns, in nats:")
+    names = [str(column.name) for column in e.columns_]
+    lines += _latents(e, names, n_columns)
+    lines += _no_latent(e, names, n_columns)
+    lines += _layers(e, n_columns)
+    lines.append(str(e.fit_))
+    if e.latent == "gaussian" and not np.isnan(e.omega_).all():
+        lines.append(
+            "Omega and alpha: how reliable the sum of a latent's columns is, from 0 to 1, with "
+            "those turned that load negatively."
+        )
+    return "\n".join(lines)
+
+
+def _latents(e: Any, names: list[str], n_columns: int) -> list[str]:
+    """A line for each latent of a layer; ``names`` are those of what it explains."""
+    lines = []
     for j, (tc, stderr) in enumerate(zip(e.tcs_, e.tcs_stderr_, strict=True)):
         own = np.flatnonzero(e.clusters_ == j)
         own = own[np.argsort(-e.mis_[j, own], kind="stable")]
-        shown = [f"{e.columns_[i].name} ({e.mis_[j, i]:.2f})" for i in own[:n_columns]]
+        shown = [
+            f"{names[i]} ({e.mis_[j, i]:.2f} {_PM} {e.mis_stderr_[j, i]:.2f})"
+            for i in own[:n_columns]
+        ]
         more = f" and {len(own) - n_columns} more" if len(own) > n_columns else ""
         lines.append(f"  {j}: {_nats(tc, stderr)}. {', '.join(shown) or 'no column'}{more}.")
-    alone = sum(own < 0 and c.varies for own, c in zip(e.clusters_, e.columns_, strict=True))
-    if alone:
-        lines.append(f"  Of no latent, as what they tell may be chance: {alone} of the columns.")
-    lines.append("In brackets: the mutual information of the column with its latent, in nats.")
-    return "\n".join(lines)
+        if e.latent == "categorical":
+            sizes = ", ".join(f"{size:.0%}" for size in e.class_sizes_[j])
+            lines.append(f"     classes of {sizes} of the rows")
+        elif not np.isnan(e.omega_[j]):
+            alpha = "" if np.isnan(e.alpha_[j]) else f", alpha {e.alpha_[j]:.2f}"
+            lines.append(f"     omega {e.omega_[j]:.2f}{alpha}")
+    return lines
+
+
+def _no_latent(e: Any, names: list[str], n_columns: int) -> list[str]:
+    """The columns that vary, but belong to no latent."""
+    own = [i for i in np.flatnonzero(e.clusters_ < 0) if e.columns_[i].varies]
+    if not own:
+        return []
+    more = f" and {len(own) - n_columns} more" if len(own) > n_columns else ""
+    shown = ", ".join(names[i] for i in own[:n_columns])
+    chance = f"  Of no latent, as what they tell may be chance: {len(own)} of the columns"
+    return [f"{chance} ({shown}{more})."]
+
+
+def _layers(e: Any, n_columns: int) -> list[str]:
+    """What the layers above add, and their latents."""
+    if e.upper_ is None:
+        return []
+    parts = zip(e.layer_tcs_, e.layer_tcs_stderr_, strict=True)
+    shares = " + ".join(
+        f"{tc:.2f} {_PM} {error:.2f}" if tc > 2 * error else "nothing" for tc, error in parts
+    )
+    lines = [f"By layer, from the columns upwards: {shares}."]
+    upper, level = e.upper_, 2
+    while upper is not None:
+        lines.append(f"Layer {level}, which explains the latents of layer {level - 1}:")
+        below = [f"latent {i}" for i in range(len(upper.columns_))]
+        lines += _latents(upper, below, n_columns)
+        upper, level = upper.upper_, level + 1
+    return lines
+
+
+def upper_rows(e: Any) -> list[tuple[Any, ...]]:
+    """The layers above as a table: layer, latent, the latent below, what it tells of it in nats and
+    the standard error, and whether that belongs to it.
+    """
+    rows: list[tuple[Any, ...]] = []
+    upper, level = e.upper_, 2
+    while upper is not None:
+        for j, i in np.ndindex(*upper.mis_.shape):
+            told = float(upper.mis_[j, i]), float(upper.mis_stderr_[j, i])
+            rows.append((level, j, i, *told, int(upper.clusters_[i] == j)))
+        upper, level = upper.upper_, level + 1
+    return rows
+
+
+def _weighted(e: Any) -> list[str]:
+    if e.n_effective_ == e.n_samples_:
+        return []
+    return [f"The rows have weights, by which they count as {e.n_effective_:.0f}."]
 
 
 def _nothing(e: Any) -> list[str]:
@@ -75,7 +147,7 @@ def _how(e: Any) -> str:
 
 def _nats(value: float, stderr: float) -> str:
     """In words where a bound says nothing."""
-    shown = f"{value:.2f} \N{PLUS-MINUS SIGN} {stderr:.2f}"
+    shown = f"{value:.2f} {_PM} {stderr:.2f}"
     if value > 2 * stderr:
         return f"{shown} nats"
     return f"nothing found beyond the error ({shown} nats)"

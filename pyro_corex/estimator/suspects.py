@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.linalg import qr
 
-from pyro_corex.estimator.columns import Array, Column
+from pyro_corex.estimator.columns import Array, Column, by_columns
+from pyro_corex.estimator.standard import WHOLE, unit_of
 
 _DATE = re.compile(
     r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2})|"
@@ -54,9 +55,17 @@ def no_variable(name: Any, raw: Array) -> str:
     return ""
 
 
+def in_equal_steps(x: Array) -> Array:
+    """Whether each column ``(N, d)`` goes up or down in equal steps, as far as digits are kept."""
+    error = 8 * np.finfo(x.dtype).eps * np.abs(x).max(0)
+    steps = np.diff(x, axis=0)
+    found: Array = (np.ptp(steps, axis=0) <= error) & (np.abs(steps[0]) > 100 * error)
+    return found
+
+
 def _no_measurement(name: Any, seen: Array) -> str:
     steps = np.diff(seen)
-    if np.all(steps == steps[0]) and steps[0] != 0:
+    if in_equal_steps(seen[:, None])[0]:
         return f"a running number: it goes from {seen[0]:g} to {seen[-1]:g} in equal steps"
     day, month = seen % 100, seen // 100 % 100
     dated = (seen >= 19000101) & (seen < 21010101) & (month <= 12) & (day <= 31) & (day > 0)
@@ -69,7 +78,7 @@ def _no_measurement(name: Any, seen: Array) -> str:
         return ""
     if len(np.unique(seen)) < len(seen):
         return ""
-    if np.all(steps > 0):
+    if np.all(steps > 0) and np.abs(seen).max() < WHOLE:
         return "a running number: whole numbers, each larger than the one before"
     if _ID.search(str(name)) or spread < 1.1 * len(seen):
         return "an identifier: whole numbers that never repeat"
@@ -134,7 +143,7 @@ def _is_code(values: Array, counts: Array, kind: str) -> bool:
     """Whether the first of sorted values stands apart from the others, as a code would."""
     value, rest = values[0], np.sort(values[1:])
     gap, spread = abs(values[1] - value), rest[-1] - rest[0]
-    apart = counts[0] > 1 and gap > 1.9 * max(np.diff(rest).max(initial=0.0), 1e-9)
+    apart = counts[0] > 1 and gap > 1.9 * np.diff(rest).max(initial=0.0)
     if value == 0:  # as of a blood pressure
         return bool(kind == "continuous" and apart and rest[0] > 0 and len(rest) > 2)
     if not _CODE.fullmatch(f"{value:.10g}"):
@@ -153,13 +162,12 @@ def copies(columns: Sequence[Column], x: Array) -> dict[tuple[int, ...], str]:
     if len(x) < 2 * _LEAST:
         return {}
     seen = [i for i, column in enumerate(columns) if column.varies]
-    ends = np.full((2, len(columns)), -1)
-    ends[0, seen] = np.where(np.isnan(x[:, seen]), np.inf, x[:, seen]).argmin(0)
-    ends[1, seen] = np.where(np.isnan(x[:, seen]), -np.inf, x[:, seen]).argmax(0)
+    lowest = by_columns(lambda own: np.where(np.isnan(own), np.inf, own).argmin(0), x)
+    highest = by_columns(lambda own: np.where(np.isnan(own), -np.inf, own).argmax(0), x)
     alike: dict[Any, list[int]] = {}
     for i in seen:  # of numbers, those whose extremes are in the same rows
         if not _is_rare(x[:, i], columns[i]):
-            key = 0 if columns[i].n_levels else tuple(sorted(ends[:, i].tolist()))
+            key = 0 if columns[i].n_levels else tuple(sorted((int(lowest[i]), int(highest[i]))))
             alike.setdefault(key, []).append(i)
     groups: dict[Any, list[int]] = {}
     for key, several in alike.items():
@@ -209,7 +217,9 @@ def sums(columns: Sequence[Column], x: Array, known: Collection[tuple[int, ...]]
     rows = x[~np.isnan(x[:, own]).any(1)][: 4 * _MOST] if 2 < len(own) <= _MOST else x[:0]
     if len(rows) < len(own) + 2 * _LEAST:
         return []
-    z = rows[:, own] - rows[:, own].mean(0)
+    unit = unit_of(rows[:, own])
+    z = rows[:, own] / np.where(unit > 0, unit, 1.0)
+    z = z - z.mean(0)
     scale = z.std(0)
     varies = scale > 0
     own, z, scale = (
@@ -256,8 +266,13 @@ def totals(columns: Sequence[Column], x: Array) -> list[str]:
     if len(own) < 2 or len(x) < _LEAST:
         return []
     above, last = x[:-1, own], x[-1, own]
-    for what, expected in (("sums", np.nansum(above, 0)), ("means", np.nanmean(above, 0))):
-        if np.allclose(last, expected, rtol=1e-3, atol=0):
+    sums, means = np.nansum(above, 0), np.nanmean(above, 0)
+    spread = np.nanmax(above, 0) - np.nanmin(above, 0)
+    for what, expected, error in (
+        ("sums", sums, 1e-3 * np.abs(sums)),
+        ("means", means, 3e-3 * spread),
+    ):
+        if np.all(np.abs(last - expected) <= error):
             return [f"The last row holds the {what} of the rows above it, in "
                     f"{_listed([columns[i].name for i in own])}: leave it out."]  # fmt: skip
     return []
@@ -275,7 +290,7 @@ def rows_with(covariance: Any, n_rows: Any) -> Any:
     """
     table = np.asarray(covariance, dtype=float)
     d = len(table)
-    if table.shape != (d, d) or not np.allclose(table, table.T, atol=1e-6):
+    if table.shape != (d, d) or not _is_symmetric(table):
         raise ValueError(
             f"X must be a symmetric table of correlations where n_rows is given, but has the shape "
             f"{table.shape}. Leave n_rows out for a table of rows."
@@ -285,7 +300,13 @@ def rows_with(covariance: Any, n_rows: Any) -> Any:
             f"n_rows must be the number of rows behind the correlations, more than the {d} "
             f"columns, but got {n_rows!r}"
         )
-    values, vectors = np.linalg.eigh(table)
+    root = np.sqrt(table.diagonal())
+    if not (table.diagonal() > 0).all():
+        raise ValueError(
+            "X must be correlations or covariances, with variances above 0 in their diagonal, but "
+            f"it holds {table.diagonal().min():g}. Leave constant columns out."
+        )
+    values, vectors = np.linalg.eigh(table / root / root[:, None])
     if values[0] < -1e-3 * values[-1]:
         raise ValueError(
             "X must be correlations of the same rows, but has the negative eigenvalue "
@@ -293,10 +314,17 @@ def rows_with(covariance: Any, n_rows: Any) -> Any:
         )
     z = np.random.default_rng(0).standard_normal((n_rows, d))
     q, _ = np.linalg.qr(z - z.mean(0))
-    rows = np.sqrt(n_rows) * q * np.sqrt(values.clip(0)) @ vectors.T
+    rows = root * (np.sqrt(n_rows) * q * np.sqrt(values.clip(0)) @ vectors.T)
     if not hasattr(covariance, "iloc"):
         return rows
     return type(covariance)(rows, columns=list(covariance.columns))
+
+
+def _is_symmetric(table: Array) -> bool:
+    """Whether a table is its transpose, as far as its columns' own variances measure."""
+    root = np.sqrt(np.abs(table.diagonal()))
+    error = 1e-6 * np.outer(root, root)
+    return bool(np.all((np.abs(table - table.T) <= error) | (np.isnan(table) & np.isnan(table.T))))
 
 
 def check_no_correlations(x: Array, names: Sequence[Any]) -> None:
@@ -305,15 +333,15 @@ def check_no_correlations(x: Array, names: Sequence[Any]) -> None:
     table = x[:, own]
     if len(own) < 3 or table.shape[0] != table.shape[1]:
         return
-    lower, upper = np.tril(table), np.triu(table).T
     half = np.isnan(table[np.triu_indices(len(table), 1)]).all()
     half |= bool(np.isnan(table[np.tril_indices(len(table), -1)]).all())
     diagonal = table.diagonal()
-    if not half and not np.allclose(lower, upper, rtol=1e-6, atol=1e-9, equal_nan=True):
+    if not half and not _is_symmetric(table):
         return
     if (half and not np.allclose(diagonal, 1)) or not np.all(diagonal > 0):
         return
-    if np.all(np.nan_to_num(np.abs(table)) <= np.sqrt(np.outer(diagonal, diagonal)) + 1e-9):
+    root = np.sqrt(diagonal)
+    if np.all(np.nan_to_num(np.abs(table / root / root[:, None])) <= 1 + 1e-9):
         what = "correlations" if np.allclose(diagonal, 1) else "covariances"
         raise ValueError(
             f"X must be a table of rows, but holds {what} of its columns, {_listed(names)}: it is "

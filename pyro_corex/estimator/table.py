@@ -63,7 +63,7 @@ class Words:
             one table and numbers in the other.
         :raises TypeError: for what is no table.
         """
-        x = _as_table(x)
+        x = as_table(x)
         least: dict[str, Any] = {"reset": reset, "ensure_min_samples": 2 if reset else 1}
         words = _has_words(x)
         if words:
@@ -284,7 +284,7 @@ def _known(value: Any, known: set[str]) -> Any:
     return None if word not in known and word.casefold() in MISSING else word
 
 
-def _as_table(x: Any) -> Any:
+def as_table(x: Any) -> Any:
     """What scikit-learn and :func:`_has_words` read right; the same, but for lists and tensors."""
     if issparse(x):
         return x.toarray()

@@ -113,6 +113,8 @@ def observe(site: str, fn: Distribution, value: Tensor | None, complete: bool) -
 
 def as_table(parts: Sequence[tuple[list[int], Tensor]], dtype: torch.dtype) -> Tensor:
     """Columns and their values ``(..., B, k)``, put in order: ``(..., B, d)``."""
+    if len(parts) == 1:
+        return parts[0][1].to(dtype)
     order = torch.tensor([i for columns, _ in parts for i in columns]).argsort()
     return torch.cat([values.to(dtype) for _, values in parts], -1)[..., order]
 
@@ -174,19 +176,25 @@ class TableVAE(CorExProgram):
     :param latent_dim: the number of latents, m.
     :param hidden: sizes of hidden layers of two networks that add to the linear decoder and
         encoder; none for a linear program.
+    :param oblique: whether ``axes`` are trained: directions of z, each the latent of a row of
+        ``allowed``, which need not be orthogonal.
     """
 
     allowed: Tensor
+    axes: Tensor
     column_weight: Tensor
     prior_precision: Tensor
 
-    def __init__(self, spec: TableSpec, latent_dim: int, hidden: Sequence[int] = ()) -> None:
+    def __init__(
+        self, spec: TableSpec, latent_dim: int, hidden: Sequence[int] = (), oblique: bool = False
+    ) -> None:
         super().__init__("normal")
         self.spec = spec
         self.latent_dim = check_count("latent_dim", latent_dim)
         self._by_kind = {kind: spec.columns(kind) for kind in KINDS}
         self._widths = [len(self._by_kind[kind]) for kind in _SCALAR]
         self.scalar = [i for kind in _SCALAR for i in self._by_kind[kind]]  # as ``weight`` has them
+        self._in_order = self.scalar == list(range(len(spec.kinds)))
         m, n = latent_dim, len(self.scalar)
         states = [spec.n_levels[i] for i in self._by_kind["nominal"]]
         levels = [spec.n_levels[i] for i in self._by_kind["ordinal"]]
@@ -206,13 +214,19 @@ class TableVAE(CorExProgram):
         self.register_buffer("_gap_in_use", in_use)
         no_state = torch.arange(c) >= torch.tensor(states, dtype=torch.long)[:, None]
         self.register_buffer("_no_state", torch.where(no_state, -FAR, 0.0))
+        self.oblique = oblique
+        if oblique:
+            self.axes = nn.Parameter(torch.eye(m))
+        else:
+            self.register_buffer("axes", torch.eye(m))
         self.register_buffer("allowed", torch.ones(len(spec.kinds), m))
         self.register_buffer("column_weight", torch.ones(len(spec.kinds)))
         self.register_buffer("prior_precision", torch.eye(m))
         self.hidden = tuple(hidden)
         self._all_continuous = self._widths[0] == len(spec.kinds)
-        quadratic = not self.hidden and self._all_continuous
-        self._points = simplex(m) if quadratic else normal_points(m, _N_POINTS)
+        self.quadratic = not self.hidden and self._all_continuous
+        """Whether the log-likelihood is a quadratic form of the latents."""
+        self._points = simplex(m) if self.quadratic else normal_points(m, _N_POINTS)
         self.decoder_net = self.encoder_net = None
         if self.hidden:
             self.decoder_net = mlp([m, *self.hidden, n])
@@ -224,12 +238,18 @@ class TableVAE(CorExProgram):
                 nn.init.zeros_(parameter)
 
     def loadings(self) -> Tensor:
-        """The weights of the columns with one predictor, 0 where an anchor forbids one."""
-        return self.weight * self.allowed[self.scalar]
+        """The weights of the columns with one predictor, along the axes that anchors allow."""
+        allowed = self.allowed if self._in_order else self.allowed[self.scalar]
+        return self.weight * allowed @ self.unit_axes()
 
     def state_loadings(self) -> Tensor:
-        """The weights of the nominal columns: columns, states, latents."""
-        return self.state_weight * self.allowed[self._by_kind["nominal"]][:, None]
+        """The weights of the nominal columns, likewise: columns, states, latents."""
+        allowed = self.allowed[self._by_kind["nominal"]][:, None]
+        return self.state_weight * allowed @ self.unit_axes()
+
+    def unit_axes(self) -> Tensor:
+        """The axes ``(m, m)``, rows of length 1."""
+        return nn.functional.normalize(self.axes, dim=1)
 
     def thresholds(self) -> Tensor:
         """The thresholds of the ordinal columns; those not in use are far up."""
@@ -277,12 +297,16 @@ class TableVAE(CorExProgram):
                 zero = self.weight.new_zeros(self.latent_dim)
                 z = pyro.sample("z", dist.Normal(zero, zero + 1.0, validate_args=False))
             for kind, columns, fn in self.column_distributions(z):
-                weight = self.column_weight[columns]
-                weighted = self.training and bool((weight != 1).any())
-                with poutine.scale(scale=weight if weighted else 1.0):
-                    own = None if x is None else x[:, columns]
+                weighted = self.training and bool((self.column_weight != 1).any())
+                with poutine.scale(scale=self.column_weight[columns] if weighted else 1.0):
+                    own = None if x is None else self._part(x, columns)
                     parts.append((columns, observe(kind, fn, own, complete)))
         return as_table(parts, self.weight.dtype)
+
+    @staticmethod
+    def _part(x: Tensor, columns: Sequence[int]) -> Tensor:
+        """Some columns of a table; all of them are not copied."""
+        return x if len(columns) == x.shape[1] else x[:, columns]
 
     # ------------------------------------------------------------------ the encoder
 
@@ -316,9 +340,12 @@ class TableVAE(CorExProgram):
         bias = dict(zip(_SCALAR, self.bias.split(self._widths), strict=True))
         observed = ~x.isnan()
         complete = bool(observed.all())
+        if complete and self._all_continuous:  # the same precision in each row
+            weighted = loadings * (-2 * self.log_scale).exp()[:, None]
+            return self.prior_precision + weighted.T @ loadings, (x - self.bias) @ weighted
         filled = x if complete else x.nan_to_num()
         for kind, columns in self.site_columns.items():
-            value = filled[:, columns]
+            value = self._part(filled, columns)
             if kind == "nominal":
                 continue
             if kind == "continuous":
@@ -332,18 +359,15 @@ class TableVAE(CorExProgram):
                 precision = self.count_log_precision.exp() / noise
                 y = (value + 0.5).log() - bias[kind]
             if not complete:
-                precision = precision * observed[:, columns]
+                precision = precision * self._part(observed, columns)
             parts.append((y, precision))
         right = x.new_zeros(len(x), m)
         gram = self.prior_precision
         if parts:
             y, precision = (torch.cat(list(part), -1) for part in zip(*parts, strict=True))
             right = (precision * y) @ loadings
-            if complete and self._all_continuous:  # the same in each row
-                gram = gram + (loadings * precision[0, :, None]).T @ loadings
-            else:
-                outer = (loadings[:, :, None] * loadings[:, None, :]).flatten(1)
-                gram = gram + (precision @ outer).unflatten(-1, (m, m))
+            outer = (loadings[:, :, None] * loadings[:, None, :]).flatten(1)
+            gram = gram + (precision @ outer).unflatten(-1, (m, m))
         if self._by_kind["nominal"]:
             columns = self._by_kind["nominal"]
             v, p = self.state_loadings(), (self.state_bias + self._no_state).softmax(-1)

@@ -25,6 +25,10 @@ from tests.estimator.tables import (
 )
 
 X, _ = factor_table(300, 2, 3, 0.5, seed=0)
+GIVE_SPLITS = {
+    f"check_sample_weight_equivalence_on_{kind}_data": "cv is a number of folds, and no splits"
+    for kind in ("dense", "sparse")
+}
 
 
 @pytest.mark.parametrize(
@@ -33,7 +37,9 @@ X, _ = factor_table(300, 2, 3, 0.5, seed=0)
 def test_scikit_learns_own_checks_pass(options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        results = check_estimator(CorEx(2, max_iter=20, **options), on_fail=None)
+        results = check_estimator(
+            CorEx(2, max_iter=20, **options), on_fail=None, expected_failed_checks=GIVE_SPLITS
+        )
     assert [r["check_name"] for r in results if r["status"] == "failed"] == []
     assert sum(r["status"] == "passed" for r in results) > 30
 

@@ -1,14 +1,9 @@
-"""Factor analysis, and a style of answering among the factors."""
+"""Factor analysis."""
 
 import numpy as np
 import pytest
 
-from pyro_corex import CorEx
-from pyro_corex.estimator.factors import _bic, factor_analysis
-from tests.estimator.tables import (
-    same_groups,
-    survey,
-)
+from pyro_corex.estimator.factors import bic, factor_analysis
 
 
 def test_factor_analysis_finds_the_model_of_an_exact_matrix():
@@ -29,28 +24,8 @@ def test_a_factor_of_the_matrix_is_as_good_as_the_matrix():
     other, noise, _ = factor_analysis(matrix, 3, 0.1)
     np.testing.assert_allclose(loadings @ loadings.T, other @ other.T, atol=2e-3)
     np.testing.assert_allclose(psi, noise, atol=2e-3)
-    found, same = (_bic(corr, 60, loadings, psi) for corr in (factor, factor @ factor.T))
+    found, same = (bic(corr, 60, loadings, psi) for corr in (factor, factor @ factor.T))
     assert found == pytest.approx(same)
     model = loadings @ loadings.T + np.diag(psi)
     fit = np.linalg.slogdet(model)[1] + np.trace(np.linalg.solve(model, factor @ factor.T))
     assert found == pytest.approx(60 * fit + np.log(60) * (90 * 3 - 3))
-
-
-@pytest.mark.parametrize("acquiescence", [0.0, 0.3])
-def test_questions_of_a_trait_end_in_one_latent(acquiescence):
-    answers, trait = survey(1500, 4, 8, seed=0, acquiescence=acquiescence)
-    corex = CorEx(4, random_state=0, max_iter=60, tol=1.0).fit(answers)
-    assert same_groups(corex.clusters_, trait)
-    assert (corex.style_tc_ > 0.1) == (acquiescence > 0)
-    assert corex.tcs_.sum() + corex.style_tc_ == pytest.approx(corex.tc_)
-    assert corex.transform(answers).shape == (1500, 4)
-
-
-def test_a_common_trait_is_no_style():
-    rng = np.random.default_rng(0)
-    z = rng.standard_normal((1000, 3)) + rng.standard_normal((1000, 1))
-    y = z.repeat(5, 1) + rng.standard_normal((1000, 15))  # all keyed one way
-    for n_hidden in (1, 2, 3):
-        answers = np.digitize(y, [-2, -0.7, 0.7, 2])
-        corex = CorEx(n_hidden, random_state=0, max_iter=20, tol=1.0).fit(answers)
-        assert corex.style_tc_ == 0, n_hidden

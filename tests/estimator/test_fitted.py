@@ -1,6 +1,7 @@
 """What a fitted estimator does with tables."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
@@ -170,3 +171,22 @@ def test_levels_that_were_not_seen_are_named_and_count_as_missing():
     with pytest.warns(UserWarning, match=r"Column 'x2' .* no level .* 9, in 1 of 3 .* 0, 1, 2, 3"):
         found = corex.transform(new)
     np.testing.assert_array_equal(found, corex.transform(gap))
+
+
+@pytest.mark.parametrize("gap", [None, np.nan, pd.Categorical([None])[0]])
+@pytest.mark.parametrize("latent", ["gaussian", "categorical"])
+def test_a_person_with_all_words_missing(latent, gap):
+    z = np.random.default_rng(0).standard_normal((200, 1)) > 0
+    words = pd.DataFrame(np.where(z ^ (np.arange(200) % [[7], [9], [11]] == 0).T, "yes", "no"))
+    corex = CorEx(1, latent=latent, cv=None, max_iter=5, tol=9.0, random_state=0)
+    corex.fit(words.set_axis(list("abc"), axis=1))
+    for rows in (
+        pd.DataFrame([[gap] * 3], columns=list("abc")),
+        pd.DataFrame({name: pd.Categorical([None]) for name in "abc"}),
+    ):
+        assert corex.score(rows) == pytest.approx(0.0, abs=1e-6)
+        assert set(corex.impute(rows).iloc[0]) <= {"yes", "no"}
+    one = pd.DataFrame([["yes", "never", None]], columns=list("abc"))
+    with pytest.warns(UserWarning, match=r"'b' holds states that it had not in fit, such as 'nev"):
+        found = corex.transform(one)
+    np.testing.assert_array_equal(found, corex.transform(one.assign(b=[None])))

@@ -21,7 +21,7 @@ def test_anchored_columns_load_on_no_other_latent():
     x, _ = factor_table(2000, 2, 4, 0.5, seed=0)
     corex = CorEx(2, anchors={0: [0, 4]}, random_state=0).fit(x)
     assert corex.clusters_[[0, 4]].tolist() == [0, 0]
-    np.testing.assert_allclose(corex.mis_[1, [0, 4]], 0, atol=1e-9)
+    np.testing.assert_allclose(corex.loadings_[[0, 4], 1], 0, atol=1e-9)
     assert corex.tc_ < CorEx(2, random_state=0).fit(x).tc_  # what is not so costs something
 
 

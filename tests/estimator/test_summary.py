@@ -3,6 +3,7 @@
 import numpy as np
 
 from pyro_corex import CorEx
+from pyro_corex.estimator.summary import upper_rows
 from tests.estimator.tables import (
     survey,
 )
@@ -13,11 +14,37 @@ def test_the_summary_names_what_matters(fitted):
     text = corex.summary(n_columns=2)
     assert "500 rows and 6 columns (6 continuous)" in text
     assert f"{corex.tc_:.2f}" in text
-    assert "By layer" in text
+    assert f"By layer, from the columns upwards: {corex.layer_tcs_[0]:.2f} ±" in text
+    assert "Layer 2, which explains the latents of layer 1:" in text
+    assert f"omega {corex.omega_[0]:.2f}, alpha {corex.alpha_[0]:.2f}" in text
+    assert str(corex.fit_) in text
     assert "and 1 more" in text
     first = next(line for line in text.splitlines() if line.startswith("  0:"))
     best = "aAbBcC"[int(np.where(corex.clusters_ == 0, corex.mis_[0], -1).argmax())]
     assert f"nats. {best} (" in first
+
+
+def test_the_layers_above_as_rows(fitted):
+    corex, _ = fitted
+    upper = corex.upper_
+    told = upper.mis_[0, 1], upper.mis_stderr_[0, 1]
+    assert upper_rows(corex)[1] == (2, 0, 1, *told, int(upper.clusters_[1] == 0))
+    assert len(upper_rows(corex)) == 2
+
+
+def test_the_summary_tells_of_classes_weights_and_columns_without_a_latent():
+    rng = np.random.default_rng(0)
+    hidden = rng.random((400, 1)) < 0.3
+    x = np.column_stack([np.repeat(hidden, 3, 1) ^ (rng.random((400, 3)) < 0.05),
+                         rng.random(400) < 0.5]).astype(float)  # fmt: skip
+    weight = rng.uniform(0.5, 1.5, 400)
+    corex = CorEx(1, latent="categorical", cv=None, random_state=0).fit(x, sample_weight=weight)
+    text = corex.summary()
+    sizes = corex.class_sizes_[0]
+    assert f"classes of {sizes[0]:.0%}, {sizes[1]:.0%} of the rows" in text
+    assert f"by which they count as {corex.n_effective_:.0f}." in text
+    assert "what they tell may be chance: 1 of the columns (x3)." in text
+    assert f"BIC {corex.bic_:.1f}" in text
 
 
 def test_the_summary_tells_of_a_style():

@@ -32,6 +32,10 @@ def corex(**options):
     return CorEx(**{"n_hidden": 2, "max_iter": 5, "cv": None, "random_state": 0, **options})
 
 
+def weigh(weight):
+    return corex().fit(X, sample_weight=weight)
+
+
 def fit(x=X, **options):
     return corex(**options).fit(x)
 
@@ -84,12 +88,22 @@ USES: list[Use] = [
     refused(C, "one fold", lambda: fit(cv=1), "cv", "1"),
     refused(C, "more folds than rows", lambda: fit(cv=31), "cv", "30", "31"),
     refused(C, "a network of states", lambda: states(2, hidden=(4,)), "hidden=(4,)", "Gaussian"),
+    refused(C, "a rotation", lambda: fit(rotation="promax"), "rotation", "'promax'", "oblimin"),
+    refused(C, "layers of what is apart", lambda: fit(n_hidden=(2, 1), rotation=None), "(2, 1)"),
+    refused(C, "a style of classes", lambda: states(2, style=True), "style=True", "Gaussian"),
     refused(C, "anchors in a list", lambda: fit(anchors=[0]), "anchors", "list"),
     refused(C, "an anchor too many", lambda: fit(anchors={5: [0]}), "latent 5", "0 to 1"),
     refused(C, "an anchored column", lambda: fit(anchors={0: [9]}), "anchors", "9", "0 to 3"),
     refused(C, "an unknown kind", lambda: fit(kinds="normal"), "kind", "'x0'", "'normal'"),
     refused(C, "too few kinds", lambda: fit(kinds=["counts"]), "kinds", "1 entries", "4 columns"),
     refused(C, "counts below 0", lambda: fit(kinds="counts"), "'x0'", "counts", "continuous"),
+    # weights of rows
+    refused("CorEx.fit", "weights of others", lambda: weigh(np.ones(5)), "sample_weight", "(5,)"),
+    refused("CorEx.fit", "words as weights", lambda: weigh(["a"] * 30), "sample_weight", "['a'"),
+    refused("CorEx.fit", "negative weights", lambda: weigh(-np.ones(30)), "sample_weight", "-1"),
+    refused("CorEx.fit", "NaN weights", lambda: weigh(np.full(30, np.nan)), ">= 0", "nan"),
+    refused("CorEx.fit", "no weight", lambda: weigh(np.zeros(30)), "sample_weight", "zero"),
+    refused("CorEx.fit", "huge weights", lambda: weigh(np.full(30, 1e9)), "survey", "divide"),
     # what is no table
     refused("CorEx.fit", "a masked array", lambda: fit(MASKED), "X", "masked", "NaN"),
     refused("CorEx.fit", "a path", lambda: fit("a.csv"), "X", "'a.csv'", "read_csv"),

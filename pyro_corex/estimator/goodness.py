@@ -1,0 +1,289 @@
+"""How well a fitted layer describes its table: likelihood, residuals, reliability."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+from scipy.stats import norm
+from torch import Tensor
+
+from pyro_corex.estimator.categorical import MAX_ROWS, CategoricalLayer, fit_categorical
+from pyro_corex.estimator.classes import class_figures, n_parameters
+from pyro_corex.estimator.columns import Array, Coding, Column
+from pyro_corex.estimator.gaussian import GaussianLayer
+from pyro_corex.estimator.layer import Layer
+from pyro_corex.estimator.loadings import correlation_loadings
+from pyro_corex.estimator.parameters import Options
+
+_PRODUCTS = 2e10  # of entries, from which pairs of columns are too many to be looked at
+_MOST = 1_000  # columns up to which a covariance matrix is decomposed
+_BLOCK = 1_000  # rows or columns that are treated at once
+_MAX_STATES = 20  # that are tried
+_LN_2PI = math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class GoodnessOfFit:
+    """How well a model of one layer describes the table that it was fitted to.
+
+    Likelihoods are in nats; the measures of fit are those of factor analysis (Steiger 1990).  What
+    does not apply is NaN.
+    """
+
+    log_likelihood: float
+    """Of the coded entries that are observed, in nats, of all rows together."""
+    exact: bool
+    """Whether it is the log-likelihood itself, and not a lower bound on it."""
+    n_parameters: float
+    """Free parameters of the model; those of networks are not counted."""
+    n_rows: float
+    """The number of rows, or what their weights count."""
+    chi_square: float
+    """Of normal columns without gaps, against a covariance matrix that is free."""
+    df: float
+    """The degrees of freedom of ``chi_square``."""
+    srmr: float
+    """Root mean square difference of correlations in the table and under the model; for Gaussian
+    latents, and columns that are not categorical."""
+    largest_residual: float
+    """The largest such difference, table less model."""
+    largest_pair: tuple[str, str] | None
+    """The two columns that it is of: what they share beside the latents."""
+
+    @property
+    def bic(self) -> float:
+        """The Bayesian information criterion (Schwarz 1978), in nats times 2: smaller is better."""
+        return math.log(self.n_rows) * self.n_parameters - 2 * self.log_likelihood
+
+    @property
+    def rmsea(self) -> float:
+        """Root mean square error of approximation (Steiger 1990): below 0.05 is close."""
+        return math.sqrt(max(0.0, self.chi_square / self.df - 1) / self.n_rows)
+
+    def __str__(self) -> str:
+        least = "" if self.exact else "at least "
+        lines = [
+            f"Log-likelihood {least}{self.log_likelihood:.1f} nats"
+            + ("." if math.isnan(self.bic) else f", BIC {self.bic:.1f} (smaller is better).")
+        ]
+        if not math.isnan(self.chi_square):
+            lines.append(
+                f"RMSEA {self.rmsea:.3f} (below 0.05 is close; chi-square {self.chi_square:.1f} "
+                f"with {self.df:.0f} degrees of freedom)."
+            )
+        if self.largest_pair is not None:
+            a, b = self.largest_pair
+            lines.append(
+                f"Correlations that the latents leave: {self.srmr:.3f} on average (SRMR), most "
+                f"{self.largest_residual:+.3f}, between {a} and {b}."
+            )
+        return "\n".join(lines)
+
+
+def choose_states(
+    x: Array, coding: Coding, options: Options, n: float
+) -> tuple[int, list[dict[str, float]]]:
+    """The number of states of all latents with the lowest BIC, and what was tried.
+
+    From 2 upwards, until two more have not been better.
+
+    :param x: the table, ``(N, d)``.
+    :param n: the number of its rows, or what they count.
+    """
+    code = coding.encode(x[:MAX_ROWS])
+    often = None if options.weight is None else options.weight[:MAX_ROWS]
+    bics: dict[int, float] = {}
+    best = 2
+    for s in range(2, min(_MAX_STATES, len(x)) + 1):
+        program = fit_categorical(coding, x, replace(options, n_states=s)).program
+        with torch.no_grad():
+            each = [program.log_joint(rows).logsumexp(-1).sum(-1) for rows in code.split(_BLOCK)]
+        likelihood = float(np.average(torch.cat(each).numpy(), weights=often))
+        bics[s] = math.log(n) * n_parameters(program) - 2 * n * likelihood
+        best = min(bics, key=lambda k: bics[k])
+        if s >= best + 2:
+            break
+    return best, [{"n_states": s, "bic": bic} for s, bic in bics.items()]
+
+
+def fit_figures(
+    layer: Layer,
+    x: Tensor,
+    n: float,
+    often: Array | None,
+    elbo: float,
+    clusters: Array,
+) -> dict[str, object]:
+    """Attributes of :class:`~pyro_corex.CorEx`, by name, that say how well a layer fits.
+
+    :param x: coded rows, ``(N, d)``, which count so ``often``.
+    :param n: the number of rows of the whole table, or what they count.
+    :param elbo: the bound on ln p of a row, in nats, which is exact for categorical latents.
+    :param clusters: the latent of each column, ``(d,)``.
+    """
+    nothing = math.nan, math.nan
+    if isinstance(layer, CategoricalLayer):
+        free = float(n_parameters(layer.program))
+        fit = GoodnessOfFit(n * elbo, True, free, n, *nothing, *nothing, None)
+        each = np.ones(len(x)) if often is None else often
+        profiles = class_figures(layer.program, layer.columns, layer.order, x, each)
+        return {"fit_": fit, "bic_": fit.bic, **profiles}
+    layer = cast(GaussianLayer, layer)
+    free, chi = _free_parameters(layer), nothing
+    normal = not layer.program.hidden and all(c.kind == "continuous" for c in layer.columns)
+    if normal:
+        elbo = _normal_log_likelihood(layer, x, often)
+        chi = _chi_square(layer, x, n, often, elbo, free)
+    found = _Correlations(layer, x, often)
+    srmr, largest, pair = _residuals(found)
+    fit = GoodnessOfFit(n * elbo, normal, free, n, *chi, srmr, largest, pair)
+    return {"fit_": fit, "bic_": fit.bic, **_reliability(found, layer.n_reported, clusters)}
+
+
+def _free_parameters(layer: GaussianLayer) -> float:
+    """Loadings, less what a rotation may choose, and each column's own parameters."""
+    program, m = layer.program, layer.n_hidden
+    if program.hidden:
+        return math.nan
+    allowed = program.allowed.sum(1).numpy()
+    found = -m * (m - 1) / 2 if (allowed == m).all() and not program.oblique else 0.0
+    for column, loadings in zip(layer.columns, allowed, strict=True):
+        if column.kind == "categorical":
+            found += (column.n_levels - 1) * (1 + loadings)
+        else:
+            found += loadings + (column.n_levels - 1 if column.n_levels else 2)
+    return float(found)
+
+
+@torch.no_grad()
+def _normal_log_likelihood(layer: GaussianLayer, x: Tensor, often: Array | None) -> float:
+    """That of the observed entries of a row, on average, of a linear program of normal columns."""
+    program = layer.program
+    w, noise, prior = program.loadings(), (2 * program.log_scale).exp(), program.prior_precision
+    outer = (w[:, :, None] * w[:, None, :] / noise[:, None, None]).flatten(1)
+    found = []
+    for rows in x.split(_BLOCK):
+        seen = (~rows.isnan()).to(x.dtype)
+        rest = (rows - program.bias).nan_to_num() * seen
+        inner = prior + (seen @ outer).unflatten(-1, prior.shape)
+        right = (rest / noise) @ w
+        solved = torch.linalg.solve(inner, right)
+        quadratic = (rest.square() / noise).sum(1) - (right * solved).sum(1)
+        log_det = seen @ noise.log() + inner.logdet() - prior.logdet()
+        found.append(-0.5 * (quadratic + log_det + _LN_2PI * seen.sum(1)))
+    return float(np.average(torch.cat(found).numpy(), weights=often))
+
+
+def _chi_square(
+    layer: GaussianLayer, x: Tensor, n: float, often: Array | None, likelihood: float, free: float
+) -> tuple[float, float]:
+    """Against a covariance matrix that is free, and the degrees of freedom."""
+    d = x.shape[1]
+    df = d * (d + 3) / 2 - free
+    if d > min(_MOST, n - 2) or df <= 0 or bool(x.isnan().any()):
+        return math.nan, math.nan
+    sign, log_det = np.linalg.slogdet(np.cov(x.numpy().T, aweights=often, bias=True).reshape(d, d))
+    if sign <= 0:
+        return math.nan, math.nan
+    saturated = -0.5 * (log_det + d * (1 + _LN_2PI))
+    return max(0.0, float(2 * n * (saturated - likelihood))), df
+
+
+# ---------------------------------------------------------------------- correlations
+
+
+class _Correlations:
+    """Codes of columns that are not categorical, standardised, and what the model says of them."""
+
+    def __init__(self, layer: GaussianLayer, x: Tensor, often: Array | None) -> None:
+        scalar = np.array(layer.program.scalar, dtype=int)
+        order = np.argsort(scalar)
+        self.columns = scalar[order]
+        self.names = [str(layer.columns[i].name) for i in self.columns]
+        code = x.numpy()[:, self.columns]
+        self.often = np.ones(len(code)) if often is None else often
+        self.seen = ~np.isnan(code)
+        known = self.often @ self.seen
+        z = np.where(self.seen, code, 0.0)
+        z = np.where(self.seen, z - self.often @ z / known, 0.0)
+        self.z = z / np.sqrt(np.maximum(self.often @ z**2 / known, 1e-12))
+        # loadings of the codes themselves: levels are coarser than what the latents predict
+        rows = correlation_loadings(layer.program)[: len(scalar)][order]
+        fine = np.array([_fineness(layer.columns[i]) for i in self.columns])
+        self.loadings = rows * fine[:, None] @ np.linalg.inv(layer.rotation).T
+        self.among = layer.correlations()
+
+    def pairs(self, a: Array | slice, b: Array | slice) -> Array:
+        """Correlations of columns, from all rows that have both."""
+        w = self.often[:, None]
+        products = (self.z[:, a] * w).T @ self.z[:, b]
+        if self.seen.all():
+            return np.asarray(products / self.often.sum())
+        counts = (self.seen[:, a] * w).T @ self.seen[:, b].astype(float)
+        return np.asarray(products / np.maximum(counts, 1e-12))
+
+    def many(self, k: int) -> bool:
+        """Whether pairs of so many columns are too many to be looked at."""
+        return len(self.z) * float(k) ** 2 > _PRODUCTS
+
+
+def _fineness(column: Column) -> float:
+    """The correlation of a code with the normal variable that it stands for."""
+    if column.kind == "continuous":
+        return 1.0
+    p, code = np.exp(column.marginal), np.arange(len(column.marginal))
+    edges = ndtri(np.concatenate([[0.0], np.cumsum(p)[:-1], [1.0]]))
+    spread = math.sqrt((p * code**2).sum() - (p * code).sum() ** 2)
+    return float(-(np.diff(norm.pdf(edges)) * code).sum() / spread)
+
+
+def _residuals(found: _Correlations) -> tuple[float, float, tuple[str, str] | None]:
+    """SRMR, the largest residual, and the columns that it is of."""
+    k = len(found.columns)
+    if k < 2 or found.many(k):
+        return math.nan, math.nan, None
+    total, largest, pair = 0.0, 0.0, (0, 1)
+    for start in range(0, k, _BLOCK):
+        own = slice(start, min(start + _BLOCK, k))
+        rest = found.pairs(own, slice(None))
+        rest -= found.loadings[own] @ found.among @ found.loadings.T
+        rest[np.arange(len(rest)), np.arange(start, start + len(rest))] = 0.0
+        total += float((rest**2).sum())
+        a, b = np.unravel_index(np.abs(rest).argmax(), rest.shape)
+        if abs(rest[a, b]) > abs(largest):
+            largest, pair = float(rest[a, b]), (start + int(a), int(b))
+    first, second = sorted(pair)
+    names = found.names[first], found.names[second]
+    return math.sqrt(total / (k * (k - 1))), largest, names
+
+
+def _reliability(found: _Correlations, m: int, clusters: Array) -> dict[str, Array]:
+    """Omega and alpha of the sum of each latent's columns, NaN for fewer than two: ``(m,)`` each.
+
+    Columns that load negatively are turned, and all are standardised.
+    """
+    out = {"omega_": np.full(m, np.nan), "alpha_": np.full(m, np.nan)}
+    for j in range(m):
+        own = np.flatnonzero(clusters[found.columns] == j)
+        k = len(own)
+        if k < 2:
+            continue
+        loadings = found.loadings[own]
+        sign = np.where(loadings[:, j] < 0, -1.0, 1.0)
+        common = sign @ loadings
+        explained = float(common @ found.among @ common)
+        noise = k - float(((loadings @ found.among) * loadings).sum())
+        out["omega_"][j] = common[j] ** 2 / (explained + noise)
+        if found.seen[:, own].all():
+            variance = float(np.average((found.z[:, own] @ sign) ** 2, weights=found.often))
+        elif found.many(k):
+            continue
+        else:
+            variance = float(sign @ found.pairs(own, own) @ sign)
+        out["alpha_"][j] = k / (k - 1) * (1 - k / variance)
+    return out
