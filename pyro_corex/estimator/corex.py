@@ -112,7 +112,8 @@ class CorEx(FittedTable):
     - ``tc_observed_``: the bound for the observed entries alone, corrected likewise.
     - ``layer_tcs_``, ``layer_tcs_stderr_``: what each layer adds to ``tc_``.
     - ``tcs_``, ``tcs_stderr_``: what each latent adds, shape ``(m,)``: its shares of the relevance
-      of the columns, less its KL; ``tcs_ / tc_`` are shares of the whole.  With ``style_tc_`` they add up to the bound of the first layer.
+      of the columns, less its KL; ``tcs_ / tc_`` are shares of the whole.  With ``style_tc_`` they
+      add up to the bound of the first layer.
     - ``style_tc_``: what a style of answering adds; 0 where there is none.
     - ``loadings_``: of Gaussian latents the standardised pattern loadings, ``(d, m)``, with signs
       such that most of a latent are positive: by how many standard deviations a column rises with

@@ -71,7 +71,7 @@ def reported_axes(
     axes = start.copy()
     if rotation == "oblimin":
         axes[:, :m] = start[:, :m] @ oblimin(rows @ start[:, :m], _noise(rows), n)
-    return _positive(rows, axes)
+    return positive_axes(rows, axes)
 
 
 @torch.no_grad()
@@ -87,7 +87,7 @@ def anchored_axes(program: TableVAE, options: Options, n: int) -> Array:
         if options.rotation == "oblimin":
             start = oblimin(rows, _noise(rows), n, start, k)
         axes[:, order] = start
-    return _positive(rows, axes)
+    return positive_axes(rows, axes)
 
 
 def _noise(rows: Array) -> Array:
@@ -96,7 +96,7 @@ def _noise(rows: Array) -> Array:
     return left
 
 
-def _positive(rows: Array, axes: Array) -> Array:
+def positive_axes(rows: Array, axes: Array) -> Array:
     """Axes in directions in which most loadings are positive."""
     sign = np.sign((rows @ np.linalg.inv(axes).T).sum(0))
     return axes * np.where(sign == 0, 1.0, sign)

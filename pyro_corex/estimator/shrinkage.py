@@ -27,8 +27,8 @@ class _Entries(NamedTuple):
 
 
 def shrunken_loadings(
-    factor: Array, loadings: Array, psi: Array, floor: Array
-) -> tuple[Array, Array, int]:
+    factor: Array, loadings: Array, psi: Array, floor: Array, among: Array | None = None
+) -> tuple[Array, Array, Array, int]:
     r"""Empirical Bayes factor analysis (Wang and Stephens 2021), from loadings that are rotated.
 
     A loading on latent j is zero, or :math:`N(0, \sigma_j^2)` with the probability
@@ -38,8 +38,10 @@ def shrunken_loadings(
 
     :param factor: F of the correlations :math:`F F^T`, ``(d, n)``, the standardised data.
     :param floor: the least noise variances, ``(d,)``.
+    :param among: correlations of the latents to begin with, ``(m, m)``; without them there are
+        none.
     :returns: means of the loadings ``(d, m)``, noise variances ``(d,)`` that contain what is not
-        known of the loadings, and the number of sweeps.
+        known of the loadings, the correlations of the latents, and the number of sweeps.
     """
     n, m = factor.shape[1], loadings.shape[1]
     found = _Entries(loadings, np.zeros_like(loadings), np.ones_like(loadings))
@@ -48,12 +50,12 @@ def shrunken_loadings(
         np.full(m, 0.5),
         np.maximum((loadings**2).mean(0), _TOL),
     )
-    sweeps, moved = 0, np.inf
+    sweeps, moved, corr = 0, np.inf, np.eye(m) if among is None else among
     while sweeps < _SWEEPS and moved > _TOL:
         sweeps += 1
         weighted = found.mean / psi[:, None]
         cov = np.linalg.inv(
-            np.eye(m) + found.mean.T @ weighted + np.diag(found.variance.T @ (1 / psi))
+            np.linalg.inv(corr) + found.mean.T @ weighted + np.diag(found.variance.T @ (1 / psi))
         )
         z = np.sqrt(n) * (factor.T @ weighted) @ cov
         gram = z.T @ z + n * cov
@@ -62,6 +64,7 @@ def shrunken_loadings(
         # al. 1998)
         scale = np.sqrt(np.diag(gram) / n)
         gram, cross = gram / scale / scale[:, None], cross / scale
+        corr = corr if among is None else gram / n
         before = found.mean
         mean, variance, kept = before * scale, found.variance * scale**2, found.kept.copy()
         slab = slab * scale**2
@@ -77,7 +80,7 @@ def shrunken_loadings(
         fitted = 2 * (mean * cross).sum(1) - ((mean @ gram) * mean).sum(1) - n * variance.sum(1)
         psi = np.maximum(1 - fitted / n, floor)
         moved = np.abs(mean - before).max()
-    return found.mean, np.minimum(psi + found.variance.sum(1), 1.0), sweeps
+    return found.mean, np.minimum(psi + found.variance.sum(1), 1.0), corr, sweeps
 
 
 def _shrink(value: Array, error: Array, share: float, slab: float) -> _Entries:
