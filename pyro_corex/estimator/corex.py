@@ -23,7 +23,7 @@ from pyro_corex.estimator.gaussian import GaussianLayer, fit_gaussian
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.loadings import factor_figures
 from pyro_corex.estimator.parameters import Options, check_parameters
-from pyro_corex.estimator.results import MAX_ROWS, evaluate, row_terms
+from pyro_corex.estimator.results import MAX_ROWS, by_tcs, evaluate, mean_and_error, row_terms
 from pyro_corex.estimator.suspects import rows_with
 from pyro_corex.estimator.table import Words, column_names
 from pyro_corex.estimator.told import read_anchors
@@ -291,14 +291,14 @@ class CorEx(FittedTable):
         for m in [m for m in _SIZES if m <= max(1, d // 2)]:
             layer = self._fit_by(self._coding, x[rest], replace(options, layers=(m,)))
             bounds[m] = row_terms(layer, code).bound
-            score, stderr = _mean(bounds[m])
+            score, stderr = mean_and_error(bounds[m])
             self.trials_.append({"n_hidden": m, "score": score, "stderr": stderr})
             if score > bounds[best].mean():
                 best = m
             if len(bounds) - list(bounds).index(best) > 2:
                 break
         for m, own in bounds.items():  # the fewest that are as good as the best
-            lead, stderr = _mean(bounds[best] - own)
+            lead, stderr = mean_and_error(bounds[best] - own)
             if lead <= stderr:
                 return m
         return best
@@ -314,7 +314,7 @@ class CorEx(FittedTable):
         self.n_folds_ = n_folds(self.cv, found, layer, len(x))
         if self.n_folds_:
             found = cross_fit(x, self.columns_, self._fit_by, options, self.n_folds_, found)
-        order = _order(found.tcs, options.anchors)
+        order = by_tcs(found.tcs, options.anchors)
         layer.reorder(np.concatenate([order, np.arange(m, layer.n_hidden)]))
         self.mis_, self.mis_stderr_ = (
             coding.widen(values[order]) for values in (found.mis, found.mis_stderr)
@@ -360,15 +360,3 @@ class CorEx(FittedTable):
         self.corrections_["layers above"] = sum(self.layer_tcs_[1:])
         self.tc_ = sum(self.layer_tcs_)
         self.tc_stderr_ = float(np.sqrt(np.square(self.layer_tcs_stderr_).sum()))
-
-
-def _mean(values: Array) -> tuple[float, float]:
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
-
-
-def _order(tcs: Array, anchors: Any) -> Array:
-    """Sorts the latents, largest first; those with anchors stay."""
-    order = np.arange(len(tcs))
-    free = np.array([j for j in order if j not in anchors], dtype=int)
-    order[free] = free[np.argsort(-tcs[free], kind="stable")]
-    return order

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +13,6 @@ from pyro_corex.estimator.factors import FLOOR
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import oblimin, varimax
 from pyro_corex.programs.tables import TableVAE, normal_points
-
-if TYPE_CHECKING:
-    from pyro_corex.estimator.gaussian import GaussianLayer
 
 _N_POINTS = 256  # over which a network is averaged
 
@@ -102,7 +99,7 @@ def positive_axes(rows: Array, axes: Array) -> Array:
     return axes * np.where(sign == 0, 1.0, sign)
 
 
-def pattern_loadings(layer: GaussianLayer) -> tuple[Array, Array]:
+def pattern_loadings(layer: Any) -> tuple[Array, Array]:
     """Standardised loadings on the reported latents, those that are not shown included.
 
     What a column of states has is that of its best contrasts: Cramér's V with the latent, as far as
@@ -129,7 +126,7 @@ def pattern_loadings(layer: GaussianLayer) -> tuple[Array, Array]:
     return loadings, communalities
 
 
-def factor_figures(layer: GaussianLayer, coding: Coding) -> dict[str, Array]:
+def factor_figures(layer: Any, coding: Coding) -> dict[str, Array]:
     """Attributes of :class:`~pyro_corex.CorEx`, by name; 0 for columns that are left out."""
     m = layer.n_reported
     loadings, communalities = pattern_loadings(layer)

@@ -7,6 +7,7 @@ The terms of the bound are those of :class:`~pyro_corex.CorExELBO`, and the boun
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -285,3 +286,16 @@ def informative_rows(seen: Array, share: Array) -> Array:
     total = share.sum(1)
     mean = (entries * share).sum(1) / np.maximum(total, 1e-300)
     return np.maximum(np.where(total > 0, mean, len(seen)), 1.0)
+
+
+def mean_and_error(values: Array) -> tuple[float, float]:
+    """The mean of values ``(N,)`` and its standard error."""
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def by_tcs(tcs: Array, anchors: Any) -> Array:
+    """Sorts the latents, largest first; those with anchors stay."""
+    order = np.arange(len(tcs))
+    free = np.array([j for j in order if j not in anchors], dtype=int)
+    order[free] = free[np.argsort(-tcs[free], kind="stable")]
+    return order
