@@ -29,7 +29,8 @@ from pyro_corex.estimator.rotation import oblimin, varimax
 from pyro_corex.estimator.shrinkage import shrunken_loadings
 from pyro_corex.estimator.style import style_rotation, with_style
 from pyro_corex.estimator.table import as_tensor
-from pyro_corex.programs.tables import TableVAE, normal_points
+from pyro_corex.programs.points import normal_points
+from pyro_corex.programs.tables import TableVAE
 from pyro_corex.training import Optimization, fit
 
 

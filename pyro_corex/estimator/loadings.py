@@ -12,7 +12,8 @@ from pyro_corex.estimator.columns import Array, Coding
 from pyro_corex.estimator.factors import FLOOR
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import oblimin, varimax
-from pyro_corex.programs.tables import TableVAE, normal_points
+from pyro_corex.programs.points import normal_points
+from pyro_corex.programs.tables import TableVAE
 
 _N_POINTS = 256  # over which a network is averaged
 
