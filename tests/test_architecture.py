@@ -162,7 +162,7 @@ def test_a_planted_cycle_is_found(house):
 
 # ---------------------------------------------------------------------- size
 
-MAX_LINES, MAX_BODY, MAX_PARAMETERS, MAX_PACKAGE = 400, 60, 16, 29_000
+MAX_LINES, MAX_BODY, MAX_PARAMETERS, MAX_PACKAGE = 400, 60, 17, 29_000
 
 
 def functions(path: Path) -> list[ast.FunctionDef]:
@@ -214,7 +214,7 @@ def test_the_package_is_no_larger_than_it_was_cut_to():
     ("x = 1\n" * 401, "entropy.py has 401 lines"),
     ("def f():\n" + "    x = 1\n" * 61, "entropy.py: f has 61 lines of body"),
     ("def f():\n    'Says.'\n" + "    x = 1\n" * 60, None),
-    (f"def f({', '.join(f'a{i}' for i in range(17))}): ...", "entropy.py: f has 17 parameters"),
+    (f"def f({', '.join(f'a{i}' for i in range(18))}): ...", "entropy.py: f has 18 parameters"),
 ])  # fmt: skip
 def test_what_is_planted_too_large_is_found(house, text, found):
     (house / "information/entropy.py").write_text(text)

@@ -22,15 +22,17 @@ from pyro_corex.estimator.loadings import (
     anchored_axes,
     correlation_loadings,
     pattern_loadings,
+    positive_axes,
     reported_axes,
 )
 from pyro_corex.estimator.parameters import Options
-from pyro_corex.estimator.rotation import varimax
+from pyro_corex.estimator.rotation import oblimin, varimax
 from pyro_corex.estimator.shrinkage import shrunken_loadings
 from pyro_corex.estimator.style import style_rotation, with_style
 from pyro_corex.estimator.table import as_tensor
 from pyro_corex.estimator.weights import in_proportion
-from pyro_corex.programs.tables import TableVAE, normal_points
+from pyro_corex.programs.points import normal_points
+from pyro_corex.programs.tables import TableVAE
 from pyro_corex.training import Optimization, fit
 
 
@@ -225,10 +227,17 @@ def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
     loadings, psi, n_iter = factor_analysis(found.corr, options.n_hidden, floor)
     loadings, psi, style = with_style(found, columns, options, (loadings, psi, floor))
     linear_gaussian = all(c.kind == "continuous" for c in columns) and not options.hidden
-    sparse = linear_gaussian and found.wide and found.complete and not options.anchors
+    sparse = linear_gaussian and found.wide and found.complete and not (options.anchors or style)
     if sparse:
-        turned = loadings @ varimax(loadings)
-        loadings, psi, more = shrunken_loadings(found.corr, turned, psi, floor, found.n)
+        pattern, among = loadings @ varimax(loadings), None
+        if options.rotation == "oblimin":
+            axes = oblimin(pattern, psi, found.n)
+            pattern, among = pattern @ np.linalg.inv(axes).T, axes.T @ axes
+        pattern, psi, among, more = shrunken_loadings(
+            found.corr, pattern, psi, floor, among, found.n
+        )
+        mixing = np.linalg.cholesky(among)
+        loadings = pattern @ mixing
         n_iter += more
     loadings, psi = found.restored(loadings, psi)
     with seeded(options.seed):
@@ -248,10 +257,10 @@ def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
     if options.anchors:
         rotation = anchored_axes(program, options, len(x))
     else:
-        start = turn.T if sparse and options.rotation else None
-        if style:
-            start = style_rotation(correlation_loadings(program))
+        start = style_rotation(correlation_loadings(program)) if style else None
         rotation = reported_axes(program, options.rotation, len(x), start, int(style))
+        if sparse and options.rotation:
+            rotation = positive_axes(correlation_loadings(program), turn.T @ mixing.T)
     layer = GaussianLayer(program, columns, rotation, training, int(style))
     if len(options.layers) > 1:
         layer.make_oblique()

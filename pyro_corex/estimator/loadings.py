@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +12,8 @@ from pyro_corex.estimator.columns import Array, Coding
 from pyro_corex.estimator.factors import FLOOR
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import oblimin, varimax
-from pyro_corex.programs.tables import TableVAE, normal_points
-
-if TYPE_CHECKING:
-    from pyro_corex.estimator.gaussian import GaussianLayer
+from pyro_corex.programs.points import normal_points
+from pyro_corex.programs.tables import TableVAE
 
 _N_POINTS = 256  # over which a network is averaged
 
@@ -71,7 +69,7 @@ def reported_axes(
     axes = start.copy()
     if rotation == "oblimin":
         axes[:, :m] = start[:, :m] @ oblimin(rows @ start[:, :m], _noise(rows), n)
-    return _positive(rows, axes)
+    return positive_axes(rows, axes)
 
 
 @torch.no_grad()
@@ -87,7 +85,7 @@ def anchored_axes(program: TableVAE, options: Options, n: int) -> Array:
         if options.rotation == "oblimin":
             start = oblimin(rows, _noise(rows), n, start, k)
         axes[:, order] = start
-    return _positive(rows, axes)
+    return positive_axes(rows, axes)
 
 
 def _noise(rows: Array) -> Array:
@@ -96,13 +94,13 @@ def _noise(rows: Array) -> Array:
     return left
 
 
-def _positive(rows: Array, axes: Array) -> Array:
+def positive_axes(rows: Array, axes: Array) -> Array:
     """Axes in directions in which most loadings are positive."""
     sign = np.sign((rows @ np.linalg.inv(axes).T).sum(0))
     return axes * np.where(sign == 0, 1.0, sign)
 
 
-def pattern_loadings(layer: GaussianLayer) -> tuple[Array, Array]:
+def pattern_loadings(layer: Any) -> tuple[Array, Array]:
     """Standardised loadings on the reported latents, those that are not shown included.
 
     What a column of states has is that of its best contrasts: Cramér's V with the latent, as far as
@@ -129,7 +127,7 @@ def pattern_loadings(layer: GaussianLayer) -> tuple[Array, Array]:
     return loadings, communalities
 
 
-def factor_figures(layer: GaussianLayer, coding: Coding) -> dict[str, Array]:
+def factor_figures(layer: Any, coding: Coding) -> dict[str, Array]:
     """Attributes of :class:`~pyro_corex.CorEx`, by name; 0 for columns that are left out."""
     m = layer.n_reported
     loadings, communalities = pattern_loadings(layer)

@@ -27,8 +27,13 @@ class _Entries(NamedTuple):
 
 
 def shrunken_loadings(
-    factor: Array, loadings: Array, psi: Array, floor: Array, n: float | None = None
-) -> tuple[Array, Array, int]:
+    factor: Array,
+    loadings: Array,
+    psi: Array,
+    floor: Array,
+    among: Array | None = None,
+    n: float | None = None,
+) -> tuple[Array, Array, Array, int]:
     r"""Empirical Bayes factor analysis (Wang and Stephens 2021), from loadings that are rotated.
 
     A loading on latent j is zero, or :math:`N(0, \sigma_j^2)` with the probability
@@ -38,9 +43,11 @@ def shrunken_loadings(
 
     :param factor: F of the correlations :math:`F F^T`, ``(d, n)``, the standardised data.
     :param floor: the least noise variances, ``(d,)``.
+    :param among: correlations of the latents to begin with, ``(m, m)``; without them there are
+        none.
     :param n: how many rows there are, where they have weights: that is their sum.
-    :returns: means of the loadings ``(d, m)``, what they leave of the variances ``(d,)``, and the
-        number of sweeps.
+    :returns: means of the loadings ``(d, m)``, what they leave of the variances ``(d,)``, the
+        correlations of the latents, and the number of sweeps.
     """
     n, m = n or factor.shape[1], loadings.shape[1]
     found = _Entries(loadings, np.zeros_like(loadings), np.ones_like(loadings))
@@ -49,12 +56,12 @@ def shrunken_loadings(
         np.full(m, 0.5),
         np.maximum((loadings**2).mean(0), _TOL),
     )
-    sweeps, moved = 0, np.inf
+    sweeps, moved, corr = 0, np.inf, np.eye(m) if among is None else among
     while sweeps < _SWEEPS and moved > _TOL:
         sweeps += 1
         weighted = found.mean / psi[:, None]
         cov = np.linalg.inv(
-            np.eye(m) + found.mean.T @ weighted + np.diag(found.variance.T @ (1 / psi))
+            np.linalg.inv(corr) + found.mean.T @ weighted + np.diag(found.variance.T @ (1 / psi))
         )
         z = np.sqrt(n) * (factor.T @ weighted) @ cov
         gram = z.T @ z + n * cov
@@ -63,6 +70,7 @@ def shrunken_loadings(
         # al. 1998)
         scale = np.sqrt(np.diag(gram) / n)
         gram, cross = gram / scale / scale[:, None], cross / scale
+        corr = corr if among is None else gram / n
         before = found.mean
         mean, variance, kept = before * scale, found.variance * scale**2, found.kept.copy()
         slab = slab * scale**2
@@ -79,7 +87,8 @@ def shrunken_loadings(
         # so many of the rows' degrees of freedom went into the latents
         psi = np.clip((n - fitted) / max(n - m, 1), floor, 1.0)
         moved = np.abs(mean - before).max()
-    return found.mean, np.maximum(1 - (found.mean**2).sum(1), floor), sweeps
+    common = ((found.mean @ corr) * found.mean).sum(1)
+    return found.mean, np.maximum(1 - common, floor), corr, sweeps
 
 
 def _shrink(value: Array, error: Array, share: float, slab: float) -> _Entries:

@@ -22,13 +22,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from scipy.linalg import helmert
-from scipy.stats import qmc
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -38,6 +35,7 @@ from pyro_corex.programs.checks import warn_of_units
 from pyro_corex.programs.networks import mlp
 from pyro_corex.programs.ordered_logit import FAR, OrderedLogit
 from pyro_corex.programs.plates import data_plate, latent_plate
+from pyro_corex.programs.points import normal_points, simplex
 
 KINDS = ("continuous", "ordinal", "nominal", "counts")
 _SCALAR = ("continuous", "ordinal", "counts")  # kinds with one predictor
@@ -117,26 +115,6 @@ def as_table(parts: Sequence[tuple[list[int], Tensor]], dtype: torch.dtype) -> T
         return parts[0][1].to(dtype)
     order = torch.tensor([i for columns, _ in parts for i in columns]).argsort()
     return torch.cat([values.to(dtype) for _, values in parts], -1)[..., order]
-
-
-def normal_points(m: int, n: int) -> Tensor:
-    r"""Quasi-random points ``(K, m)`` over which a mean is nearly that under N(0, 1).
-
-    They come in pairs :math:`\pm e` with :math:`\frac1K \sum_k e_k e_k^T = 1`, so that the mean of
-    a polynomial of degree 3 is exact; ``K`` is ``n``, or what that takes, a power of 2.
-    """
-    log_half = math.ceil(math.log2(max(n // 2, m)))
-    half = qmc.MultivariateNormalQMC(np.zeros(m), seed=0).random(2**log_half)
-    chol = np.linalg.cholesky(half.T @ half / len(half))
-    half = half @ np.linalg.inv(chol).T
-    return torch.as_tensor(np.concatenate([half, -half]))
-
-
-def simplex(m: int) -> Tensor:
-    """The corners ``(m + 1, m)`` of a simplex: the fewest points over which the mean of a quadratic
-    form is that under N(0, 1).
-    """
-    return torch.as_tensor(math.sqrt(m + 1) * helmert(m + 1).T)
 
 
 class _NormalAtPoints(dist.Normal):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from pyro_corex import CorEx
 from pyro_corex.estimator.factors import factor_analysis
 from pyro_corex.estimator.rotation import varimax
 from pyro_corex.estimator.shrinkage import _shrink, shrunken_loadings
@@ -55,3 +56,15 @@ def test_columns_that_depend_keep_their_loadings_and_the_others_lose_them():
     assert own.mean() == pytest.approx(0.75, abs=0.05)
     assert np.abs(shrunken[90:]).mean() < 0.2 * np.abs(full[90:]).mean()
     assert psi[90:].mean() == pytest.approx(1, abs=0.02)
+
+
+def test_latents_that_correlate_are_found_to():
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((390, 2)) + rng.standard_normal((390, 1))  # they correlate by 0.5
+    x, new = np.split(z.repeat(60, 1) + rng.standard_normal((390, 120)), [90])
+    corex = CorEx(2, cv=None, random_state=0).fit(x)
+    sample = np.corrcoef(z[:90].T)[0, 1]
+    assert abs(corex.factor_correlations_[0, 1]) == pytest.approx(sample, abs=0.1)
+    assert np.median(np.abs(corex.loadings_).min(1)) < 0.02
+    apart = CorEx(2, rotation="varimax", cv=None, random_state=0).fit(x)
+    assert corex.score(new) > apart.score(new)
