@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from pyro_corex.estimator.columns import Array, Column, by_columns
+from pyro_corex.estimator.levels import count_levels
 from pyro_corex.estimator.standard import SHAPE, standard_columns
 from pyro_corex.estimator.suspects import (
     check_no_correlations,
@@ -65,7 +66,8 @@ def read_columns(x: Array, names: Sequence[Any], words: Words, rng: Any) -> Desc
     """
     columns = describe(x, names, words, rng)
     own = [i for i, column in enumerate(columns) if not column.labels and i not in words.left_out]
-    check_no_correlations(x[:, own], [names[i] for i in own])
+    numbers = x if len(own) == x.shape[1] else x[:, own]
+    check_no_correlations(numbers, [names[i] for i in own])
     left = [
         f"Column {c.name!r} is left out: it holds {c.why}. To keep it, "
         f"name its kind: kinds={{{c.name!r}: ...}}."
@@ -88,8 +90,15 @@ def describe(x: Array, names: Sequence[str], words: Words, rng: Any) -> list[Col
     found = []
     plain = standard_columns(x, names) if n <= _LOOK else {}
     doubtful = by_columns(_is_doubtful, x)
+    counted = count_levels(x) if n <= _LOOK else {}
     for i, name in enumerate(names):
         told, labels = words.kinds.get(i), words.labels.get(i)
+        if told is None and not labels and i not in words.left_out and i in counted:
+            kind = counted[i].kind()
+            if kind:
+                found.append(counted[i].column(name, kind))
+                found[-1].why = _why(found[-1], words.why.get(i, ""))
+                continue
         if doubtful[i] and told is None and labels is None and i not in words.left_out:
             why = no_variable(name, x[:, i])
             words.left_out |= {i: why} if why else {}
@@ -162,8 +171,13 @@ def _check_words(name: Any, kind: str, labels: list[Any], ordered: bool) -> None
 def describe_again(columns: Sequence[Column], x: Array) -> list[Column]:
     """Columns of kinds that are known, from other rows ``(N, d)``; constant if so in them."""
     plain = standard_columns(x, [column.name for column in columns])
+    counted = count_levels(x)
     return [
-        plain[i] if i in plain and column.kind == "continuous" else _again(column, x[:, i])
+        counted[i].column(column.name, column.kind, column.labels)
+        if i in counted and column.n_levels
+        else plain[i]
+        if i in plain and column.kind == "continuous"
+        else _again(column, x[:, i])
         for i, column in enumerate(columns)
     ]
 

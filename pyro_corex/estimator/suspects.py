@@ -254,8 +254,9 @@ def totals(columns: Sequence[Column], x: Array) -> list[str]:
            not c.labels]  # fmt: skip
     if len(own) < 2 or len(x) < _LEAST:
         return []
-    above, last = x[:-1, own], x[-1, own]
-    for what, expected in (("sums", np.nansum(above, 0)), ("means", np.nanmean(above, 0))):
+    last, sums = x[-1, own], by_columns(lambda part: np.nansum(part[:-1], 0), x)[own]
+    counts = by_columns(lambda part: (~np.isnan(part[:-1])).sum(0), x)[own]
+    for what, expected in (("sums", sums), ("means", sums / np.maximum(counts, 1))):
         if np.allclose(last, expected, rtol=1e-3, atol=0):
             return [f"The last row holds the {what} of the rows above it, in "
                     f"{_listed([columns[i].name for i in own])}: leave it out."]  # fmt: skip
@@ -300,10 +301,10 @@ def rows_with(covariance: Any, n_rows: Any) -> Any:
 
 def check_no_correlations(x: Array, names: Sequence[Any]) -> None:
     """Raises ``ValueError`` for correlations or covariances of columns in place of rows."""
-    own = np.flatnonzero(~np.isnan(x).all(0))
-    table = x[:, own]
-    if len(own) < 3 or table.shape[0] != table.shape[1]:
+    own = np.flatnonzero(~by_columns(lambda part: np.asarray(np.isnan(part).all(0)), x))
+    if len(own) < 3 or len(own) != len(x):
         return
+    table = x[:, own]
     lower, upper = np.tril(table), np.triu(table).T
     half = np.isnan(table[np.triu_indices(len(table), 1)]).all()
     half |= bool(np.isnan(table[np.tril_indices(len(table), -1)]).all())

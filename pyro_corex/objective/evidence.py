@@ -163,7 +163,13 @@ class Evidence:
         return self.sources
 
     def compact(self) -> Evidence:
-        """The same without the terms of each dimension and the draws: for keeping many batches."""
+        """The same without the terms of each dimension and the draws: for keeping many batches.
+
+        The sources forget this one, so that their memory is free at once and not when Python next
+        looks for cycles.
+        """
+        for source in self.sources:
+            vars(source).pop("evidence", None)
         seen = self.sources[0].seen if self.sources else self.seen
         return replace(self, sources=(), seen=seen)
 
