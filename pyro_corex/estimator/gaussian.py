@@ -21,7 +21,8 @@ from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import correlation_loadings, promax, reported_rotation, varimax
 from pyro_corex.estimator.shrinkage import shrunken_loadings
 from pyro_corex.estimator.table import as_tensor
-from pyro_corex.programs.tables import TableVAE, normal_points
+from pyro_corex.programs.points import normal_points
+from pyro_corex.programs.tables import TableVAE
 from pyro_corex.training import Optimization, fit
 
 _SMALL = 20_000_000  # entries that are coded before training, and not in each epoch

@@ -163,15 +163,10 @@ class Evidence:
         return self.sources
 
     def compact(self) -> Evidence:
-        """The same without the terms of each dimension and the draws: for keeping many batches.
-
-        The sources forget this one, so that their memory is free at once and not when Python next
-        looks for cycles.
-        """
-        for source in self.sources:
+        """The same without the terms of each dimension and the draws: for keeping many batches."""
+        for source in self.sources:  # else they hold each other until Python looks for cycles
             vars(source).pop("evidence", None)
-        seen = self.sources[0].seen if self.sources else self.seen
-        return replace(self, sources=(), seen=seen)
+        return replace(self, sources=(), seen=self.sources[0].seen if self.sources else self.seen)
 
     @staticmethod
     def join(parts: Sequence[Evidence]) -> Evidence:

@@ -22,13 +22,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from scipy.linalg import helmert
-from scipy.stats import qmc
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -38,6 +35,7 @@ from pyro_corex.programs.checks import warn_of_units
 from pyro_corex.programs.networks import mlp
 from pyro_corex.programs.ordered_logit import FAR, OrderedLogit
 from pyro_corex.programs.plates import data_plate, latent_plate
+from pyro_corex.programs.points import normal_points, simplex
 
 KINDS = ("continuous", "ordinal", "nominal", "counts")
 _SCALAR = ("continuous", "ordinal", "counts")  # kinds with one predictor
@@ -119,26 +117,6 @@ def as_table(parts: Sequence[tuple[list[int], Tensor]], dtype: torch.dtype) -> T
     return torch.cat([values.to(dtype) for _, values in parts], -1)[..., order]
 
 
-def normal_points(m: int, n: int) -> Tensor:
-    r"""Quasi-random points ``(K, m)`` over which a mean is nearly that under N(0, 1).
-
-    They come in pairs :math:`\pm e` with :math:`\frac1K \sum_k e_k e_k^T = 1`, so that the mean of
-    a polynomial of degree 3 is exact; ``K`` is ``n``, or what that takes, a power of 2.
-    """
-    log_half = math.ceil(math.log2(max(n // 2, m)))
-    half = qmc.MultivariateNormalQMC(np.zeros(m), seed=0).random(2**log_half)
-    chol = np.linalg.cholesky(half.T @ half / len(half))
-    half = half @ np.linalg.inv(chol).T
-    return torch.as_tensor(np.concatenate([half, -half]))
-
-
-def simplex(m: int) -> Tensor:
-    """The corners ``(m + 1, m)`` of a simplex: the fewest points over which the mean of a quadratic
-    form is that under N(0, 1).
-    """
-    return torch.as_tensor(math.sqrt(m + 1) * helmert(m + 1).T)
-
-
 class _NormalAtPoints(dist.Normal):
     """A normal that is drawn at given standard normal values."""
 
@@ -189,7 +167,9 @@ class TableVAE(CorExProgram):
         self._by_kind = {kind: spec.columns(kind) for kind in KINDS}
         self._widths = [len(self._by_kind[kind]) for kind in _SCALAR]
         self.scalar = [i for kind in _SCALAR for i in self._by_kind[kind]]  # as ``weight`` has them
-        self._in_order = self.scalar == list(range(len(spec.kinds)))
+        whole = len(spec.kinds)  # of which no copy is made
+        own = self._by_kind.items()
+        self._index: Any = {k: slice(None) if len(c) == whole else c for k, c in own}
         m, n = latent_dim, len(self.scalar)
         states = [spec.n_levels[i] for i in self._by_kind["nominal"]]
         levels = [spec.n_levels[i] for i in self._by_kind["ordinal"]]
@@ -214,8 +194,7 @@ class TableVAE(CorExProgram):
         self.register_buffer("prior_precision", torch.eye(m))
         self.hidden = tuple(hidden)
         self._all_continuous = self._widths[0] == len(spec.kinds)
-        self.quadratic = not self.hidden and self._all_continuous
-        """Whether the log-likelihood is a quadratic form of the latents."""
+        self.quadratic = not self.hidden and self._all_continuous  # as its log-likelihood is
         self._points = simplex(m) if self.quadratic else normal_points(m, _N_POINTS)
         self.decoder_net = self.encoder_net = None
         if self.hidden:
@@ -229,7 +208,9 @@ class TableVAE(CorExProgram):
 
     def loadings(self) -> Tensor:
         """The weights of the columns with one predictor, 0 where an anchor forbids one."""
-        return self.weight * (self.allowed if self._in_order else self.allowed[self.scalar])
+        return self.weight * (
+            self.allowed if len(self.spec.kinds) in self._widths else self.allowed[self.scalar]
+        )
 
     def state_loadings(self) -> Tensor:
         """The weights of the nominal columns: columns, states, latents."""
@@ -283,14 +264,9 @@ class TableVAE(CorExProgram):
             for kind, columns, fn in self.column_distributions(z):
                 weighted = self.training and bool((self.column_weight != 1).any())
                 with poutine.scale(scale=self.column_weight[columns] if weighted else 1.0):
-                    own = None if x is None else self._part(x, columns)
+                    own = None if x is None else x[:, self._index[kind]]
                     parts.append((columns, observe(kind, fn, own, complete)))
         return as_table(parts, self.weight.dtype)
-
-    @staticmethod
-    def _part(x: Tensor, columns: Sequence[int]) -> Tensor:
-        """Some columns of a table; all of them are not copied."""
-        return x if len(columns) == x.shape[1] else x[:, columns]
 
     # ------------------------------------------------------------------ the encoder
 
@@ -329,7 +305,7 @@ class TableVAE(CorExProgram):
             return self.prior_precision + weighted.T @ loadings, (x - self.bias) @ weighted
         filled = x if complete else x.nan_to_num()
         for kind, columns in self.site_columns.items():
-            value = self._part(filled, columns)
+            value = filled[:, self._index[kind]]
             if kind == "nominal":
                 continue
             if kind == "continuous":
@@ -343,7 +319,7 @@ class TableVAE(CorExProgram):
                 precision = self.count_log_precision.exp() / noise
                 y = (value + 0.5).log() - bias[kind]
             if not complete:
-                precision = precision * self._part(observed, columns)
+                precision = precision * observed[:, self._index[kind]]
             parts.append((y, precision))
         right = x.new_zeros(len(x), m)
         gram = self.prior_precision
