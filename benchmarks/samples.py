@@ -122,7 +122,7 @@ def train(
 
 def spread_of(posterior: pc.AggregatePosterior) -> dict[str, Any]:
     """Variances and information of the latents, the most telling first; and what a change of their
-    scales alone would add to the ELBO, which costs the decoder nothing: see docs/theory.md."""
+    scales alone would add to the ELBO at no cost of the decoder (docs/theory/aggregate.md)."""
     information, variance = posterior.mutual_information(), posterior.variance
     second = variance + posterior.mean.square()
     order = information.argsort(descending=True)

@@ -13,10 +13,14 @@ import pyro_corex
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
+    *(
+        page
+        for folder in ("", "howto", "theory", "tutorials")
+        for page in sorted((ROOT / "docs" / folder).glob("*.md"))
+    ),
 ]
 BLOCK = re.compile(r"^```(\S+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"python ((?:benchmarks|examples)/\w+\.py)([^`\n\"]*)")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 
 
@@ -45,6 +49,21 @@ def test_code_runs(page, tmp_path, monkeypatch):
 def test_links_lead_somewhere(page):
     missing = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "docs" / "reproduction.json"], ids=name)
+def test_commands_have_the_options_that_are_named(page):
+    for script, arguments in COMMAND.findall(page.read_text()):
+        code = (ROOT / script).read_text()
+        named = [option[2:] for option in re.findall(r"--[a-z-]+", arguments)]
+        assert [o for o in named if f'"--{o}"' not in code and f'"{o}"' not in code] == []
+
+
+def test_no_page_is_long():
+    """Of one task, that is; results and API pages are as long as their tables."""
+    longer = ("README.md", "docs/api.md", "docs/tables.md")
+    long = [name(page) for page in PAGES if len(page.read_text().splitlines()) > 150]
+    assert [page for page in long if page not in longer] == []
 
 
 def test_ci_calls_the_second_command_of_the_readme():

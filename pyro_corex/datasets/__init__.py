@@ -2,6 +2,7 @@
 
 from pyro_corex.datasets.components import PrincipalComponents, independent_directions
 from pyro_corex.datasets.digits import Digits, bundled_digits, mnist
+from pyro_corex.datasets.elastic import RandomElastic
 from pyro_corex.datasets.faces import FACE_FACTORS, draw_faces, synthetic_faces
 from pyro_corex.datasets.images import CelebA, ImageFiles
 from pyro_corex.datasets.neighbours import Neighbours
@@ -16,6 +17,7 @@ __all__ = [
     "Neighbours",
     "PrincipalComponents",
     "RandomAffine",
+    "RandomElastic",
     "Synthetic",
     "affine",
     "bundled_digits",

@@ -20,7 +20,7 @@ _FEWEST = 20  # data, of which a fifth is held out
 
 @dataclass(frozen=True, repr=False)
 class JointDensity:
-    """A density over all latents together, which keeps most of what they share, TC(z) (Eq. 4).
+    """A density over all latents together, which keeps some of what they share, TC(z) (Eq. 4).
 
     Sec. 6.3 draws from the product of the marginals, which loses it.  This is a Gaussian mixture
     with full covariances, as

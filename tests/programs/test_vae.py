@@ -335,7 +335,7 @@ def test_print_shows_what_it_is():
 
 
 def test_stretching_a_latent_changes_nothing_but_its_kl():
-    """So that at the end of training its variance is 1: see docs/theory.md."""
+    """So that at the end of training its variance is 1: see docs/theory/aggregate.md."""
     torch.manual_seed(0)
     x = torch.randn(50, 6)
     encoder, decoder = mlp_encoder([6, 8, 3]), mlp_decoder([3, 8, 6])

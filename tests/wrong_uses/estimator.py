@@ -369,6 +369,9 @@ USES: list[Use] = [
         "(n, 16)",
         "(3, 17)",
     ),
+    refused(
+        "datasets.RandomElastic", "one point", lambda: datasets.RandomElastic(points=1), "points"
+    ),
     refused("datasets.affine", "an array", lambda: datasets.affine(X), "tensor", "ndarray"),
     refused(
         "datasets.affine",
