@@ -162,7 +162,7 @@ def test_a_planted_cycle_is_found(house):
 
 # ---------------------------------------------------------------------- size
 
-MAX_LINES, MAX_BODY, MAX_PARAMETERS, MAX_PACKAGE = 400, 60, 16, 25_100
+MAX_LINES, MAX_BODY, MAX_PARAMETERS, MAX_PACKAGE = 400, 60, 16, 25_200
 
 
 def functions(path: Path) -> list[ast.FunctionDef]:
