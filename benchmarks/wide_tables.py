@@ -3,7 +3,9 @@
 ``python benchmarks/wide_tables.py continuous binary rows survey`` adds the runs that the file does
 not have yet, each in a process of its own; ``--most 2000`` leaves out tables with more columns;
 ``--table`` prints what the file has.  LinearCorex 0.53 (PyPI) is compared with where it is
-installed.
+installed.  Seconds are those of the processor, on one thread.  Peak memory is what the process has
+at most, less what it holds before ``fit``, when all is loaded and a small table has been fitted;
+the table itself counts.
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ def test_the_table_of_the_bundled_digits():
         ("photographs", ["--out"]),
         ("samples", ["--out"]),
         ("tables", ["--table", "--output"]),
+        ("wide_tables", ["--table", "--output"]),
     ],
 )
 def test_the_tables_of_benchmarks(name, options, benchmark):

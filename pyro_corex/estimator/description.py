@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from pyro_corex.estimator.columns import Array, Column, by_columns
+from pyro_corex.estimator.levels import count_levels
 from pyro_corex.estimator.standard import (
     SHAPE,
     is_one_value,
@@ -75,7 +76,8 @@ def read_columns(
     """
     columns = describe(x, names, words, rng, weight)
     own = [i for i, column in enumerate(columns) if not column.labels and i not in words.left_out]
-    check_no_correlations(x[:, own], [names[i] for i in own])
+    numbers = x if len(own) == x.shape[1] else x[:, own]
+    check_no_correlations(numbers, [names[i] for i in own])
     left = [
         f"Column {c.name!r} is left out: it holds {c.why}. To keep it, "
         f"name its kind: kinds={{{c.name!r}: ...}}."
@@ -101,8 +103,15 @@ def describe(
     found = []
     plain = standard_columns(x, names, weight) if n <= _LOOK else {}
     doubtful = by_columns(_is_doubtful, x)
+    counted = count_levels(x) if n <= _LOOK and weight is None else {}
     for i, name in enumerate(names):
         told, labels = words.kinds.get(i), words.labels.get(i)
+        if told is None and not labels and i not in words.left_out and i in counted:
+            kind = counted[i].kind()
+            if kind:
+                found.append(counted[i].column(name, kind))
+                found[-1].why = _why(found[-1], words.why.get(i, ""))
+                continue
         if doubtful[i] and told is None and labels is None and i not in words.left_out:
             why = no_variable(name, x[:, i])
             words.left_out |= {i: why} if why else {}
@@ -182,8 +191,11 @@ def describe_again(
     map of each column on its own changes no dependence, and from few rows it is found worse.
     """
     plain = standard_columns(x, [column.name for column in columns], weight)
+    counted = count_levels(x) if weight is None else {}
     return [
-        plain[i]
+        counted[i].column(column.name, column.kind, column.labels)
+        if i in counted and column.n_levels
+        else plain[i]
         if i in plain and column.kind == "continuous" and column.knots is None
         else _again(column, x[:, i], weight)
         for i, column in enumerate(columns)

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import rel_entr
 from scipy.stats import chi2
 from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.em import expectation_maximisation
 from pyro_corex.estimator.factors import FLOOR, factor_analysis
-from pyro_corex.estimator.group import information
 from pyro_corex.estimator.initial import initialise, moments, place_anchors
 from pyro_corex.estimator.layer import Layer, Points, Training, seeded, table_spec
 from pyro_corex.estimator.loadings import (
@@ -34,6 +34,9 @@ from pyro_corex.estimator.weights import in_proportion
 from pyro_corex.programs.points import normal_points
 from pyro_corex.programs.tables import TableVAE
 from pyro_corex.training import Optimization, fit
+
+_SMALL = 20_000_000  # entries that are coded before training, and not in each epoch
+_CELLS = 1 << 18  # points, times columns, at which a mutual information is summed at once
 
 
 class GaussianLayer(Layer):
@@ -146,18 +149,51 @@ class GaussianLayer(Layer):
         at_nodes, at_weights = np.polynomial.hermite_e.hermegauss(15)
         weights, nodes = torch.as_tensor(at_weights / at_weights.sum()), torch.as_tensor(at_nodes)
         others = normal_points(m, 64) @ torch.linalg.cholesky(corr).T
+        step = max(1, _CELLS // (len(others) * len(self.columns)))
         for j in range(m):
             given_0 = others - others[:, j : j + 1] * corr[:, j]
-            z = given_0 + nodes[:, None, None] * corr[:, j]
-            for _, columns, fn in program.column_distributions(z @ torch.linalg.inv(r)):
-                if self.columns[columns[0]].kind == "continuous":
-                    if not linear:
-                        found = _information_of_networks(fn, weights)
-                        value[j, columns], spread[j, columns] = found
-                    continue
-                for at, i in enumerate(columns):
-                    value[j, i], spread[j, i] = _information(self.columns[i], at, fn, weights)
+            told: dict[str, list[Any]] = {}
+            for some in nodes.split(step):
+                z = given_0 + some[:, None, None] * corr[:, j]
+                for kind, columns, fn in program.column_distributions(z @ torch.linalg.inv(r)):
+                    if kind != "continuous" or not linear:
+                        told.setdefault(kind, []).append(self._given_one(kind, columns, fn))
+            for kind, parts in told.items():
+                columns = program.site_columns[kind]
+                if kind == "continuous":
+                    found = _information_of_networks(torch.cat(parts, 1), weights)
+                elif kind == "counts":
+                    each = [torch.cat(p) for p in zip(*parts, strict=True)]
+                    several = [_information(p[:, None], weights) for p in each]
+                    found = (
+                        np.hstack([pair[0] for pair in several]),
+                        np.hstack([pair[1] for pair in several]),
+                    )
+                else:
+                    found = _information(torch.cat(parts), weights)
+                value[j, columns], spread[j, columns] = found
         return value, np.sqrt(np.maximum(spread, 0.5 / n_data) / n_data)
+
+    def _given_one(self, kind: str, columns: Sequence[int], fn: Any) -> Any:
+        """What is needed of columns given a latent, on average over draws of the others.
+
+        :param fn: of shape (nodes of the latent, draws of the others, columns).
+        :returns: probabilities ``(nodes, columns, levels)``, of counts for each column
+            ``(nodes, levels)``; or the mean, its square and the variance, ``(3, nodes, columns)``.
+        """
+        if kind == "continuous":
+            noise = fn.stddev.square().expand(fn.mean.shape)
+            return torch.stack([fn.mean, fn.mean.square(), noise]).mean(2)
+        if kind != "counts":
+            return fn.probs.mean(1)
+        out = []
+        for at, i in enumerate(columns):
+            grid = torch.arange(len(self.columns[i].marginal), dtype=torch.float64)
+            counts = torch.distributions.NegativeBinomial(
+                fn.total_count[..., at], logits=fn.logits[..., at], validate_args=False
+            )
+            out.append(counts.log_prob(grid[:, None, None]).exp().mean(2).T)
+        return out
 
     def _normal_information(self, turn: Tensor, corr: Tensor) -> tuple[Array, Array]:
         """I(z_j : x_i) of linear normal columns, and the variance of its summand: ``(m, k)``.
@@ -187,32 +223,26 @@ class GaussianLayer(Layer):
         self.rotation = np.eye(self.n_hidden)
 
 
-def _information_of_networks(fn: Any, weights: Tensor) -> tuple[Array, Array]:
+def _information_of_networks(given: Tensor, weights: Tensor) -> tuple[Array, Array]:
     """I(z_j : x_i) of continuous columns, and the variance of its summand: ``(k,)`` each.
 
-    :param fn: of shape (nodes of z_j, draws of the other latents, k).
+    :param given: mean, its square and variance at each node of z_j, ``(3, nodes, k)``.
     """
-    inner = fn.mean.mean(1)
+    inner, square, noise = given
     mean = weights @ inner
-    total = weights @ fn.mean.square().mean(1) - mean.square()
-    noise = fn.stddev.square().expand(fn.mean.shape).mean((0, 1))
-    share = ((weights @ inner.square() - mean.square()) / (total + noise)).clamp(0.0, 1 - 1e-9)
+    total = weights @ square - mean.square() + noise.mean(0)
+    share = ((weights @ inner.square() - mean.square()) / total).clamp(0.0, 1 - 1e-9)
     return (-0.5 * torch.log1p(-share)).numpy(), share.numpy()
 
 
-def _information(column: Column, at: int, fn: Any, weights: Tensor) -> tuple[float, float]:
-    """The same of a column of levels or counts."""
-    if column.n_levels:
-        p = fn.probs[:, :, at, : column.n_levels].mean(1)
-    else:
-        grid = torch.arange(len(column.marginal), dtype=weights.dtype)
-        counts = torch.distributions.NegativeBinomial(
-            fn.total_count[..., at], logits=fn.logits[..., at], validate_args=False
-        )
-        p = counts.log_prob(grid[:, None, None]).exp().mean(2).T
-    total = p.sum(1, keepdim=True).clamp(min=1e-300)  # none of a far node is at levels that occur
-    value, variance = information((weights[:, None] * p / total).numpy())
-    return max(value, 0.0), variance
+def _information(p: Tensor, weights: Tensor) -> tuple[Array, Array]:
+    """The same of columns of levels or counts, from probabilities ``(nodes, k, levels)``."""
+    total = p.sum(2, keepdim=True).clamp(min=1e-300)  # none of a far node is at levels that occur
+    joint = (weights[:, None, None] * p / total).numpy()
+    ratio = rel_entr(joint, joint.sum(2, keepdims=True) * joint.sum(0))
+    value = ratio.sum((0, 2))
+    variance = (ratio**2 / np.maximum(joint, 1e-12)).sum((0, 2)) - value**2
+    return np.maximum(value, 0.0), variance
 
 
 # ---------------------------------------------------------------------- fitting
@@ -283,11 +313,13 @@ def train(program: TableVAE, coding: Coding, x: Array, options: Options) -> Trai
     ended: list[int] = []
 
     def transform(batch: Tensor) -> Tensor:
-        return coding.encode(batch.numpy()).to(options.dtype)
+        return (batch if small else coding.encode(batch.numpy())).to(options.dtype)
 
+    small = x.size <= _SMALL  # coded once
+    data = coding.encode(x) if small else as_tensor(x)
     try:
         elbo = fit(
-            program, as_tensor(x), transform=transform, epochs=epochs, batch_size=batch_size,
+            program, data, transform=transform, epochs=epochs, batch_size=batch_size,
             lr=options.lr, optimizer=Optimization(lr_schedule=schedule), seed=options.seed,
             device="cpu", callback=lambda epoch, *_: ended.append(epoch), progress=False,
         )["elbo"]  # fmt: skip

@@ -302,15 +302,9 @@ def fit_group(
 # ---------------------------------------------------------------------- moving columns
 
 
-def information(p: Array) -> tuple[float, float]:
-    """Mutual information of a table of probabilities in nats, and the variance of its summand."""
-    ratio = rel_entr(p, p.sum(1, keepdims=True) * p.sum(0))
-    value = ratio.sum()
-    return float(value), float((ratio**2 / np.maximum(p, 1e-12)).sum() - value**2)
-
-
 def table_information(counts: Array) -> tuple[float, float]:
-    """The same of a table of counts, less the bias of so many cells (Miller 1955).
+    """Mutual information of a table of counts in nats, less the bias of so many cells (Miller
+    1955), and the variance of its summand.
 
     It may be negative.
     """

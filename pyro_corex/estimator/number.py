@@ -247,7 +247,7 @@ class _ByFactors:
         used = m
         if self._wide:
             turned = loadings @ varimax(loadings)
-            loadings, psi, _ = shrunken_loadings(corr, turned, psi, np.full(len(psi), FLOOR))
+            loadings, psi, _, _ = shrunken_loadings(corr, turned, psi, np.full(len(psi), FLOOR))
             used = int(((np.abs(loadings) > _SMALL).sum(0) > 1).sum())
         return _likelihood_ratios(test, loadings, np.maximum(psi, FLOOR)), used
 

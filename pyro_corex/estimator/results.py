@@ -76,6 +76,7 @@ def row_terms(layer: Layer, x: Tensor) -> RowTerms:
             total = sum(kl.values(), np.zeros(len(rows)))
             kls.append((total, layer.latent_kl(rows, kl)))
             start += len(rows)
+            evidence.compact()
     totals, by_latent = map(np.concatenate, zip(*kls, strict=True))
     return RowTerms(reconstruction, totals, by_latent, log_marginals(layer.columns, x.numpy()))
 

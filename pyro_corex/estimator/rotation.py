@@ -64,7 +64,7 @@ def _planes(m: int) -> Iterator[tuple[Array, Array]]:
 def oblimin(
     loadings: Array,
     psi: Array | float = 0.0,
-    n: int = 1,
+    n: float = 1,
     start: Array | None = None,
     n_fixed: int = 0,
 ) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -265,12 +265,16 @@ def totals(columns: Sequence[Column], x: Array) -> list[str]:
            not c.labels]  # fmt: skip
     if len(own) < 2 or len(x) < _LEAST:
         return []
-    above, last = x[:-1, own], x[-1, own]
-    sums, means = np.nansum(above, 0), np.nanmean(above, 0)
-    spread = np.nanmax(above, 0) - np.nanmin(above, 0)
+    last = x[-1, own]
+
+    def above(function: Callable[[Array], Array]) -> Array:
+        return np.asarray(by_columns(lambda part: function(part[:-1]), x)[own])
+
+    sums, counts = above(lambda part: np.nansum(part, 0)), above(lambda p: (~np.isnan(p)).sum(0))
+    spread = above(lambda part: np.nanmax(part, 0) - np.nanmin(part, 0))
     for what, expected, error in (
         ("sums", sums, 1e-3 * np.abs(sums)),
-        ("means", means, 3e-3 * spread),
+        ("means", sums / np.maximum(counts, 1), 3e-3 * spread),
     ):
         if np.all(np.abs(last - expected) <= error):
             return [f"The last row holds the {what} of the rows above it, in "
@@ -329,10 +333,10 @@ def _is_symmetric(table: Array) -> bool:
 
 def check_no_correlations(x: Array, names: Sequence[Any]) -> None:
     """Raises ``ValueError`` for correlations or covariances of columns in place of rows."""
-    own = np.flatnonzero(~np.isnan(x).all(0))
-    table = x[:, own]
-    if len(own) < 3 or table.shape[0] != table.shape[1]:
+    own = np.flatnonzero(~by_columns(lambda part: np.asarray(np.isnan(part).all(0)), x))
+    if len(own) < 3 or len(own) != len(x):
         return
+    table = x[:, own]
     half = np.isnan(table[np.triu_indices(len(table), 1)]).all()
     half |= bool(np.isnan(table[np.tril_indices(len(table), -1)]).all())
     diagonal = table.diagonal()

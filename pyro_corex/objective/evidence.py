@@ -164,8 +164,9 @@ class Evidence:
 
     def compact(self) -> Evidence:
         """The same without the terms of each dimension and the draws: for keeping many batches."""
-        seen = self.sources[0].seen if self.sources else self.seen
-        return replace(self, sources=(), seen=seen)
+        for source in self.sources:  # else they hold each other until Python looks for cycles
+            vars(source).pop("evidence", None)
+        return replace(self, sources=(), seen=self.sources[0].seen if self.sources else self.seen)
 
     @staticmethod
     def join(parts: Sequence[Evidence]) -> Evidence:

@@ -172,7 +172,9 @@ class TableVAE(CorExProgram):
         self._by_kind = {kind: spec.columns(kind) for kind in KINDS}
         self._widths = [len(self._by_kind[kind]) for kind in _SCALAR]
         self.scalar = [i for kind in _SCALAR for i in self._by_kind[kind]]  # as ``weight`` has them
-        self._in_order = self.scalar == list(range(len(spec.kinds)))
+        whole = len(spec.kinds)  # of which no copy is made
+        own = self._by_kind.items()
+        self._index: Any = {k: slice(None) if len(c) == whole else c for k, c in own}
         m, n = latent_dim, len(self.scalar)
         states = [spec.n_levels[i] for i in self._by_kind["nominal"]]
         levels = [spec.n_levels[i] for i in self._by_kind["ordinal"]]
@@ -202,8 +204,7 @@ class TableVAE(CorExProgram):
         self.register_buffer("prior_precision", torch.eye(m))
         self.hidden = tuple(hidden)
         self._all_continuous = self._widths[0] == len(spec.kinds)
-        self.quadratic = not self.hidden and self._all_continuous
-        """Whether the log-likelihood is a quadratic form of the latents."""
+        self.quadratic = not self.hidden and self._all_continuous  # as its log-likelihood is
         self._points = simplex(m) if self.quadratic else normal_points(m, _N_POINTS)
         self.decoder_net = self.encoder_net = None
         if self.hidden:
@@ -217,7 +218,8 @@ class TableVAE(CorExProgram):
 
     def loadings(self) -> Tensor:
         """The weights of the columns with one predictor, along the axes that anchors allow."""
-        allowed = self.allowed if self._in_order else self.allowed[self.scalar]
+        in_order = len(self.spec.kinds) in self._widths
+        allowed = self.allowed if in_order else self.allowed[self.scalar]
         return self.weight * allowed @ self.unit_axes()
 
     def state_loadings(self) -> Tensor:
@@ -277,14 +279,9 @@ class TableVAE(CorExProgram):
             for kind, columns, fn in self.column_distributions(z):
                 weighted = self.training and bool((self.column_weight != 1).any())
                 with poutine.scale(scale=self.column_weight[columns] if weighted else 1.0):
-                    own = None if x is None else self._part(x, columns)
+                    own = None if x is None else x[:, self._index[kind]]
                     parts.append((columns, observe(kind, fn, own, complete)))
         return as_table(parts, self.weight.dtype)
-
-    @staticmethod
-    def _part(x: Tensor, columns: Sequence[int]) -> Tensor:
-        """Some columns of a table; all of them are not copied."""
-        return x if len(columns) == x.shape[1] else x[:, columns]
 
     # ------------------------------------------------------------------ the encoder
 
@@ -323,7 +320,7 @@ class TableVAE(CorExProgram):
             return self.prior_precision + weighted.T @ loadings, (x - self.bias) @ weighted
         filled = x if complete else x.nan_to_num()
         for kind, columns in self.site_columns.items():
-            value = self._part(filled, columns)
+            value = filled[:, self._index[kind]]
             if kind == "nominal":
                 continue
             if kind == "continuous":
@@ -337,7 +334,7 @@ class TableVAE(CorExProgram):
                 precision = self.count_log_precision.exp() / noise
                 y = (value + 0.5).log() - bias[kind]
             if not complete:
-                precision = precision * self._part(observed, columns)
+                precision = precision * observed[:, self._index[kind]]
             parts.append((y, precision))
         right = x.new_zeros(len(x), m)
         gram = self.prior_precision

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pyro_corex import CorEx
-from pyro_corex.estimator.columns import Coding, Column
+from pyro_corex.estimator.columns import Coding, Column, log_marginals
 from tests.estimator.tables import (
     erased_copies,
 )
@@ -70,3 +70,16 @@ def test_constant_columns_have_no_code():
     np.testing.assert_array_equal(coding.decode(code.numpy()[:1]), x[:1])
     np.testing.assert_array_equal(coding.widen(np.array([3.0, 4.0])), [3.0, 0.0, 4.0])
     assert [len(batch) for batch in coding.batches(x)] == [2]
+
+
+def test_a_table_is_coded_as_its_columns_are_one_by_one():
+    rng = np.random.default_rng(0)
+    columns = [PLAIN, LEVELS, CONSTANT, SKEWED, LEVELS, PLAIN]
+    x = rng.choice([1.0, 1.4, 1.5, 2.0, 3.5, 3.6, 5.0, 9.0, np.nan], (50, 6))
+    used = [i for i, column in enumerate(columns) if column.varies]
+    alone = np.stack([columns[i].encode(x[:, i]) for i in used], 1)
+    np.testing.assert_allclose(Coding(columns).encode(x).numpy(), alone)
+    np.testing.assert_allclose(Coding([PLAIN] * 6).encode(x).numpy(), (x - 2) / 3)
+    each = [columns[i].log_marginal(alone[:, k]) for k, i in enumerate(used)]
+    own = [columns[i] for i in used]
+    np.testing.assert_allclose(log_marginals(own, alone), np.stack(each, 1))

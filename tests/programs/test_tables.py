@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pyro_corex import CorExELBO
-from pyro_corex.programs.tables import OrderedLogit, TableSpec, TableVAE, normal_points, simplex
+from pyro_corex.programs.points import normal_points, simplex
+from pyro_corex.programs.tables import OrderedLogit, TableSpec, TableVAE
 
 
 @pytest.mark.parametrize("far", [-200.0, -50.0, 0.0, 50.0, 200.0])
