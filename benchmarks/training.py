@@ -1,6 +1,6 @@
 """What training costs, as ratios to the same network trained by hand in PyTorch.
 
-    python benchmarks/training.py [--sections overhead steps epochs evaluation scaling processes]
+    python benchmarks/training.py [--sections overhead steps ...]
     python benchmarks/training.py --pythae FOLDER
 
 Networks: the paper's MNIST stack (784-512-512-64 and 64-32-32-16-16-10, mirrored decoders, the top
@@ -484,13 +484,36 @@ def processes(rounds: int, pythae: bool) -> None:
             print(f"{name:6} {batch} a process: {ratios(seconds['1'], seconds['2'])}", flush=True)
 
 
+def memory(rounds: int, pythae: bool) -> None:
+    """What the process holds after every 2,000 of 10,000 steps whose batches change in size."""
+    kilobytes = {True: [], False: []}
+    for capture, held in kilobytes.items():
+        torch.manual_seed(0)
+        sizes = torch.randint(2, 64, (2000,)).tolist()
+        batches = [_random(size if at % 4 else 64, (20,)) for at, size in enumerate(sizes)]
+
+        def note(*_: Any, held: list[int] = held) -> None:
+            lines = Path("/proc/self/status").read_text().splitlines()
+            held.append(int(next(line.split()[1] for line in lines if line.startswith("VmRSS"))))
+
+        pc.fit(
+            pc.CorExVAE(mlp_encoder([20, 16, 8]), mlp_decoder([8, 16, 20]), 8),
+            DataLoader(batches, batch_size=None), epochs=5, lr=LR, device="cpu", progress=False,
+            devices=pc.Devices(capture=capture), callback=note,
+        )  # fmt: skip
+    print("\nMiB held after each 2,000 steps")
+    for capture, held in kilobytes.items():
+        shown = ", ".join(f"{kb / 1024:.1f}" for kb in held)
+        print(f"{'recorded' if capture else 'as they are':12}{shown}", flush=True)
+
+
 def _random(n: int, shape: tuple[int, ...] = (784,)) -> Tensor:
     return torch.bernoulli(torch.full((n, *shape), 0.5))
 
 
 SECTIONS = {
     "overhead": overhead, "steps": steps, "epochs": epochs, "evaluation": evaluation,
-    "scaling": scaling, "processes": processes,
+    "scaling": scaling, "processes": processes, "memory": memory,
 }  # fmt: skip
 
 

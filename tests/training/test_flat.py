@@ -27,7 +27,6 @@ def of_pair(pair):
 
 @pytest.mark.parametrize("name", SAME)
 def test_pairs_at_other_parameters_and_data(name):
-    """``benchmarks/training.py --sections replays`` does so for all of them."""
     pair = PAIRS[name]()
     function, parameters = of_pair(pair)
     function(*pair.args)  # closed forms are found

@@ -158,7 +158,7 @@ def test_nan_is_found_and_nothing_is_spoilt():
 
 
 def test_few_recordings_are_kept():
-    """Of steps whose batches change in size; ``--sections memory`` takes 10,000 of them."""
+    """Of batches that change in size; `benchmarks/training.py --sections memory` takes 10,000."""
     module, sizes = vae(), [*range(2, 14)] * 4
     batches = [torch.ones(size, 8) for size in sizes]
     seen, take = [], replay.Replayed.take
