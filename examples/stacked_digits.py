@@ -3,9 +3,9 @@
     python examples/stacked_digits.py
     python examples/stacked_digits.py --dataset mnist --data-root DIR [--download]
 
-By default it trains on the small digits that scikit-learn bundles, without a network, in less than
-a minute.  MNIST takes about twenty minutes on one core.  It says what was learned, and writes figures to
---output.
+By default it trains on the small digits that scikit-learn bundles, without a network, in about
+a minute.  MNIST takes about twenty minutes on one core.  It says what was learned, and
+writes figures to --output.
 
 The recipe is pyro_corex.fit_stack, which wants to be told one thing: what leaves a digit the same.
 Labels are for scoring only.
@@ -34,7 +34,7 @@ from pyro_corex.figures import image_grid, latent_bars
 from pyro_corex.programs import CategoricalLikelihood
 
 REAL = """
-These digits are small.  On MNIST, of which torchvision fetches 12 MB, in about twenty minutes on one core:
+These digits are small.  On MNIST, of which torchvision fetches 12 MB, in some twenty minutes:
     python examples/stacked_digits.py --dataset mnist --data-root data --download"""
 
 HELD_OUT = 297
