@@ -216,9 +216,10 @@ def class_profiles(
 
 
 def _check_fitted(corex: Any) -> None:
-    from sklearn.utils.validation import check_is_fitted  # here, as no other figure needs it
+    from sklearn.exceptions import NotFittedError  # here, as no other figure needs it
 
-    check_is_fitted(corex)
+    if not hasattr(corex, "mis_"):
+        raise NotFittedError(f"corex must be a fitted CorEx, but got {corex!r}. Call fit before.")
 
 
 def _check_latent(corex: CorEx, latent: str, what: str) -> None:

@@ -22,10 +22,12 @@ class Programs:
 
     def __init__(self, model: Program, guide: Program, args: Any, kwargs: Any) -> None:
         self.model, self.guide = model, guide
-        plain = not kwargs and all(type(x) is Tensor and not x.requires_grad for x in args)
-        self.args, self.kwargs = (
-            (args, kwargs) if plain else map_tensors(Tensor.detach, (args, kwargs))
-        )
+        self.args: Any
+        self.kwargs: Any
+        if not kwargs and all(type(x) is Tensor for x in args):  # the way of most steps
+            self.args, self.kwargs = tuple(x.detach() for x in args), {}
+        else:
+            self.args, self.kwargs = map_tensors(Tensor.detach, (args, kwargs))
 
     def first(self) -> Tensor | None:
         """The first tensor among the arguments."""

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
+import pandas
 import pytest
 from matplotlib import pyplot
 
@@ -44,8 +45,11 @@ def test_the_map_puts_columns_of_a_latent_side_by_side(fitted):
     assert (np.diff(corex.mis_.max(0)[order[:3]]) <= 0).all()
 
 
-def test_the_tree_hangs_each_column_on_its_latent(fitted):
-    corex, _ = fitted
+def test_the_tree_hangs_each_column_on_its_latent():
+    rng = np.random.default_rng(0)
+    cause = rng.standard_normal((400, 2)) + rng.standard_normal((400, 1))  # both share a part
+    x = cause.repeat(3, 1)[:, [0, 3, 1, 4, 2, 5]] + 0.7 * rng.standard_normal((400, 6))
+    corex = CorEx((2, 1), random_state=0).fit(pandas.DataFrame(x, columns=list("aAbBcC")))
     ax = hierarchy(corex)
     assert len(ax.lines) == 6 + 2  # columns to latents, latents to the top
     assert ticks(ax.xaxis) == ["layer 1", "layer 2"]

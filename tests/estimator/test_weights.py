@@ -113,7 +113,7 @@ def test_more_columns_than_rows():
     start = np.full((160, 2), 0.4) * np.repeat(np.eye(2), 80, 0)
     arguments = (start, np.full(160, 0.5), np.full(160, 0.01))
     for a, b in zip(
-        shrunken_loadings(found.corr, *arguments, found.n),
+        shrunken_loadings(found.corr, *arguments, n=found.n),
         shrunken_loadings(whole.corr, *arguments),
         strict=True,
     ):

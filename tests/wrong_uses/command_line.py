@@ -1,6 +1,6 @@
 """The command line."""
 
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,8 +13,13 @@ TABLE = "a,b\n1,2\n2,1\n3,5\n"
 
 
 def run(*options, table=TABLE):
-    """What the command returns, and what it says on the error stream."""
-    with TemporaryDirectory() as folder, redirect_stderr(StringIO()) as told:
+    """What the command returns, what it says on the error stream, and on the other."""
+    shown = StringIO()
+    with (
+        TemporaryDirectory() as folder,
+        redirect_stderr(StringIO()) as told,
+        redirect_stdout(shown),
+    ):
         path = Path(folder) / "data.csv"
         if table is not None:
             path.write_text(table)
@@ -22,7 +27,7 @@ def run(*options, table=TABLE):
             code = main(["fit", str(path), "--output", folder, *options])
         except SystemExit as end:
             code = end.code
-    return code, told.getvalue()
+    return code, told.getvalue(), shown.getvalue()
 
 
 def wrong(what, *says, options=(), table=TABLE):
@@ -50,6 +55,11 @@ USES: list[Use] = [
         options=("--latent", "categorical", "--n-states", "4"),
     ),
     wrong("an unknown latent", "--latent", "gaussian", options=("--latent", "normal")),
-    wrong("auto for three rows", "at least 20", options=("--n-hidden", "auto")),
+    answered(
+        "python -m pyro_corex",
+        "auto for three rows",
+        lambda: run("--n-hidden", "auto"),
+        lambda got: got[0] == 0 and "3 rows say nothing of that: at least 10 are needed" in got[2],
+    ),
     wrong("a long delimiter", "--delimiter", options=("--delimiter", ";;")),
 ]

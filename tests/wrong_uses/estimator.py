@@ -207,6 +207,20 @@ USES: list[Use] = [
     refused("CorEx.summary", "no columns", lambda: fitted().summary(0), "n_columns", ">= 1", "0"),
     # figures
     refused(
+        "figures.information_map",
+        "before fit",
+        lambda: figures.information_map(CorEx()),
+        "fitted CorEx",
+    ),
+    refused("figures.scree", "before fit", lambda: figures.scree(CorEx()), "fitted CorEx"),
+    refused(
+        "figures.latent_against_column",
+        "no such latent",
+        lambda: figures.latent_against_column(fitted(), X, 7),
+        "latent must be one of 0",
+        "7",
+    ),
+    refused(
         "figures.hierarchy", "no columns", lambda: named(n_columns=0), "n_columns", ">= 1", "0"
     ),
     refused(
