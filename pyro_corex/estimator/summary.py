@@ -21,7 +21,7 @@ def summarise(e: Any, n_columns: int) -> str:
         f"CorEx of {e.n_samples_} rows and {len(e.columns_)} columns ({mixture}), "
         f"{e.missing_:.1%} missing.",
         *_weighted(e),
-        f"{latents} {explain} {total} of total correlation (a lower bound)."
+        f"{latents} {explain} {total} of total correlation ({_standing(e)})."
         if e.tc_ > 2 * e.tc_stderr_
         else f"{latents}: no total correlation, {total}.",
         *_nothing(e),
@@ -46,6 +46,17 @@ def summarise(e: Any, n_columns: int) -> str:
             "those turned that load negatively."
         )
     return "\n".join(lines)
+
+
+def _standing(e: Any) -> str:
+    """What the total is."""
+    more = e.corrections_.get("marginals", 0.0)
+    if more <= max(2 * e.tc_stderr_, 0.05 * e.tc_):
+        return "a lower bound"
+    return (
+        f"no bound, as {more:.2f} of these are of columns that repeat values or are not normal: "
+        f"{e.tc_ - more:.2f} without them"
+    )
 
 
 def _latents(e: Any, names: list[str], n_columns: int) -> list[str]:

@@ -4,9 +4,7 @@ import numpy as np
 
 from pyro_corex import CorEx
 from pyro_corex.estimator.summary import upper_rows
-from tests.estimator.tables import (
-    survey,
-)
+from tests.estimator.tables import survey
 
 
 def test_the_summary_names_what_matters(fitted):
@@ -22,6 +20,18 @@ def test_the_summary_names_what_matters(fitted):
     first = next(line for line in text.splitlines() if line.startswith("  0:"))
     best = "aAbBcC"[int(np.where(corex.clusters_ == 0, corex.mis_[0], -1).argmax())]
     assert f"nats. {best} (" in first
+
+
+def test_a_total_that_is_no_bound_is_said_to_be_none():
+    """Two in three of a column's values are 0, as those who do a thing never are."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((600, 1)) + 0.5 * rng.standard_normal((600, 3))
+    assert "(a lower bound)" in CorEx(1, random_state=0).fit(x).summary()
+    x[:, 2] = np.maximum(x[:, 2] - 0.4, 0.0)
+    corex = CorEx(1, random_state=0).fit(x)
+    more = corex.corrections_["marginals"]
+    assert f"(no bound, as {more:.2f} of these" in corex.summary()
+    assert more > 0.2
 
 
 def test_the_layers_above_as_rows(fitted):
