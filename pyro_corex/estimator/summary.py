@@ -21,7 +21,7 @@ def summarise(e: Any, n_columns: int) -> str:
         f"CorEx of {e.n_samples_} rows and {len(e.columns_)} columns ({mixture}), "
         f"{e.missing_:.1%} missing.",
         *_weighted(e),
-        f"{latents} {explain} {total} of total correlation ({_standing(e)})."
+        f"{latents} {explain} {total} of total correlation ({standing(e)})."
         if e.tc_ > 2 * e.tc_stderr_
         else f"{latents}: no total correlation, {total}.",
         *_nothing(e),
@@ -48,8 +48,8 @@ def summarise(e: Any, n_columns: int) -> str:
     return "\n".join(lines)
 
 
-def _standing(e: Any) -> str:
-    """What the total is."""
+def standing(e: Any) -> str:
+    """What the total is: "a lower bound", or why it is none."""
     more = e.corrections_.get("marginals", 0.0)
     if more <= max(2 * e.tc_stderr_, 0.05 * e.tc_):
         return "a lower bound"

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from sklearn.utils import resample
 
 from pyro_corex import figures
+from pyro_corex.estimator.summary import standing
 from pyro_corex.export.blocks import (
     Heading,
     Items,
@@ -77,7 +78,8 @@ def _found(corex: CorEx) -> Iterator[Any]:
         "independent. Latents that explain it make the columns independent once they are known."
     )
     said = f"{corex.tc_:.2f} ± {corex.tc_stderr_:.2g} nats"
-    text = "The latents explain at least <strong>{}</strong> of it."
+    least = "at least " if standing(corex) == "a lower bound" else ""
+    text = f"The latents explain {least}<strong>{{}}</strong> of it."
     if corex.tc_ <= 2 * corex.tc_stderr_:
         text = "Nothing was found beyond the error: <strong>{}</strong>."
     yield Text(Markup(text).format(said), "headline")
