@@ -36,7 +36,7 @@ extensions = [
     "sphinx.ext.napoleon",  # for what is inherited from scikit-learn
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["_build", "results"]
+exclude_patterns = ["_build", "jupyter_execute", "results"]  # built, and included by pages
 html_theme = "furo"
 html_title = f"pyro_corex {version}"
 
