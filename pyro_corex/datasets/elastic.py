@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pyro_corex.batches import check_count
-from pyro_corex.datasets.transforms import _as_images, _check_side
+from pyro_corex.datasets.transforms import _as_images, _check_side, check_amount
 
 
 class RandomElastic:
@@ -38,8 +36,7 @@ class RandomElastic:
     def __init__(
         self, side: int | tuple[int, int] | None = None, *, amount: float = 1.0, points: int = 5
     ) -> None:
-        if not 0 <= amount < math.inf:
-            raise ValueError(f"amount must be a finite number >= 0, but got {amount!r}")
+        check_amount("amount", amount)
         check_count("points", points, least=2)
         _check_side(side)
         self.side, self.amount, self.points = side, amount, points

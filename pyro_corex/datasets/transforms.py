@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,8 +47,7 @@ class RandomAffine:
     ) -> None:
         self.amounts = {"rotation": rotation, "scale": scale, "shear": shear, "shift": shift}
         for name, amount in self.amounts.items():
-            if not 0 <= amount < math.inf:
-                raise ValueError(f"{name} must be a finite number >= 0, but got {amount!r}")
+            check_amount(name, amount)
         if scale >= 1:
             raise ValueError(
                 f"scale must be less than 1, but got {scale!r}: sizes are multiplied by a factor "
@@ -143,6 +144,12 @@ def affine(
     return functional.grid_sample(images, grid, align_corners=False).reshape(x.shape)
 
 
+def check_amount(name: str, amount: Any) -> None:
+    """Raises ``ValueError`` for what is no finite number of at least 0."""
+    if not isinstance(amount, Real) or not 0 <= float(amount) < math.inf:
+        raise ValueError(f"{name} must be a finite number >= 0, but got {amount!r}")
+
+
 def _check_side(side: int | tuple[int, int] | None) -> None:
     sizes = () if side is None else (side,) if isinstance(side, int) else side
     if any(size < 1 for size in sizes) or len(sizes) > 2:
@@ -157,6 +164,8 @@ def _as_images(x: Tensor, side: int | tuple[int, int] | None) -> Tensor:
             f"Images must be a tensor of floating-point numbers, but got {found}: use "
             "torch.as_tensor(x).float()"
         )
+    if not len(x):
+        raise ValueError(f"Images must be at least one, but got the shape {tuple(x.shape)}")
     if side is None:
         if x.dim() == 3:
             return x.unsqueeze(1)

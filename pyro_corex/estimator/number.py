@@ -35,9 +35,11 @@ class Scree:
     """Eigenvalues of the columns' correlations, largest first, and those of noise (Horn 1965)."""
 
     eigenvalues: Array
-    """Of the correlations of normal scores, of a nominal column one for each state: ``(k,)``."""
+    """Those of this table, ``(k,)``.  Columns are taken as normal scores; a nominal column has one
+    score for each of its states."""
     reference: Array
-    """What 1 in 20 tables exceeds whose columns are permuted, so that none depends: ``(k,)``."""
+    """Those of noise, ``(k,)``: what 1 in 20 tables exceeds once each column is permuted by
+    itself, which leaves no dependence."""
 
     @property
     def n_above(self) -> int:

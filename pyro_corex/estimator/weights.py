@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,7 @@ class Weights:
         except (TypeError, ValueError):
             raise TypeError(
                 f"sample_weight must be a number for each of the {n} rows, but got "
-                f"{sample_weight!r}"
+                f"{reprlib.repr(sample_weight)}"
             ) from None
         if found.shape != (n,):
             raise ValueError(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pyro_corex.datasets import RandomElastic
+from pyro_corex.datasets import RandomAffine, RandomElastic
 
 
 def test_nothing_is_moved_by_nothing():
@@ -47,7 +47,7 @@ def test_repr():
     assert repr(RandomElastic(28)) == "RandomElastic(side=28, amount=1.0, points=5)"
 
 
-@pytest.mark.parametrize("amount", [-1.0, math.inf])
+@pytest.mark.parametrize("amount", [-1.0, math.inf, "much"])
 def test_an_amount_out_of_range_is_refused(amount):
     with pytest.raises(ValueError, match="amount must be a finite number >= 0"):
         RandomElastic(amount=amount)
@@ -56,3 +56,9 @@ def test_an_amount_out_of_range_is_refused(amount):
 def test_one_point_is_refused():
     with pytest.raises(ValueError, match="points must be an integer >= 2"):
         RandomElastic(points=1)
+
+
+@pytest.mark.parametrize("transform", [RandomAffine(4), RandomElastic(4)])
+def test_no_image_is_refused(transform):
+    with pytest.raises(ValueError, match=r"at least one, but got the shape \(0, 16\)"):
+        transform(torch.ones(0, 16))
