@@ -8,10 +8,15 @@ from pyro_corex.estimator.cross_fit import _confirmed, _mean, _stderr
 from tests.estimator.tables import factor_table
 
 RNG = np.random.default_rng(0)
+OTHER = np.random.default_rng([14, 100, 20])
 NOISE = {
     "normal": (RNG.standard_normal((40, 60)), {}),
     "few": (RNG.standard_normal((12, 30)), {}),
     "binary": (RNG.integers(2, size=(60, 20)).astype(float), {"latent": "categorical"}),
+    "groups": (  # one of which is a hundredth of a nat above 0 for rows held out
+        (OTHER.random((100, 20)) < OTHER.uniform(0.2, 0.8, 20)).astype(float),
+        {"latent": "categorical", "n_hidden": 4},
+    ),
     "words": (
         RNG.integers(40, size=(150, 3)).astype(float),
         {"n_hidden": 1, "latent": "categorical", "kinds": "categorical"},
@@ -29,6 +34,7 @@ def test_nothing_is_found_in_noise(name):
         assert corex.bound_.estimate > 2 * corex.bound_.stderr  # on the rows that were fitted
     assert "nothing found beyond the error" in corex.summary()
     assert "in 5 folds" in corex.summary()
+    assert (corex.clusters_ == -1).all()
     assert "of the rows that the program was fitted to" in repr(corex.bound_)
     assert corex.tcs_.sum() == pytest.approx(corex.tc_)
     assert corex.bound_.estimate + sum(corex.corrections_.values()) == pytest.approx(corex.tc_)
