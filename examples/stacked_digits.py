@@ -4,10 +4,10 @@
     python examples/stacked_digits.py --dataset mnist --data-root DIR [--download]
 
 By default it trains on the small digits that scikit-learn bundles, without a network, in about
-a minute.  MNIST takes about twenty minutes on one core.  It says what was learned, and
+a minute.  MNIST takes ten to twenty minutes on one core.  It says what was learned, and
 writes figures to --output.
 
-The recipe is pyro_corex.fit_stack, which wants to be told one thing: what leaves a digit the same.
+The recipe is pyro_corex.fit_stack, which has to be told which changes leave a digit the same.
 Labels are for scoring only.
 """
 
@@ -34,7 +34,7 @@ from pyro_corex.figures import image_grid, latent_bars
 from pyro_corex.programs import CategoricalLikelihood
 
 REAL = """
-These digits are small.  On MNIST, of which torchvision fetches 12 MB, in some twenty minutes:
+These digits are small.  On MNIST, of which torchvision fetches 12 MB, in ten to twenty minutes:
     python examples/stacked_digits.py --dataset mnist --data-root data --download"""
 
 HELD_OUT = 297
