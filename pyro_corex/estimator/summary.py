@@ -32,7 +32,7 @@ def summarise(e: Any, n_columns: int) -> str:
     ]
     if e.style_tc_ > 0:
         lines.append(
-            f"A style of answering (agreeing with everything): {e.style_tc_:.2f} nats of these."
+            f"A style of answering (agreeing with everything): {e.style_tc_:.2f} nats of the total."
         )
     lines.append("What each latent adds, and what it tells of its columns, in nats:")
     names = [str(column.name) for column in e.columns_]
@@ -54,8 +54,8 @@ def standing(e: Any) -> str:
     if more <= max(2 * e.tc_stderr_, 0.05 * e.tc_):
         return "a lower bound"
     return (
-        f"no bound: {more:.2f} nats of this come from columns that repeat values or are not "
-        f"normal, {e.tc_ - more:.2f} do not"
+        f"no bound: {more:.2f} nats of this correct for columns that repeat values or are not "
+        f"normal; {e.tc_ - more:.2f} without them"
     )
 
 

@@ -30,7 +30,7 @@ def test_a_total_that_is_no_bound_is_said_to_be_none():
     x[:, 2] = np.maximum(x[:, 2] - 0.4, 0.0)
     corex = CorEx(1, random_state=0).fit(x)
     more = corex.corrections_["marginals"]
-    assert f"(no bound: {more:.2f} nats of this come" in corex.summary()
+    assert f"(no bound: {more:.2f} nats of this correct" in corex.summary()
     assert more > 0.2
 
 
