@@ -87,8 +87,8 @@ def _no_latent(e: Any, names: list[str], n_columns: int) -> list[str]:
         return []
     more = f" and {len(own) - n_columns} more" if len(own) > n_columns else ""
     shown = ", ".join(names[i] for i in own[:n_columns])
-    chance = f"  {len(own)} of the columns belong to no latent, as what they tell may be chance"
-    return [f"{chance} ({shown}{more})."]
+    chance = "  Columns that belong to no latent, as what they tell may be chance"
+    return [f"{chance}: {len(own)} ({shown}{more})."]
 
 
 def _layers(e: Any, n_columns: int) -> list[str]:

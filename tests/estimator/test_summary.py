@@ -53,7 +53,7 @@ def test_the_summary_tells_of_classes_weights_and_columns_without_a_latent():
     sizes = corex.class_sizes_[0]
     assert f"classes of {sizes[0]:.0%}, {sizes[1]:.0%} of the rows" in text
     assert f"by which they count as {corex.n_effective_:.0f}." in text
-    assert "what they tell may be chance: 1 of the columns (x3)." in text
+    assert "what they tell may be chance: 1 (x3)." in text
     assert f"BIC {corex.bic_:.1f}" in text
 
 
