@@ -1,4 +1,4 @@
-"""Sections 6.2 and 6.3: latents that are anchored to carry more, on faces.
+"""Sections 6.2 and 6.3 of the paper: latents that are anchored to carry more, on faces.
 
     python examples/anchor_faces.py
     python examples/anchor_faces.py --dataset folder --data-root photographs.zip

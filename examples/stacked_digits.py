@@ -1,4 +1,4 @@
-"""Section 6.1: a stack of two layers finds the ten digits without being told what they are.
+"""Section 6.1 of the paper: a stack of two layers finds the ten digits without labels.
 
     python examples/stacked_digits.py
     python examples/stacked_digits.py --dataset mnist --data-root DIR [--download]
@@ -194,7 +194,7 @@ def summary(stack: pc.StackedCorEx, task: Task, seconds: float) -> str:
         f"pixels and, above them, a class with {stack.dims[-1]} values.",
         f"The classes agree with {accuracy:.1%} of the {n} {task.name}, each class standing for "
         f"one digit. k-means on the pixels agrees with {by_k_means:.1%}, and the paper reports "
-        "85 % on MNIST. This recipe uses augmentation and is told more than they are: "
+        "85 % on MNIST. This recipe uses augmentation and is told more than either: "
         f"{task.told}.",
         explained,
     ]
