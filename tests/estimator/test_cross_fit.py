@@ -62,7 +62,8 @@ def test_cross_fitting_and_the_asymptotic_correction_agree_where_rows_abound():
     x, _ = factor_table(5000, 2, 4, 0.5, seed=0)
     asymptotic, held = CorEx(2, random_state=0).fit(x), CorEx(2, cv=5, random_state=0).fit(x)
     assert asymptotic.n_folds_ == 0
-    assert "asymptotic" in asymptotic.summary()
+    assert "by Akaike's formula" in asymptotic.summary()
+    assert "on rows held out, in 5 folds" in held.summary()
     assert held.tc_ == pytest.approx(asymptotic.tc_, abs=0.01)
     np.testing.assert_allclose(held.tcs_, asymptotic.tcs_, atol=0.01)
     np.testing.assert_array_equal(held.transform(x), asymptotic.transform(x))  # one model
