@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from pyro_corex.batches import together
 from pyro_corex.objective.arguments import Programs
 from pyro_corex.objective.axes import Axes
 from pyro_corex.objective.inputs import sight
@@ -181,7 +182,7 @@ class Evidence:
             first,
             inputs={
                 name: Inputs(whole, first.inputs[name].kind, next(filter(None, problems[name]), ""))
-                for name, whole in by_key(values, torch.cat).items()
+                for name, whole in by_key(values, together).items()
             },
             per_datum=by_key([part.per_datum for part in parts], torch.cat),
             below={
@@ -193,7 +194,7 @@ class Evidence:
             problem=next((part.problem for part in parts if part.problem), ""),
             seen=Sight.join(part.sight() for part in parts),
             given=by_key(
-                [{at: p.given[at] for at, _ in set.intersection(*sizes)} for p in parts], torch.cat
+                [{at: p.given[at] for at, _ in set.intersection(*sizes)} for p in parts], together
             ),
             sources=(),
         )
