@@ -18,6 +18,7 @@ from pyro_corex.estimator.blocks import blocks
 Array = NDArray[Any]
 """A numpy array, most often of floats."""
 
+_NONE = np.zeros(0)  # one for all columns: there may be more of these than rows
 _HALF_LN_2PI = 0.5 * math.log(2 * math.pi)
 _CELLS = 1 << 18  # entries that are coded at once
 _FEW_CELLS = 1 << 16  # and that are looked at at once
@@ -30,7 +31,7 @@ class Column:
     name: str
     kind: str
     """"binary", "categorical", "ordinal", "counts", "continuous", "constant" or "left out"."""
-    values: Array = field(default_factory=lambda: np.zeros(0))
+    values: Array = field(default_factory=lambda: _NONE)
     """The levels or states, as numbers, in order; of a constant, its value."""
     loc: float = 0.0
     scale: float = 1.0
@@ -38,7 +39,7 @@ class Column:
     """Of heavy-tailed columns: data and their normal scores, both increasing."""
     labels: list[Any] | None = None
     """What the states are called, where they are not numbers."""
-    marginal: Array = field(default_factory=lambda: np.zeros(0))
+    marginal: Array = field(default_factory=lambda: _NONE)
     """Log p of each level, or of each count up to the largest."""
     resolution: float = 0.0
     """The smallest gap between data, in units of the code; 0 where they hardly repeat."""

@@ -193,7 +193,12 @@ def _chi_square(
     df = d * (d + 3) / 2 - free
     if d > min(_MOST, n - 2) or df <= 0 or bool(x.isnan().any()):
         return math.nan, math.nan
-    sign, log_det = np.linalg.slogdet(np.cov(x.numpy().T, aweights=often, bias=True).reshape(d, d))
+    cov, mean = np.zeros((d, d)), np.average(x.numpy(), 0, often)
+    weight = np.ones(len(x)) if often is None else often
+    for own in blocks(*x.shape):
+        rest = x.numpy()[own] - mean
+        cov += (rest * weight[own, None]).T @ rest / weight.sum()
+    sign, log_det = np.linalg.slogdet(cov)
     if sign <= 0:
         return math.nan, math.nan
     saturated = -0.5 * (log_det + d * (1 + _LN_2PI))
