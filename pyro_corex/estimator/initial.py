@@ -128,7 +128,7 @@ def all_scores(coding: Coding, x: Array) -> Array:
 def _of_few_rows(s: Array, column: Array, has_table: Array, weight: Array) -> Moments:
     gaps = np.isnan(s)
     s[gaps] = 0.0
-    known = np.maximum(weight @ ~gaps, 1e-12)
+    known = np.maximum(weight.sum() - (weight @ gaps if gaps.any() else 0.0), 1e-12)
     s -= weight @ s / known
     s[gaps] = 0.0
     s *= np.sqrt(weight)[:, None]
