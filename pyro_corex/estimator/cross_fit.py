@@ -113,7 +113,7 @@ def cross_fit(
     for test in np.array_split(order, n_folds):
         train, rows = np.setdiff1d(order, test), np.sort(test[: max(2, MAX_ROWS // n_folds)])
         own = replace(options, weight=None if options.weight is None else weight[train])
-        held.append(_hold_out(x[train], x[rows], columns, fit, own, found.mis, weight[rows]))
+        held.append(_hold_out([x[train], x[rows]], columns, fit, own, found.mis, weight[rows]))
     # by their weights, which are 1 on average, so that means are means of rows
     mean = np.concatenate([part.often for part in held]).mean()
     often = [part.often / mean for part in held]
@@ -194,8 +194,7 @@ def _stderr(folds: Sequence[Array]) -> float:
 
 
 def _hold_out(
-    train: Array,
-    test: Array,
+    parts: list[Array],
     columns: Sequence[Column],
     fit: Fit,
     options: Options,
@@ -204,10 +203,13 @@ def _hold_out(
 ) -> Held:
     """Fits a layer, and those above it, to some rows, and evaluates them on others.
 
+    :param parts: the rows that it is fitted to, and the others; they are let go of.
     :param mis: of the latents that are reported, for the columns that vary: those of the layer are
         put in their order.
     :param often: how often each of the others counts.
     """
+    train, test = parts
+    parts.clear()
     m, n = options.n_hidden, len(test)
     above = len(options.layers) - 1
     coding = Coding(describe_again(columns, train, options.weight))
@@ -222,9 +224,10 @@ def _hold_out(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # states that are not in the other rows count as missing
         code = coding.encode(test)
-    seen = coding.encode(train)
+    seen, n_train = coding.encode(train), len(train)
+    del train, test
     spread = completed(layer, code, options.seed, fill=False)
-    n_data = np.full(len(coding.used), float(len(train)))
+    n_data = np.full(len(coding.used), float(n_train))
     told, _ = layer.mutual_information(seen, n_data, options.weight)
     place = _place(coding.widen(told[:m]), mis, columns)
     place = np.append(place, np.arange(m, layer.n_hidden))
@@ -251,7 +254,7 @@ def _hold_out(
         _, new = draw(layer, code, options.seed + 1)
         upper = [Column(f"latent {j}", "continuous") for j in range(z.shape[1])]
         inner = replace(options, layers=options.layers[1:], anchors={})
-        higher = _hold_out(z, new, upper, fit, inner, np.eye(inner.n_hidden, z.shape[1]), often)
+        higher = _hold_out([z, new], upper, fit, inner, np.eye(inner.n_hidden, z.shape[1]), often)
         out.above[:, 0] = _bounds(higher, _better([higher], len(upper))).sum(1)
         out.above[:, 1:] = higher.above
     return out
