@@ -85,7 +85,8 @@ class CorEx(FittedTable):
     :param cv: how what was learned of noise is taken off the figures.  With a number of folds, at
         least 2, they are cross-fitted: for each fold the columns are described, and the latents
         fitted, without it, and the terms are those of its rows.  ``None`` subtracts the asymptotic
-        optimism, which is too little where parameters rival rows.  "auto" cross-fits in 5 folds
+        optimism, which is wrong where parameters rival rows: it warns where columns exceed rows.
+        "auto" cross-fits in 5 folds
         where that optimism exceeds the standard error (categorical latents: a quarter of it); of
         fewer than 10 rows it then says nothing.
         The model is fitted to all rows in any case.

@@ -1,6 +1,7 @@
 """The summary in words."""
 
 import numpy as np
+import pytest
 
 from pyro_corex import CorEx
 from pyro_corex.estimator.summary import upper_rows
@@ -67,6 +68,7 @@ def test_the_summary_tells_of_a_style():
 
 def test_a_bound_below_zero_says_that_it_says_nothing():
     x = np.random.default_rng(0).normal(size=(14, 90))  # less more than was learned of noise
-    text = CorEx(6, cv=None, random_state=0).fit(x).summary()
+    with pytest.warns(UserWarning, match=r"more columns \(90\) than rows \(14\): the asymptotic"):
+        text = CorEx(6, cv=None, random_state=0).fit(x).summary()
     assert "says nothing" in text
     assert "14 rows are too few for 6 latents" in text
