@@ -137,7 +137,7 @@ def cross_fit(
     confirmed = np.clip(tcs[:m] / np.maximum(found.tcs + found.optimism[:m], 1e-12), 0, 1)
     above = [p.above * w for p, w in zip(held, often, strict=True)]
     about = [p - w * tcs for p, w in zip(whole, often, strict=True)]
-    stderrs = np.array([_stderr([p[:, j] for p in about]) for j in range(m)])
+    stderrs = np.array([_stderr([p[:, j] for p in about]) for j in range(m + 1)])
     over = _mean(above, _confirmed(above) & kept.any(1, keepdims=True))
     beside = [p - w * over for p, w in zip(above, often, strict=True)]
     tc = float(tcs.sum())
@@ -148,9 +148,10 @@ def cross_fit(
         corrections=rest | {"held-out rows": tc - found.bound.estimate - sum(rest.values())},
         tc_stderr=_stderr([p.sum(1) for p in about]) * scale,
         tcs=tcs[:m],
-        tcs_stderr=stderrs * scale,
-        alive=(np.concatenate(whole).mean(0)[:m] > -stderrs) & kept.any(),
+        tcs_stderr=stderrs[:m] * scale,
+        alive=(np.concatenate(whole).mean(0)[:m] > -stderrs[:m]) & kept.any(),
         extra=float(tcs[m]),
+        extra_stderr=float(stderrs[m] * scale),
         mis=found.mis * confirmed[:, None],
         tc_observed=float(_mean(observed, kept).sum()),
         above=[
@@ -186,6 +187,7 @@ def _unknown(found: Results, above: int) -> Results:
         mis_stderr=found.mis_stderr + np.inf,
         alive=np.ones(len(found.tcs), bool),
         extra=0.0,
+        extra_stderr=np.inf,
         tc_observed=0.0,
         above=[(0.0, np.inf)] * above,
     )
@@ -229,7 +231,7 @@ def _hold_out(
     )  # fmt: skip
     if not coding.used:
         return out
-    layer = fit(coding, train, replace(options, anchors=_anchors(options, columns, coding)))
+    layer = fit(coding, train, replace(options, anchors=anchors_within(options, columns, coding)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # states that are not in the other rows count as missing
         code = coding.encode(test)
@@ -268,7 +270,7 @@ def _hold_out(
     return out
 
 
-def _anchors(options: Options, columns: Sequence[Column], coding: Coding) -> Any:
+def anchors_within(options: Options, columns: Sequence[Column], coding: Coding) -> Any:
     """The anchors by the columns that vary in these rows."""
     of = np.flatnonzero([column.varies for column in columns])
     place = np.cumsum(coding.varies) - 1
