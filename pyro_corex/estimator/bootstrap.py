@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from pyro_corex.estimator.categorical import MAX_ROWS, CategoricalLayer, fit_categorical
+from pyro_corex.estimator.categorical import CategoricalLayer, fit_categorical
 from pyro_corex.estimator.classes import class_figures
 from pyro_corex.estimator.columns import Array, Coding
 from pyro_corex.estimator.cross_fit import anchors_within
 from pyro_corex.estimator.description import describe_again
 from pyro_corex.estimator.gaussian import fit_gaussian
 from pyro_corex.estimator.goodness import Correlations, reliability
+from pyro_corex.estimator.layer import draw
 from pyro_corex.estimator.loadings import factor_figures
 from pyro_corex.estimator.parameters import Options, check_parameters
+from pyro_corex.estimator.results import MAX_ROWS, shared_terms
 from pyro_corex.estimator.table import column_names
 from pyro_corex.estimator.told import read_anchors
 
@@ -83,9 +85,13 @@ def _figures(e: Any, whole: Array, x: Array, options: Options) -> dict[str, Any]
     order = linear_sum_assignment(-np.abs(np.nan_to_num(alike)))[1]
     layer.reorder(np.append(order, np.arange(m, layer.n_hidden)))
     layer.rotation[:, :m] *= np.where(alike[np.arange(m), order] < 0, -1.0, 1.0)
-    clusters = e.clusters_[coding.varies]
-    of_sums = reliability(Correlations(layer, coding.encode(x), weight), m, clusters)
-    return {**factor_figures(layer, coding), **of_sums}
+    clusters, code = e.clusters_[coding.varies], coding.encode(x)
+    found: dict[str, Any] = reliability(Correlations(layer, code, weight), m, clusters)
+    found |= factor_figures(layer, coding)
+    filled = draw(layer, code[:MAX_ROWS], options.seed)[0]
+    terms = shared_terms(layer, filled, layer.shares(np.empty(0)))
+    tcs = np.average(terms.bounds(terms.gain.mean(0) > 0), 0, each[:MAX_ROWS])
+    return found | {"tcs_": tcs[:m], "style_tc_": tcs[m:].sum()}
 
 
 def _same_states(found: dict[str, Any], before: Array, after: Array) -> dict[str, Any]:

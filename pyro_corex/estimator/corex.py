@@ -123,8 +123,9 @@ class CorEx(FittedTable):
     - ``layer_tcs_``, ``layer_tcs_stderr_``: what each layer adds to ``tc_``.
     - ``tcs_``, ``tcs_stderr_``: what each latent adds, shape ``(m,)``: its shares of the relevance
       of the columns, less its KL; ``tcs_ / tc_`` are shares of the whole.  With ``style_tc_`` they
-      add up to the bound of the first layer.
-    - ``style_tc_``, ``style_tc_stderr_``: what a style of answering adds; 0 where there is none.
+      add up to the bound of the first layer.  The errors are those of rows; what loadings are
+      uncertain by, :meth:`bootstrap` has, too.
+    - ``style_tc_``: what a style of answering adds; 0 where there is none.
     - ``tc_z_``: TC(z), how much the latents tell of each other, a
       :class:`~pyro_corex.information.Bracket`.
     - ``loadings_``: of Gaussian latents the standardised pattern loadings, ``(d, m)``, with signs
@@ -155,7 +156,7 @@ class CorEx(FittedTable):
     - ``omega_``, ``alpha_``: for Gaussian latents the reliability of the sum of each latent's
       columns, standardised, and turned where they load negatively: McDonald's omega, the share
       of the sum's variance that is the latent's, and Cronbach's alpha; shape ``(m,)``.
-    - ``loadings_stderr_`` and so on, for what is said of latents: after :meth:`bootstrap`.  The
+    - ``loadings_stderr_``, ``style_tc_stderr_`` and so on: after :meth:`bootstrap`.  The
       likelihood and residuals in ``fit_`` have none, as they are of this table alone.
     - ``history_``: the training, one record an iteration.
     - ``trials_``: what "auto" tried, one record a number: "n_hidden", "score" and "stderr", in nats
@@ -370,7 +371,6 @@ class CorEx(FittedTable):
         )
         self.tcs_, self.tcs_stderr_ = found.tcs[order], found.tcs_stderr[order]
         self.style_tc_ = found.extra
-        self.style_tc_stderr_ = found.extra_stderr if layer.n_extra else 0.0
         self.bound_, self.corrections_ = found.bound, found.corrections
         self.tc_ = self.bound_.estimate + sum(self.corrections_.values())
         self.tc_stderr_, self.tc_observed_ = found.tc_stderr, found.tc_observed
@@ -389,7 +389,8 @@ class CorEx(FittedTable):
         figures |= factor_figures(layer, coding) if isinstance(layer, GaussianLayer) else {}
         for name, value in figures.items():
             setattr(self, name, value)
-            self.__dict__.pop(f"{name}stderr_", None)  # of an earlier fit
+        for name in (*figures, "style_tc_"):  # of an earlier table
+            self.__dict__.pop(f"{name}stderr_", None)
         alike = slice(None) if often is None else self._in_proportion(often)
         self._tc_z, self._encoded = None, encodings(layer, code[alike])
         self._above = found.above

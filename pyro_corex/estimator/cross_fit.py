@@ -137,7 +137,7 @@ def cross_fit(
     confirmed = np.clip(tcs[:m] / np.maximum(found.tcs + found.optimism[:m], 1e-12), 0, 1)
     above = [p.above * w for p, w in zip(held, often, strict=True)]
     about = [p - w * tcs for p, w in zip(whole, often, strict=True)]
-    stderrs = np.array([_stderr([p[:, j] for p in about]) for j in range(m + 1)])
+    stderrs = np.array([_stderr([p[:, j] for p in about]) for j in range(m)])
     over = _mean(above, _confirmed(above) & kept.any(1, keepdims=True))
     beside = [p - w * over for p, w in zip(above, often, strict=True)]
     tc = float(tcs.sum())
@@ -148,10 +148,9 @@ def cross_fit(
         corrections=rest | {"held-out rows": tc - found.bound.estimate - sum(rest.values())},
         tc_stderr=_stderr([p.sum(1) for p in about]) * scale,
         tcs=tcs[:m],
-        tcs_stderr=stderrs[:m] * scale,
-        alive=(np.concatenate(whole).mean(0)[:m] > -stderrs[:m]) & kept.any(),
+        tcs_stderr=stderrs * scale,
+        alive=(np.concatenate(whole).mean(0)[:m] > -stderrs) & kept.any(),
         extra=float(tcs[m]),
-        extra_stderr=float(stderrs[m] * scale),
         mis=found.mis * confirmed[:, None],
         tc_observed=float(_mean(observed, kept).sum()),
         above=[
@@ -187,7 +186,6 @@ def _unknown(found: Results, above: int) -> Results:
         mis_stderr=found.mis_stderr + np.inf,
         alive=np.ones(len(found.tcs), bool),
         extra=0.0,
-        extra_stderr=np.inf,
         tc_observed=0.0,
         above=[(0.0, np.inf)] * above,
     )

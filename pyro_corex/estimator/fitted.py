@@ -65,8 +65,9 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         r"""Adds standard errors to what is shown of the latents, in as many fits as ``n_draws``.
 
         Each of ``loadings_``, ``communalities_``, ``factor_correlations_``,
-        ``explained_variance_ratio_``, ``omega_``, ``alpha_``, ``class_sizes_`` and
+        ``explained_variance_ratio_``, ``omega_``, ``alpha_``, ``style_tc_``, ``class_sizes_`` and
         ``class_profiles_`` that there is gets one, in its shape: ``loadings_stderr_`` and so on.
+        So does ``tcs_``, of Gaussian latents, which has one of rows alone before.
         They are the standard deviations over fits to rows drawn with replacement (Efron and
         Tibshirani 1993), with the latents in one order and with the same signs.  Columns keep the
         classes that they belong to.  The number of latents is taken as known.

@@ -19,6 +19,7 @@ from pyro_corex.programs.latent_classes import LatentClasses
 from pyro_corex.programs.tables import TableSpec, TableVAE
 
 _FEW = 10  # rows below which nothing is said
+_ALL = 1e8  # draws, times rows and latents, of which TC(z) is found, at most
 
 Points = Iterable[tuple[Tensor, Tensor]]
 """Weights, which broadcast against ``(N, d)`` and sum to 1, and latents ``(N or 1, m)``."""
@@ -163,9 +164,11 @@ def dependence(layer: Layer, encoded: Sequence[Array]) -> Bracket:
         ends = Estimate(0.0, 0.0), Estimate(0.0 if known else math.inf, 0.0)
         return Bracket(0.0, ends[1].value, *ends, open=not known)
     turn = torch.as_tensor(layer.rotation) if len(encoded) > 1 else None
+    draws = int(np.clip(_ALL / encoded[0].size, 256, 1024))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of rows that are too few, which the interval says, too
-        return aggregate_total_correlation(*map(torch.as_tensor, encoded), turn=turn)
+        parameters = map(torch.as_tensor, encoded)
+        return aggregate_total_correlation(*parameters, num_samples=draws, turn=turn)
 
 
 @torch.no_grad()

@@ -200,7 +200,6 @@ class Results:
     """Which latents may tell something: what they add is above minus its error, ``(m,)``."""
     extra: float
     """What those add that are not shown."""
-    extra_stderr: float
     tc_observed: float
     elbo: float
     """The bound on ln p of a row's observed entries, on average."""
@@ -311,7 +310,6 @@ def evaluate(
         doubts=doubts[:k],
         alive=tcs[:k] > -tcs_stderr[:k],
         extra=float(tcs[k:].sum()),
-        extra_stderr=float(tcs_stderr[k:].sum()),
         tc_observed=float(np.average(observed, 0, often) - optimism.sum() * seen.mean()),
         elbo=float(np.average(terms.elbo[:n], 0, often)),
         draws=fills[-1][1],

@@ -34,8 +34,8 @@ def summarise(e: Any, n_columns: int) -> str:
     ]
     if e.style_tc_ > 0:
         lines.append(
-            f"A style of answering (agreeing with everything): {e.style_tc_:.2f} {_PM} "
-            f"{e.style_tc_stderr_:.2f} nats of these."
+            f"A style of answering (agreeing with everything): {e.style_tc_:.2f}"
+            f"{error(e, 'style_tc_')} nats of these."
         )
     if e.n_hidden_ > 1:
         lines.append(apart(e.tc_z_))

@@ -36,6 +36,26 @@ def test_errors_are_as_large_as_tables_differ():
     assert not hasattr(corex.fit(traits(0)), "loadings_stderr_")
 
 
+def test_the_error_of_a_style_has_that_of_its_loadings():
+    """Which makes most of it; the same for what single latents add."""
+    rng = np.random.default_rng(0)
+    loadings = np.kron(np.eye(2), rng.uniform(0.4, 0.8, (6, 1))) * np.tile([1, -1], 6)[:, None]
+
+    def fitted(seed):
+        draw = np.random.default_rng(seed).standard_normal
+        x = draw((400, 2)) @ loadings.T + 0.5 * draw((400, 1)) + 0.6 * draw((400, 12))
+        return CorEx(2, style=True, cv=None, random_state=0).fit(x), x
+
+    found = [fitted(seed)[0] for seed in range(40)]
+    first, x = fitted(0)
+    rows = first.tcs_stderr_.copy()
+    first.bootstrap(x, 40)
+    spread = np.std([corex.style_tc_ for corex in found], ddof=1)
+    assert first.style_tc_stderr_ == pytest.approx(spread, rel=0.3)
+    assert (first.tcs_stderr_ > rows).all()
+    assert not hasattr(first.fit(x), "style_tc_stderr_")
+
+
 def test_errors_of_classes_that_are_seen_are_those_of_a_share():
     rng = np.random.default_rng(0)
     n, share = 500, np.array([0.6, 0.4])
