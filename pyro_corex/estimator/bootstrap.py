@@ -73,11 +73,11 @@ def _figures(e: Any, whole: Array, x: Array, options: Options) -> dict[str, Any]
     some = whole[:MAX_ROWS]
     if isinstance(e._layer, CategoricalLayer):
         classes = fit_categorical(coding, x, options)
-        found = class_figures(
+        of_classes = class_figures(
             classes.program, classes.columns, classes.order, coding.encode(x), each
         )
         before = e._layer.posterior(e._coding.encode(some))
-        return _same_states(found, before, classes.posterior(coding.encode(some)))
+        return _same_states(of_classes, before, classes.posterior(coding.encode(some)))
     layer = fit_gaussian(coding, x, options)
     before, after = e._layer.encode(e._coding.encode(some)), layer.encode(coding.encode(some))
     m = layer.n_reported

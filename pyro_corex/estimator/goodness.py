@@ -109,8 +109,9 @@ class GoodnessOfFit:
         if self.largest_pair is not None:
             a, b = self.largest_pair
             lines.append(
-                f"Correlations that the latents leave: {self.srmr:.3f} on average (SRMR, good up "
-                f"to 0.08), most {self.largest_residual:+.3f}, between {a} and {b}."
+                f"Correlations that the latents leave unexplained: {self.srmr:.3f} on average "
+                f"(SRMR, good up to 0.08); the largest is {self.largest_residual:+.3f}, between "
+                f"{a} and {b}."
             )
         return "\n".join(lines)
 

@@ -91,7 +91,7 @@ def test_what_two_columns_share_beside_the_latents_is_named():
     )
     low = expected[np.tril_indices(4, -1)]
     assert fit.srmr == pytest.approx(np.sqrt((low**2).mean()), abs=1e-3)
-    assert "most +0." in str(fit)
+    assert "the largest is +0." in str(fit)
     assert "between x2 and x3" in str(fit)
 
 
@@ -120,7 +120,7 @@ def test_rmsea_is_read_by_its_interval(chi, reading):
     assert low <= fit.rmsea <= high
     assert f"RMSEA {fit.rmsea:.3f} (90 % interval {low:.3f} to {high:.3f}; chi-square" in str(fit)
     assert reading in str(fit)
-    assert "0.100 on average (SRMR, good up to 0.08), most +0.200, between a and b." in str(fit)
+    assert "0.100 on average (SRMR, good up to 0.08); the largest is +0.200, between a" in str(fit)
 
 
 def test_no_chi_square_no_interval():
