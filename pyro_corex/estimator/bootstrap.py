@@ -91,7 +91,8 @@ def _figures(e: Any, whole: Array, x: Array, options: Options) -> dict[str, Any]
     filled = draw(layer, code[:MAX_ROWS], options.seed)[0]
     terms = shared_terms(layer, filled, layer.shares(np.empty(0)))
     tcs = np.average(terms.bounds(terms.gain.mean(0) > 0), 0, each[:MAX_ROWS])
-    return found | {"tcs_": tcs[:m], "style_tc_": tcs[m:].sum()}
+    held_out = {} if e.n_folds_ else {"tcs_": tcs[:m]}  # of which folds tell, too
+    return found | held_out | {"style_tc_": tcs[m:].sum()}
 
 
 def _same_states(found: dict[str, Any], before: Array, after: Array) -> dict[str, Any]:
