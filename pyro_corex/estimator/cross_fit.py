@@ -77,9 +77,20 @@ def n_folds(cv: Any, found: Results, layer: Layer, n: int) -> int:
     half their parameters, however many rows there are, and categorical ones, whose groups are
     sought, up to 4 times.
 
+    ``None`` warns where columns exceed rows.  What parameters rival rows find in noise follows no
+    asymptotic rule: it is less than that where loadings are shrunken, and more elsewhere.
+
     :raises ValueError: for more folds than rows.
     """
     if cv is None:
+        if (d := len(layer.columns)) > n:
+            warnings.warn(
+                f"tc_ is not to be trusted with cv=None on more columns ({d}) than rows ({n}): the "
+                "asymptotic optimism that is taken off is too much where loadings are shrunken, so "
+                "that tc_ may be far below 0, and too little elsewhere. Leave cv='auto', which "
+                "holds rows out.",
+                stacklevel=4,
+            )
         return 0
     if cv == "auto":
         optimism = float(found.optimism.sum())
@@ -220,7 +231,7 @@ def _hold_out(
     )  # fmt: skip
     if not coding.used:
         return out
-    layer = fit(coding, train, replace(options, anchors=_anchors(options, columns, coding)))
+    layer = fit(coding, train, replace(options, anchors=anchors_within(options, columns, coding)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # states that are not in the other rows count as missing
         code = coding.encode(test)
@@ -260,7 +271,7 @@ def _hold_out(
     return out
 
 
-def _anchors(options: Options, columns: Sequence[Column], coding: Coding) -> Any:
+def anchors_within(options: Options, columns: Sequence[Column], coding: Coding) -> Any:
     """The anchors by the columns that vary in these rows."""
     of = np.flatnonzero([column.varies for column in columns])
     place = np.cumsum(coding.varies) - 1

@@ -8,8 +8,9 @@ from typing import cast
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 from scipy.special import ndtri
-from scipy.stats import norm
+from scipy.stats import ncx2, norm
 from torch import Tensor
 
 from pyro_corex.estimator.blocks import blocks
@@ -25,6 +26,7 @@ _PRODUCTS = 2e10  # of entries, from which pairs of columns are too many to be l
 _MOST = 1_000  # columns up to which a covariance matrix is decomposed
 _BLOCK = 256  # columns whose pairs with twice as many are looked at at once
 _MAX_STATES = 20  # that are tried
+_CLOSE, _REASONABLE = 0.05, 0.08  # RMSEA (Browne and Cudeck 1993)
 _LN_2PI = math.log(2 * math.pi)
 
 
@@ -50,7 +52,8 @@ class GoodnessOfFit:
     """The degrees of freedom of ``chi_square``."""
     srmr: float
     """Root mean square difference of correlations in the table and under the model; for Gaussian
-    latents, and columns that are not categorical."""
+    latents, and columns that are not categorical.  Up to 0.08 is good (Hu and Bentler 1999).  It
+    has no standard error, as it is above 0 in any table, whether or not the model is right."""
     largest_residual: float
     """The largest such difference, table less model."""
     largest_pair: tuple[str, str] | None
@@ -63,8 +66,34 @@ class GoodnessOfFit:
 
     @property
     def rmsea(self) -> float:
-        """Root mean square error of approximation (Steiger 1990): below 0.05 is close."""
+        """Root mean square error of approximation (Steiger 1990): how far the model's correlations
+        are from free ones, for each degree of freedom.  Up to 0.05 is close, up to 0.08 reasonable,
+        above 0.1 poor (Browne and Cudeck 1993).
+        """
         return math.sqrt(max(0.0, self.chi_square / self.df - 1) / self.n_rows)
+
+    @property
+    def rmsea_interval(self) -> tuple[float, float]:
+        """The 90 % confidence interval of ``rmsea`` (Browne and Cudeck 1993), for normal columns.
+
+        There is no standard error: where the model is right, ``rmsea`` is 0 in half the tables.
+        """
+        most = self.chi_square + 10 * math.sqrt(2 * self.df + 4 * self.chi_square)
+
+        def end(share: float) -> float:
+            def excess(noncentrality: float) -> float:
+                return float(ncx2.cdf(self.chi_square, self.df, noncentrality)) - share
+
+            far = brentq(excess, 0.0, most) if excess(0.0) > 0 else 0.0
+            return math.sqrt(far / self.df / self.n_rows)
+
+        return (math.nan, math.nan) if math.isnan(most) else (end(0.95), end(0.05))
+
+    @property
+    def _reading(self) -> str:
+        if self.rmsea > _REASONABLE:
+            return f"above {_REASONABLE}, the latents leave correlations unexplained"
+        return "a close fit" if self.rmsea <= _CLOSE else f"a reasonable fit, up to {_REASONABLE}"
 
     def __str__(self) -> str:
         least = "" if self.exact else "at least "
@@ -73,15 +102,17 @@ class GoodnessOfFit:
             + ("." if math.isnan(self.bic) else f", BIC {self.bic:.1f} (smaller is better).")
         ]
         if not math.isnan(self.chi_square):
+            low, high = self.rmsea_interval
             lines.append(
-                f"RMSEA {self.rmsea:.3f} (below 0.05 is a close fit; chi-square "
-                f"{self.chi_square:.1f} with {self.df:.0f} degrees of freedom)."
+                f"RMSEA {self.rmsea:.3f} (90 % interval {low:.3f} to {high:.3f}; chi-square "
+                f"{self.chi_square:.1f} with {self.df:.0f} degrees of freedom): {self._reading}."
             )
         if self.largest_pair is not None:
             a, b = self.largest_pair
             lines.append(
                 f"Correlations that the latents leave unexplained: {self.srmr:.3f} on average "
-                f"(SRMR); the largest is {self.largest_residual:+.3f}, between {a} and {b}."
+                f"(SRMR, good up to 0.08); the largest is {self.largest_residual:+.3f}, between "
+                f"{a} and {b}."
             )
         return "\n".join(lines)
 
@@ -143,10 +174,10 @@ def fit_figures(
     if normal:
         elbo = _normal_log_likelihood(layer, x, often)
         chi = _chi_square(layer, x, n, often, elbo, free)
-    found = _Correlations(layer, x, often)
+    found = Correlations(layer, x, often)
     srmr, largest, pair = _residuals(found)
     fit = GoodnessOfFit(n * elbo, normal, free, n, *chi, srmr, largest, pair)
-    return {"fit_": fit, "bic_": fit.bic, **_reliability(found, layer.n_reported, clusters)}
+    return {"fit_": fit, "bic_": fit.bic, **reliability(found, layer.n_reported, clusters)}
 
 
 def _free_parameters(layer: GaussianLayer) -> float:
@@ -208,7 +239,7 @@ def _chi_square(
 # ---------------------------------------------------------------------- correlations
 
 
-class _Correlations:
+class Correlations:
     """Codes of columns that are not categorical, standardised, and what the model says of them."""
 
     def __init__(self, layer: GaussianLayer, x: Tensor, often: Array | None) -> None:
@@ -266,7 +297,7 @@ def _fineness(column: Column) -> float:
     return float(-(np.diff(norm.pdf(edges)) * code).sum() / spread)
 
 
-def _residuals(found: _Correlations) -> tuple[float, float, tuple[str, str] | None]:
+def _residuals(found: Correlations) -> tuple[float, float, tuple[str, str] | None]:
     """SRMR, the largest residual, and the columns that it is of."""
     k = len(found.columns)
     if k < 2 or found.many(k):
@@ -288,7 +319,7 @@ def _residuals(found: _Correlations) -> tuple[float, float, tuple[str, str] | No
     return math.sqrt(total / (k * (k - 1))), largest, names
 
 
-def _reliability(found: _Correlations, m: int, clusters: Array) -> dict[str, Array]:
+def reliability(found: Correlations, m: int, clusters: Array) -> dict[str, Array]:
     """Omega and alpha of the sum of each latent's columns, NaN for fewer than two: ``(m,)`` each.
 
     Columns that load negatively are turned, and all are standardised.
