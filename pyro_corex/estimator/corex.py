@@ -26,6 +26,7 @@ from pyro_corex.estimator.loadings import factor_figures
 from pyro_corex.estimator.number import choose_number, normal_scores, scree
 from pyro_corex.estimator.parameters import Options, check_parameters
 from pyro_corex.estimator.results import assign, evaluate, order_of, some_rows
+from pyro_corex.estimator.sparse import Table, dense
 from pyro_corex.estimator.suspects import rows_with
 from pyro_corex.estimator.table import Words, column_names
 from pyro_corex.estimator.told import read_anchors
@@ -102,9 +103,9 @@ class CorEx(FittedTable):
     - ``n_folds_``: the folds of cross-fitting; 0 where the asymptotic optimism was subtracted, and
       1 where there are too few rows for either, so that ``tc_`` is 0 with an infinite error.
     - ``bound_``: the :class:`~pyro_corex.TCBound` of ``program_`` by :func:`~pyro_corex.tc_bound`
-      on the rows (of more than 20,000 a random subset) as :meth:`coded` gives them: missing entries
-      are filled with draws from the model.  They are the rows that it was fitted to, for which it
-      is too high; ``tc_`` is not.
+      on the rows (of more than 20,000, or 16 million entries, a random subset) as :meth:`coded`
+      gives them: missing entries are filled with draws from the model.  They are the rows that it
+      was fitted to, for which it is too high; ``tc_`` is not.
     - ``corrections_``: what is added to it, in nats, by name.  "optimism" is minus half a nat for
       each parameter of the dependence and the number of rows, the asymptotic optimism of maximum
       likelihood (Akaike 1973); where ``n_folds_`` is not 0, "held-out rows" is there in its place,
@@ -304,7 +305,7 @@ class CorEx(FittedTable):
 
     def _read_columns(
         self, X: Any, rng: np.random.RandomState, weight: Array | None = None
-    ) -> tuple[Array, Description]:
+    ) -> tuple[Table, Description]:
         self._words = Words()
         x = self._words.read(self, X, reset=True)
         return x, read_columns(x, column_names(self), self._words, rng, weight)
@@ -320,10 +321,10 @@ class CorEx(FittedTable):
             raise
 
     @property
-    def _fit_by(self) -> Callable[[Coding, Array, Options], Layer]:
+    def _fit_by(self) -> Callable[[Coding, Table, Options], Layer]:
         return fit_categorical if self.latent == "categorical" else fit_gaussian
 
-    def _choose(self, x: Array, options: Options, rng: np.random.RandomState) -> Options:
+    def _choose(self, x: Table, options: Options, rng: np.random.RandomState) -> Options:
         """The options with the number of latents; and what says that it is right."""
         if options.weight is not None:  # as many rows as they count, in proportion
             order = np.random.default_rng(self._seed)
@@ -340,7 +341,7 @@ class CorEx(FittedTable):
         return replace(options, layers=(max(m, 1),))
 
     def _read_results(
-        self, x: Array, options: Options, rng: np.random.RandomState
+        self, x: Table, options: Options, rng: np.random.RandomState
     ) -> tuple[Array, Array | None]:
         """Sets the attributes; gives the latents drawn for the rows that were looked at, and the
         weights of these.
@@ -371,7 +372,7 @@ class CorEx(FittedTable):
             alive = found.alive[order]
             own = assign(layer, told[order], doubts[order], alive, options.anchors)
             self.clusters_[coding.varies] = own
-        self.missing_ = float(np.isnan(x[rows]).mean())
+        self.missing_ = float(np.isnan(dense(x[rows])).mean())
         self.history_, self.n_iter_ = layer.training.history, layer.training.n_iter
         self.program_ = layer.program
         own = self.clusters_[coding.varies]

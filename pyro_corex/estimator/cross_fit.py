@@ -23,16 +23,18 @@ from pyro_corex.estimator.description import describe_again
 from pyro_corex.estimator.layer import Layer, draw, sample
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.results import (
-    MAX_ROWS,
     Results,
     SharedTerms,
     completed,
+    most_rows,
     row_terms,
     shared_terms,
+    some_rows,
 )
+from pyro_corex.estimator.sparse import Table
 from pyro_corex.programs.tables import TableVAE
 
-Fit = Callable[[Coding, Array, Options], Layer]
+Fit = Callable[[Coding, Table, Options], Layer]
 
 _FOLDS = 5
 _FEW = 10  # rows below which nothing is said
@@ -95,7 +97,7 @@ def n_folds(cv: Any, found: Results, layer: Layer, n: int) -> int:
 
 
 def cross_fit(
-    x: Array, columns: Sequence[Column], fit: Fit, options: Options, n_folds: int, found: Results
+    x: Table, columns: Sequence[Column], fit: Fit, options: Options, n_folds: int, found: Results
 ) -> Results:
     """The results of a table with all that is shown of the bound from rows held out.
 
@@ -111,7 +113,8 @@ def cross_fit(
     apart = fit is fit_categorical
     held = []
     for test in np.array_split(order, n_folds):
-        train, rows = np.setdiff1d(order, test), np.sort(test[: max(2, MAX_ROWS // n_folds)])
+        train = np.setdiff1d(order, test)
+        rows = np.sort(test[: max(2, most_rows(x.shape[1]) // n_folds)])
         own = replace(options, weight=None if options.weight is None else weight[train])
         held.append(_hold_out(x[train], x[rows], columns, fit, own, found.mis, weight[rows]))
     # by their weights, which are 1 on average, so that means are means of rows
@@ -194,8 +197,8 @@ def _stderr(folds: Sequence[Array]) -> float:
 
 
 def _hold_out(
-    train: Array,
-    test: Array,
+    train: Table,
+    test: Table,
     columns: Sequence[Column],
     fit: Fit,
     options: Options,
@@ -222,7 +225,9 @@ def _hold_out(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # states that are not in the other rows count as missing
         code = coding.encode(test)
-    seen = coding.encode(train)
+    some = some_rows(train, np.random.RandomState(options.seed))
+    options = replace(options, weight=None if options.weight is None else options.weight[some])
+    seen = coding.encode(train[some])
     spread = completed(layer, code, options.seed, fill=False)
     n_data = np.full(len(coding.used), float(len(train)))
     told, _ = layer.mutual_information(seen, n_data, options.weight)

@@ -16,6 +16,7 @@ from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.factors import FLOOR, nearest_correlation
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import varimax
+from pyro_corex.estimator.sparse import Table
 from pyro_corex.programs.tables import TableVAE
 
 _FAR = 10.0  # condition number from which anchored latents are too close to tell apart
@@ -62,7 +63,7 @@ def level_scores(column: Column) -> Array:
     return (score / max(variance, 0.05))[:, None]
 
 
-def moments(coding: Coding, x: Array, weight: Array | None = None) -> Moments:
+def moments(coding: Coding, x: Table, weight: Array | None = None) -> Moments:
     """Correlations from all pairs of observed entries, in one pass over the data.
 
     Where scores exceed rows, in place of the matrix a factor of it: missing entries count as 0.

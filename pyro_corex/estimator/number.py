@@ -13,9 +13,10 @@ from pyro_corex.estimator.factors import FLOOR, factor_analysis, nearest_correla
 from pyro_corex.estimator.initial import level_scores, scored
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.parameters import Options
-from pyro_corex.estimator.results import MAX_ROWS, shared_terms
+from pyro_corex.estimator.results import most_rows, shared_terms
 from pyro_corex.estimator.rotation import varimax
 from pyro_corex.estimator.shrinkage import shrunken_loadings
+from pyro_corex.estimator.sparse import Table
 
 _FEW = 10  # rows below which nothing is said
 _FOLDS = 5
@@ -27,7 +28,7 @@ _TINY = 1e-3  # of the bound, or of a nat: what is not worth a latent
 _SMALL = 0.1  # a loading that is next to none
 _95 = 1.645  # standard deviations above the mean that 1 in 20 exceeds
 
-Fit = Callable[[Coding, Array, Options], Layer]
+Fit = Callable[[Coding, Table, Options], Layer]
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Scores:
         return len(self.of) > len(self.values) * (1 - 1 / _FOLDS)
 
 
-def normal_scores(coding: Coding, x: Array) -> Scores:
+def normal_scores(coding: Coding, x: Table) -> Scores:
     """The scores of a table ``(N, d)``."""
     tables = [None if c.kind == "continuous" else level_scores(c) for c in coding.used]
     widths = [1 if table is None else table.shape[1] for table in tables]
@@ -123,7 +124,7 @@ def _correlations(z: Array) -> Array:
 
 
 def choose_number(
-    x: Array, coding: Coding, scores: Scores, found: Scree, fit: Fit, options: Options
+    x: Table, coding: Coding, scores: Scores, found: Scree, fit: Fit, options: Options
 ) -> tuple[int, list[dict[str, float]]]:
     """The fewest latents that are as good as the best for rows held out; 0 where none are.
 
@@ -275,8 +276,9 @@ class _ByFit:
     Groups, which are sought, are held out in folds; else a quarter of the rows is.
     """
 
-    def __init__(self, x: Array, coding: Coding, fit: Fit, options: Options) -> None:
-        order = np.random.default_rng(options.seed).permutation(len(x))[: 4 * MAX_ROWS]
+    def __init__(self, x: Table, coding: Coding, fit: Fit, options: Options) -> None:
+        order = np.random.default_rng(options.seed).permutation(len(x))
+        order = order[: 4 * most_rows(x.shape[1])]
         sought = fit is fit_categorical
         parts = np.array_split(order, _FOLDS) if sought else [order[: -(-len(order) // 4)]]
         self._folds = [(x[np.setdiff1d(order, held)], x[np.sort(held)]) for held in parts]
@@ -288,7 +290,7 @@ class _ByFit:
         """The bound of each row that is held out, ``(n,)``."""
         return np.concatenate([self._held(m, *fold) for fold in self._folds])
 
-    def _held(self, m: int, rest: Array, held: Array) -> Array:
+    def _held(self, m: int, rest: Table, held: Table) -> Array:
         layer = self._fit(self._coding, rest, replace(self._options, layers=(m,)))
         even = np.full((layer.n_hidden, len(layer.columns)), 1 / layer.n_hidden)
         terms = shared_terms(layer, self._coding.encode(held), even)
