@@ -11,13 +11,8 @@ from torch import Tensor
 
 from pyro_corex.estimator.classes import order_states
 from pyro_corex.estimator.columns import Array, Coding, Column
-from pyro_corex.estimator.group import (
-    ZERO,
-    Design,
-    Group,
-    refine,
-    tables_information,
-)
+from pyro_corex.estimator.design import Design
+from pyro_corex.estimator.group import ZERO, Group, refine, tables_information
 from pyro_corex.estimator.grouping import (
     MOST,
     find_groups,
@@ -148,6 +143,7 @@ class CategoricalLayer(Layer):
             for numbers in parts:
                 numeric = self._numbers(code, numbers, often)
                 value[j, numbers], spread[j, numbers] = _mutual_information(numeric, own)
+        n_data = np.minimum(n_data, np.maximum(often @ ~np.isnan(code), 1e-12))
         return np.maximum(value, 0), np.sqrt(np.maximum(spread, 0.5 / n_data) / n_data)
 
     def _numbers(self, code: Array, columns: Array, often: Array) -> Array:

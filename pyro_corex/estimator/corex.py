@@ -103,7 +103,7 @@ class CorEx(FittedTable):
     - ``n_folds_``: the folds of cross-fitting; 0 where the asymptotic optimism was subtracted, and
       1 where there are too few rows for either, so that ``tc_`` is 0 with an infinite error.
     - ``bound_``: the :class:`~pyro_corex.TCBound` of ``program_`` by :func:`~pyro_corex.tc_bound`
-      on the rows (of more than 20,000, or 16 million entries, a random subset) as :meth:`coded`
+      on the rows (of more than 20,000, or 8 million entries, a random subset) as :meth:`coded`
       gives them: missing entries are filled with draws from the model.  They are the rows that it
       was fitted to, for which it is too high; ``tc_`` is not.
     - ``corrections_``: what is added to it, in nats, by name.  "optimism" is minus half a nat for

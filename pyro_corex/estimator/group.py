@@ -16,69 +16,20 @@ from scipy.cluster.vq import kmeans2
 from scipy.special import rel_entr, softmax
 from scipy.stats import nbinom
 
-from pyro_corex.estimator.columns import Array, Coding, Column
+from pyro_corex.estimator.columns import Array
+from pyro_corex.estimator.design import Design
 from pyro_corex.estimator.indicators import Indicators, leading
 from pyro_corex.estimator.parameters import Options
-from pyro_corex.estimator.sparse import Table
-from pyro_corex.estimator.weights import quantiles
 
 Random = np.random.RandomState
 
 ZERO = 0.004
 """Probabilities below are at the border, and not free."""
-_BINS = 4
 _CELLS = 1 << 18  # entries, times states, that are treated at once
 _STARTS = 6
 _SPARE = 0.25  # of each cell of a table: of two explanations, the one with more zeros
 _PRIOR = 0.1  # observations added to each table, with the column's own frequencies
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
-
-
-class Design:
-    """The columns of a table as indicators of their levels and values."""
-
-    def __init__(self, coding: Coding, x: Table, often: Array | None = None) -> None:
-        self.columns = coding.used
-        self.n, self.d = len(x), len(coding.used)
-        self.often = np.ones(self.n) if often is None else often  # each row counts
-        self.total = float(self.often.sum())
-        self.weight = np.ones(self.d)
-        """How often the likelihood of each column counts."""
-        distinct: list[Array] = []
-        exact = [self._exact(coding.column(x, i), c, distinct) for i, c in enumerate(self.columns)]
-        self.exact = Indicators.of(exact, np.array([len(values) for values in distinct]))
-        """Indicators of the levels of columns, and of the distinct values of numbers."""
-        self.values = np.concatenate(distinct)
-        """What the cells stand for."""
-        rough = (self._rough(level, i, distinct[i]) for i, level in enumerate(exact))
-        numbers = any(not c.n_levels for c in self.columns)
-        width = np.array([c.n_levels or _BINS for c in self.columns])
-        self.hot = Indicators.of(rough, width) if numbers else self.exact
-        """Indicators of levels; numbers count by their quartiles while groups are sought."""
-        self.width, self.starts = self.hot.width, self.hot.starts
-        self.of = np.repeat(np.arange(self.d), self.width)
-        share = self.hot.counts(self.often[:, None])[:, 0] + 1e-12
-        self.marginal = share / np.add.reduceat(share, self.starts[:-1])[self.of]
-
-    def _exact(self, code: Array, column: Column, distinct: list[Array]) -> Array:
-        seen = ~np.isnan(code)
-        level = np.full(self.n, -1, dtype=np.int32)
-        if column.n_levels:
-            level[seen] = code[seen]
-            distinct.append(np.arange(column.n_levels, dtype=float))
-        else:
-            values, level[seen] = np.unique(code[seen], return_inverse=True)
-            distinct.append(values)
-        return level
-
-    def _rough(self, level: Array, i: int, values: Array) -> Array:
-        if self.columns[i].n_levels:
-            return level
-        seen = level >= 0
-        code = values[level[seen]]
-        out = np.full(self.n, -1)
-        out[seen] = np.searchsorted(quantiles(code, self.often[seen], _BINS), code)
-        return out
 
 
 class Group:
@@ -183,14 +134,6 @@ class Group:
             value[at] = nbinom.logpmf(own.x[at], size, size / (size + mean))
         return np.vstack([self.log_table, value])
 
-    def without(self, i: int) -> Array:
-        """The states' probabilities given all columns of the group but one."""
-        own = self.design.weight[i] * self._own(self._with_gaps(), [i])[:, 0]
-        return softmax(self.log_joint() - own, axis=1)
-
-    def _with_gaps(self) -> Array:
-        return np.vstack([self._log_probs(), np.zeros((1, self.n_states))])
-
     def _own(self, table: Array, columns: Sequence[int]) -> Array:
         """What columns have in a table ``(cells + 1, S)``, 0 where missing: ``(N, k, S)``."""
         level = self.design.exact.levels(columns)
@@ -208,7 +151,7 @@ class Group:
         starts = np.concatenate([[0], np.cumsum(design.width[columns])])
         out = np.zeros((starts[-1], self.n_states))
         step = max(1, _CELLS // states.size)
-        table = self._with_gaps()
+        table = np.vstack([self._log_probs(), np.zeros((1, self.n_states))])
         for first in range(0, len(columns), step):
             block = columns[first : first + step]
             level = design.hot.levels(block)
@@ -359,18 +302,12 @@ def fit_group(
 # ---------------------------------------------------------------------- moving columns
 
 
-def table_information(counts: Array) -> tuple[float, float]:
-    """Mutual information of a table of counts in nats, less the bias of so many cells (Miller
-    1955), and the variance of its summand.
-
-    It may be negative.
-    """
-    value, variance = tables_information(counts, np.array([0]))
-    return float(value[0]), float(variance[0])
-
-
 def tables_information(counts: Array, begin: Array) -> tuple[Array, Array]:
-    """:func:`table_information` of tables one below the other, which begin at these rows."""
+    """Mutual information of tables of counts in nats, less the bias of so many cells (Miller
+    1955), and the variance of its summand.  It may be negative.
+
+    :param counts: tables one below the other, which begin at the rows ``begin``.
+    """
 
     def total(values: Array) -> Array:
         return np.add.reduceat(values, begin)

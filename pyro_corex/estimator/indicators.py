@@ -44,7 +44,7 @@ class Indicators:
     @classmethod
     def of(cls, columns: Iterable[Array], width: Array) -> Indicators:
         """From the values of columns, counted from 0, ``(N,)`` each; -1 where missing."""
-        rows, cells, most = [], [], []
+        rows, cells, most = [np.zeros(0, int)], [np.zeros(0, int)], []
         own, first, n = np.array(width, dtype=int), 0, 0
         for i, level in enumerate(columns):
             n = len(level)
@@ -54,7 +54,7 @@ class Indicators:
                 own[i] += 1
             most.append(int(np.bincount(level, minlength=own[i]).argmax()))
             rows.append(np.flatnonzero(level != most[i]))
-            cells.append(first + level[rows[i]])
+            cells.append(first + level[rows[-1]])
             first += own[i]
         at = np.concatenate(rows), np.concatenate(cells)
         ones = np.ones(len(at[0]))
@@ -86,7 +86,7 @@ class Indicators:
         out: Array = self._entries.T @ q
         if len(self):
             rest = q.sum(0) - np.add.reduceat(out, self._first[:-1])
-            out[self._base] = np.where(rest > _NONE, rest, 0.0)
+            out[self._base] = np.where(np.abs(rest) > _NONE, rest, 0.0)
         return out
 
     def dot(self, table: Array) -> Array:

@@ -27,7 +27,7 @@ from pyro_corex.programs.tables import TableVAE
 
 MAX_ROWS = 20_000
 """Rows on which the bound is evaluated; of longer tables a random subset, see :func:`most_rows`."""
-_MOST_CELLS = 1 << 24  # entries of these rows
+_MOST_CELLS = 1 << 23  # entries of these rows
 _LEAST_ROWS = 1_000  # that are looked at even so
 _DRAWS = 20  # of what is missing, at most
 _CELLS = 1 << 19  # entries, times the values of a latent, that are evaluated at once
@@ -279,6 +279,7 @@ def evaluate(
     share = layer.shares(mis)
     known = informative_rows(~missing.numpy(), share, often) * n_data / n
     optimism = layer.parameters_by_latent() / (2 * known)
+    looked = known * (n if often is None else often.sum()) / n_data  # of longer tables some rows
     bound = tc_bound(layer.program, completed(layer, x, seed), batch_size=_batch_size(layer))
     fills = [draw(layer, x, seed + k) for k in range(n_draws)]
     rows = torch.cat([x, *(filled for filled, _ in fills)]) if missing.any() else x
@@ -293,7 +294,7 @@ def evaluate(
     means = np.average(values, 1, often)
     whole = variance(np.array(values), often, 1).mean()
     tcs = np.average(drawn, 1, often).mean(0) - optimism
-    tcs_stderr = np.sqrt(variance(drawn, often, 1).mean(0) / known)
+    tcs_stderr = np.sqrt(variance(drawn, often, 1).mean(0) / looked)
     k = layer.n_reported
     corrections = {
         "marginals": float(np.mean(values[0])) - bound.estimate,
@@ -305,7 +306,7 @@ def evaluate(
     return Results(
         bound=InSampleBound(**vars(bound)),
         corrections=corrections,
-        tc_stderr=float(np.sqrt(whole / known.mean())),
+        tc_stderr=float(np.sqrt(whole / looked.mean())),
         tcs=tcs[:k],
         tcs_stderr=tcs_stderr[:k],
         mis=mis[:k],
