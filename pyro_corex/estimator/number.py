@@ -77,7 +77,7 @@ def scree(scores: Scores, rng: np.random.Generator) -> Scree:
 
     The reference is the mean over tables of permuted columns, and 1.645 standard deviations.
     """
-    values, of = scores.values, scores.of
+    values, of = _standardised(scores.values, scores.values), scores.of
     repeats = int(np.clip(_CELLS // values.size, 5, _REPEATS))
     first = np.flatnonzero(np.diff(of, prepend=-1))
     blocks = np.split(np.arange(len(of)), first[1:])
@@ -92,10 +92,9 @@ def scree(scores: Scores, rng: np.random.Generator) -> Scree:
     return Scree(_eigenvalues(values), reference)
 
 
-def _eigenvalues(values: Array) -> Array:
-    """Of the correlations of scores: as many as there are scores, or rows less one."""
-    n, k = values.shape
-    z = _standardised(values, values)
+def _eigenvalues(z: Array) -> Array:
+    """Of the correlations of standardised scores: as many as there are, or rows less one."""
+    n, k = z.shape
     if k < n:
         return np.linalg.eigvalsh(_correlations(z))[::-1]
     z = np.nan_to_num(z)
