@@ -133,7 +133,8 @@ class CategoricalLayer(Layer):
         spread = np.zeros_like(value)
         width = np.array([column.n_levels for column in self.columns])
         levels = np.flatnonzero(width)
-        hot = Indicators.of((_level(code[:, i]) for i in levels), width[levels])
+        whole = (np.nan_to_num(code[:, i], nan=-1).astype(int) for i in levels)
+        hot = Indicators.of(whole, width[levels])
         parts = [own for own in np.array_split(np.flatnonzero(width == 0), 1 + len(width) // _BLOCK)
                  if len(own)]  # fmt: skip
         for j, latent in enumerate(self.order):
@@ -156,10 +157,6 @@ class CategoricalLayer(Layer):
         known = np.maximum(often @ ~np.isnan(x), 1e-12)
         x -= often @ np.nan_to_num(x) / known
         return x / np.sqrt(np.maximum(often @ np.nan_to_num(x) ** 2 / known, 1e-12))
-
-
-def _level(code: Array) -> Array:
-    return np.asarray(np.nan_to_num(code, nan=-1).astype(int))
 
 
 def _mutual_information(x: Array, q: Array) -> tuple[Array, Array]:

@@ -230,8 +230,9 @@ def _by_levels(group: Group, rng: Random) -> Iterator[Array]:
     That one may tell nothing of the state, such as that an entry was erased.
     """
     design, s = group.design, group.n_states
-    seen = dict(zip(group.levels, group.hot.known(np.ones(design.n)), strict=False))
-    busy = sorted(group.levels, key=lambda i: -seen[i])
+    each = group.hot.counts(np.ones((design.n, 1)))[: len(group.of), 0]
+    seen = np.add.reduceat(each, group.starts[:-1])
+    busy = [group.levels[k] for k in np.argsort(-seen, kind="stable")]
     for i in busy[: _STARTS // 2]:
         level = design.hot.levels([i])[:, 0]
         mute = [-1, *range(design.width[i])] if design.width[i] > s else [-1]

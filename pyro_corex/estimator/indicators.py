@@ -126,11 +126,6 @@ class Indicators:
             out[out[:, at] == self.width[i], at] = -1
         return out
 
-    def known(self, often: Array) -> Array:
-        """How many rows have each of the columns: ``(k,)``."""
-        total = self.counts(often[:, None])[:, 0]
-        return np.asarray(np.add.reduceat(total, self.starts[:-1]))
-
 
 def leading(
     forward: Callable[[Array], Array],

@@ -21,20 +21,19 @@ class SparseTable:
     and ``x[:, columns]`` an array, of these columns alone.
     """
 
-    ndim = 2
-
     def __init__(self, stored: Any, rest: Array | None = None) -> None:
         """Takes what scipy stores, and what stands for all other entries of each column, ``(d,)``:
         0, unless it is told.
         """
-        self._rows = csr_array(stored)
-        self.shape: tuple[int, int] = self._rows.shape
-        self.dtype = self._rows.dtype
+        self.by_row = csr_array(stored)
+        self.shape: tuple[int, int] = self.by_row.shape
+        self.dtype = self.by_row.dtype
         self.rest = np.zeros(self.shape[1], self.dtype) if rest is None else rest
 
     @cached_property
-    def _columns(self) -> Any:
-        return csc_array(self._rows)
+    def by_column(self) -> Any:
+        """What is stored, as ``by_row`` has it, column by column."""
+        return csc_array(self.by_row)
 
     @property
     def size(self) -> int:
@@ -46,43 +45,23 @@ class SparseTable:
 
     def __getitem__(self, key: Any) -> Any:
         if not isinstance(key, tuple):
-            return SparseTable(self._rows[key], self.rest)
+            return SparseTable(self.by_row[key], self.rest)
         columns = key[1]
         if isinstance(columns, (int, np.integer)):
             values, rows = self.stored(int(columns))
             out = np.full(len(self), self.rest[columns])
             out[rows] = values
             return out
-        return _filled(self._columns[:, columns], self.rest[columns])
+        return _filled(self.by_column[:, columns], self.rest[columns])
 
     def stored(self, column: int) -> tuple[Array, Array]:
         """The stored entries of a column, and their rows."""
-        start, end = self._columns.indptr[column : column + 2]
-        return self._columns.data[start:end], self._columns.indices[start:end]
-
-    def dense(self) -> Array:
-        """All entries as an array; of a block of rows, ``x[rows].dense()``."""
-        return _filled(self._rows, self.rest)
+        start, end = self.by_column.indptr[column : column + 2]
+        return self.by_column.data[start:end], self.by_column.indices[start:end]
 
     def repeat(self, times: Array, axis: int = 0) -> SparseTable:
         """Each row so many times, as numpy has it."""
         return self[np.repeat(np.arange(len(self)), times)]
-
-    def mapped(self, function: Callable[[int, Array, Array], Array]) -> SparseTable:
-        """See :func:`map_columns`."""
-        out = self._columns.copy()
-        rest = self.rest.copy()
-        for i in range(self.shape[1]):
-            values, rows = self.stored(i)
-            often = np.ones(len(values), dtype=int)
-            if len(values) < len(self):
-                values = np.append(values, rest[i])
-                often = np.append(often, len(self) - len(rows))
-            found = function(i, values, often)
-            start = out.indptr[i]
-            out.data[start : start + len(rows)] = found[: len(rows)]
-            rest[i : i + 1] = found[len(rows) :] if len(found) > len(rows) else rest[i]
-        return SparseTable(out, rest)
 
 
 Table = Array | SparseTable
@@ -99,7 +78,7 @@ def _filled(stored: Any, rest: Array) -> Array:
 
 def dense(x: Table) -> Array:
     """A block of rows as an array."""
-    return x.dense() if isinstance(x, SparseTable) else x
+    return _filled(x.by_row, x.rest) if isinstance(x, SparseTable) else x
 
 
 def map_columns(x: Table, function: Callable[[int, Array, Array], Array]) -> Table:
@@ -107,10 +86,19 @@ def map_columns(x: Table, function: Callable[[int, Array, Array], Array]) -> Tab
 
     :param function: of the number of a column, some values, and how many entries have each.
     """
-    if isinstance(x, SparseTable):
-        return x.mapped(function)
-    once = np.ones(len(x), dtype=int)
-    return np.stack([function(i, x[:, i], once) for i in range(x.shape[1])], 1)
+    if not isinstance(x, SparseTable):
+        once = np.ones(len(x), dtype=int)
+        return np.stack([function(i, x[:, i], once) for i in range(x.shape[1])], 1)
+    out, rest = x.by_column.copy(), x.rest.copy()
+    for i in range(x.shape[1]):
+        values, rows = x.stored(i)
+        k, left = len(rows), len(x) - len(rows)
+        all_values, often = np.append(values, rest[i]), np.append(np.ones(k, dtype=int), left)
+        some = slice(k + bool(left))
+        found = function(i, all_values[some], often[some])
+        out.data[out.indptr[i] : out.indptr[i + 1]] = found[:k]
+        rest[i : i + 1] = found[k:] if left else rest[i]
+    return SparseTable(out, rest)
 
 
 def check_size(x: Table, cells: int, what: str, cure: str) -> None:

@@ -22,8 +22,6 @@ def test_what_is_counted_and_summed_is_that_of_the_matrix():
     np.testing.assert_allclose(HOT.counts(q), DENSE.T @ q, atol=1e-8)
     np.testing.assert_allclose(HOT.dot(table), DENSE @ table)
     assert HOT.starts.tolist() == [0, 2, 6, 9]
-    seen = (LEVEL >= 0) * OFTEN[:, None]
-    np.testing.assert_allclose(HOT.known(OFTEN), seen.sum(0))
     np.testing.assert_array_equal(HOT.levels([2, 0, 1]), LEVEL[:, [2, 0, 1]])
 
 

@@ -43,15 +43,15 @@ def test_it_is_indexed_as_an_array_is():
     x[3, 2] = np.nan
     table = SparseTable(scipy.sparse.coo_array(x))
     assert (len(table), table.shape, table.size) == (30, (30, 6), 180)
-    np.testing.assert_array_equal(table.dense(), x)
-    np.testing.assert_array_equal(table[4:9].dense(), x[4:9])
-    np.testing.assert_array_equal(table[[5, 2, 2]].dense(), x[[5, 2, 2]])
-    np.testing.assert_array_equal(table[x[:, 0] > 0].dense(), x[x[:, 0] > 0])
+    np.testing.assert_array_equal(dense(table), x)
+    np.testing.assert_array_equal(dense(table[4:9]), x[4:9])
+    np.testing.assert_array_equal(dense(table[[5, 2, 2]]), x[[5, 2, 2]])
+    np.testing.assert_array_equal(dense(table[x[:, 0] > 0]), x[x[:, 0] > 0])
     np.testing.assert_array_equal(table[:, 2], x[:, 2])
     np.testing.assert_array_equal(table[:, 1:4], x[:, 1:4])
     np.testing.assert_array_equal(table[:, [4, 0]], x[:, [4, 0]])
     times = np.arange(30) % 3
-    np.testing.assert_array_equal(table.repeat(times, 0).dense(), x.repeat(times, 0))
+    np.testing.assert_array_equal(dense(table.repeat(times, 0)), x.repeat(times, 0))
 
 
 def test_columns_are_mapped_with_all_that_is_not_stored():
