@@ -133,8 +133,9 @@ class CategoricalLayer(Layer):
         spread = np.zeros_like(value)
         width = np.array([column.n_levels for column in self.columns])
         levels = np.flatnonzero(width)
-        whole = (np.nan_to_num(code[:, i], nan=-1).astype(int) for i in levels)
-        hot = Indicators.of(whole, width[levels])
+        hot = Indicators.of(
+            (np.nan_to_num(code[:, i], nan=-1).astype(int), width[i]) for i in levels
+        )
         parts = [own for own in np.array_split(np.flatnonzero(width == 0), 1 + len(width) // _BLOCK)
                  if len(own)]  # fmt: skip
         for j, latent in enumerate(self.order):

@@ -22,38 +22,39 @@ class Design:
         self.total = float(self.often.sum())
         self.weight = np.ones(self.d)
         """How often the likelihood of each column counts."""
-        distinct: list[Array] = []
-        exact = [self._exact(coding.column(x, i), c, distinct) for i, c in enumerate(self.columns)]
-        self.exact = Indicators.of(exact, np.array([len(values) for values in distinct]))
+        values: list[Array] = []
+        self.exact = Indicators.of(
+            self._exact(coding.column(x, i), column, values)
+            for i, column in enumerate(self.columns)
+        )
         """Indicators of the levels of columns, and of the distinct values of numbers."""
-        self.values = np.concatenate(distinct)
+        self.values = np.concatenate(values)
         """What the cells stand for."""
-        rough = (self._rough(level, i, distinct[i]) for i, level in enumerate(exact))
-        numbers = any(not c.n_levels for c in self.columns)
-        width = np.array([c.n_levels or _BINS for c in self.columns])
-        self.hot = Indicators.of(rough, width) if numbers else self.exact
+        self.hot = self.exact
         """Indicators of levels; numbers count by their quartiles while groups are sought."""
+        if any(not c.n_levels for c in self.columns):
+            self.hot = Indicators.of(self._rough(i, values[i]) for i in range(self.d))
         self.width, self.starts = self.hot.width, self.hot.starts
         self.of = np.repeat(np.arange(self.d), self.width)
         share = self.hot.counts(self.often[:, None])[:, 0] + 1e-12
         self.marginal = share / np.add.reduceat(share, self.starts[:-1])[self.of]
 
-    def _exact(self, code: Array, column: Column, distinct: list[Array]) -> Array:
+    def _exact(self, code: Array, column: Column, values: list[Array]) -> tuple[Array, int]:
         seen = ~np.isnan(code)
-        level = np.full(self.n, -1, dtype=np.int32)
+        level = np.full(self.n, -1)
         if column.n_levels:
             level[seen] = code[seen]
-            distinct.append(np.arange(column.n_levels, dtype=float))
+            values.append(np.arange(column.n_levels, dtype=float))
         else:
-            values, level[seen] = np.unique(code[seen], return_inverse=True)
-            distinct.append(values)
-        return level
+            own, level[seen] = np.unique(code[seen], return_inverse=True)
+            values.append(own)
+        return level, len(values[-1])
 
-    def _rough(self, level: Array, i: int, values: Array) -> Array:
+    def _rough(self, i: int, values: Array) -> tuple[Array, int]:
+        level = self.exact.levels([i])[:, 0]
         if self.columns[i].n_levels:
-            return level
+            return level, len(values)
         seen = level >= 0
         code = values[level[seen]]
-        out = np.full(self.n, -1)
-        out[seen] = np.searchsorted(quantiles(code, self.often[seen], _BINS), code)
-        return out
+        level[seen] = np.searchsorted(quantiles(code, self.often[seen], _BINS), code)
+        return level, _BINS

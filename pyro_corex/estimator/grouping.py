@@ -15,7 +15,7 @@ _ALONE = -1e4  # the value of a group of less than two columns, worse than any
 _KICKS = 20
 _LEAST = 10  # columns to a group among which groups are sought
 _BLOCK = 256  # columns that are treated at once
-_CELLS = 1 << 21  # pairs of levels that are counted at once
+_CELLS = 1 << 19  # pairs of levels that are counted at once
 MOST = 2_000
 """Columns among all pairs of which groups are sought; of more, those that vary most together."""
 

@@ -42,24 +42,24 @@ class Indicators:
         self._base = self._first[:-1] + most
 
     @classmethod
-    def of(cls, columns: Iterable[Array], width: Array) -> Indicators:
-        """From the values of columns, counted from 0, ``(N,)`` each; -1 where missing."""
+    def of(cls, columns: Iterable[tuple[Array, int]]) -> Indicators:
+        """From columns: their values counted from 0, ``(N,)``, -1 where missing, and how many
+        values they may have.
+        """
         rows, cells, most = [np.zeros(0, int)], [np.zeros(0, int)], []
-        own, first, n = np.array(width, dtype=int), 0, 0
-        for i, level in enumerate(columns):
-            n = len(level)
-            gaps = level < 0
-            if gaps.any():
-                level = np.where(gaps, own[i], level)
-                own[i] += 1
-            most.append(int(np.bincount(level, minlength=own[i]).argmax()))
-            rows.append(np.flatnonzero(level != most[i]))
+        width, own, first, n = [], [], 0, 0
+        for level, k in columns:
+            n, gaps = len(level), level < 0
+            width.append(k)
+            own.append(k + int(gaps.any()))
+            level = np.where(gaps, k, level)
+            most.append(int(np.bincount(level).argmax()))
+            rows.append(np.flatnonzero(level != most[-1]))
             cells.append(first + level[rows[-1]])
-            first += own[i]
+            first += own[-1]
         at = np.concatenate(rows), np.concatenate(cells)
-        ones = np.ones(len(at[0]))
-        entries = csc_array((ones, at), shape=(n, first))
-        return cls(entries, np.array(width, dtype=int), own, np.array(most, dtype=int))
+        entries = csc_array((np.ones(len(at[0])), at), shape=(n, first))
+        return cls(entries, *(np.array(each, dtype=int) for each in (width, own, most)))
 
     def __len__(self) -> int:
         """The number of columns."""

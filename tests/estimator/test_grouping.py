@@ -13,7 +13,7 @@ from tests.estimator.tables import erased_copies, same_groups
 def indicators(x, levels):
     """Of columns with so many levels, NaN where an entry is missing."""
     level = np.nan_to_num(x, nan=-1).astype(int)
-    return Indicators.of(level.T, np.full(x.shape[1], levels))
+    return Indicators.of((own, levels) for own in level.T)
 
 
 def total(scores, label, n_groups):

@@ -13,7 +13,7 @@ LEVEL[:, 0] = RNG.random(50) < 0.1  # no gaps, and mostly 0
 DENSE = np.concatenate([LEVEL[:, [i]] == np.arange(k) for i, k in enumerate(WIDTH)], 1).astype(
     float
 )
-HOT = Indicators.of(LEVEL.T, WIDTH)
+HOT = Indicators.of(zip(LEVEL.T, WIDTH, strict=True))
 OFTEN = RNG.uniform(0.1, 2.0, 50)
 
 
