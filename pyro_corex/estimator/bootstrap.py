@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from pyro_corex.estimator.blocks import most_rows, some_rows
 from pyro_corex.estimator.categorical import CategoricalLayer, fit_categorical
 from pyro_corex.estimator.classes import class_figures
 from pyro_corex.estimator.columns import Array, Coding
@@ -23,12 +24,13 @@ from pyro_corex.estimator.goodness import Correlations, reliability
 from pyro_corex.estimator.layer import draw
 from pyro_corex.estimator.loadings import factor_figures
 from pyro_corex.estimator.parameters import Options, check_parameters
-from pyro_corex.estimator.results import MAX_ROWS, shared_terms
+from pyro_corex.estimator.results import shared_terms
+from pyro_corex.estimator.sparse import Table
 from pyro_corex.estimator.table import column_names
 from pyro_corex.estimator.told import read_anchors
 
 
-def standard_errors(e: Any, x: Array, weight: Array | None, n_draws: int) -> dict[str, Any]:
+def standard_errors(e: Any, x: Table, weight: Array | None, n_draws: int) -> dict[str, Any]:
     """Those of a fitted estimator's attributes that speak of its latents, by name.
 
     :param x: the table that was fitted, ``(N, d)``.
@@ -61,7 +63,7 @@ def _options(e: Any) -> Options:
     return replace(found, anchors=anchors)
 
 
-def _figures(e: Any, whole: Array, x: Array, options: Options) -> dict[str, Any]:
+def _figures(e: Any, whole: Table, x: Table, options: Options) -> dict[str, Any]:
     """Of latents that are fitted to rows x, in the order and with the signs of those of e.
 
     :param whole: the table by which they are told.
@@ -69,13 +71,12 @@ def _figures(e: Any, whole: Array, x: Array, options: Options) -> dict[str, Any]
     weight = options.weight
     coding = Coding(describe_again(e.columns_, x, weight))
     options = replace(options, anchors=anchors_within(options, e.columns_, coding))
-    each = np.ones(len(x)) if weight is None else weight
-    some = whole[:MAX_ROWS]
+    at = some_rows(x, np.random.RandomState(options.seed))
+    each = (np.ones(len(x)) if weight is None else weight)[at]
+    some, code = whole[: most_rows(whole.shape[1])], coding.encode(x[at])
     if isinstance(e._layer, CategoricalLayer):
         classes = fit_categorical(coding, x, options)
-        of_classes = class_figures(
-            classes.program, classes.columns, classes.order, coding.encode(x), each
-        )
+        of_classes = class_figures(classes.program, classes.columns, classes.order, code, each)
         before = e._layer.posterior(e._coding.encode(some))
         return _same_states(of_classes, before, classes.posterior(coding.encode(some)))
     layer = fit_gaussian(coding, x, options)
@@ -85,12 +86,12 @@ def _figures(e: Any, whole: Array, x: Array, options: Options) -> dict[str, Any]
     order = linear_sum_assignment(-np.abs(np.nan_to_num(alike)))[1]
     layer.reorder(np.append(order, np.arange(m, layer.n_hidden)))
     layer.rotation[:, :m] *= np.where(alike[np.arange(m), order] < 0, -1.0, 1.0)
-    clusters, code = e.clusters_[coding.varies], coding.encode(x)
-    found: dict[str, Any] = reliability(Correlations(layer, code, weight), m, clusters)
+    often, clusters = None if weight is None else each, e.clusters_[coding.varies]
+    found: dict[str, Any] = reliability(Correlations(layer, code, often), m, clusters)
     found |= factor_figures(layer, coding)
-    filled = draw(layer, code[:MAX_ROWS], options.seed)[0]
+    filled = draw(layer, code, options.seed)[0]
     terms = shared_terms(layer, filled, layer.shares(np.empty(0)))
-    tcs = np.average(terms.bounds(terms.gain.mean(0) > 0), 0, each[:MAX_ROWS])
+    tcs = np.average(terms.bounds(terms.gain.mean(0) > 0), 0, each)
     held_out = {} if e.n_folds_ else {"tcs_": tcs[:m]}  # of which folds tell, too
     return found | held_out | {"style_tc_": tcs[m:].sum()}
 

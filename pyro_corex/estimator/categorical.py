@@ -11,17 +11,18 @@ from torch import Tensor
 
 from pyro_corex.estimator.classes import order_states
 from pyro_corex.estimator.columns import Array, Coding, Column
-from pyro_corex.estimator.group import (
-    ZERO,
-    Design,
-    Group,
-    indicators,
-    refine,
-    tables_information,
+from pyro_corex.estimator.design import Design
+from pyro_corex.estimator.group import ZERO, Group, refine, tables_information
+from pyro_corex.estimator.grouping import (
+    MOST,
+    find_groups,
+    find_groups_of_many,
+    pairwise_scores,
 )
-from pyro_corex.estimator.grouping import find_groups, find_groups_of_many, pairwise_scores
+from pyro_corex.estimator.indicators import Indicators
 from pyro_corex.estimator.layer import Layer, Points, Training, table_spec
 from pyro_corex.estimator.parameters import Options
+from pyro_corex.estimator.sparse import Table
 from pyro_corex.programs.latent_classes import LatentClasses
 
 _BLOCK = 256  # columns that are treated at once
@@ -131,19 +132,21 @@ class CategoricalLayer(Layer):
         value = np.zeros((self.n_hidden, len(self.columns)))
         spread = np.zeros_like(value)
         width = np.array([column.n_levels for column in self.columns])
-        for some in np.array_split(np.arange(len(width)), 1 + len(width) // _BLOCK):
-            levels, numbers = some[width[some] > 0], some[width[some] == 0]
-            onehot, starts = indicators(
-                np.nan_to_num(code[:, levels], nan=-1).astype(int), width[levels]
-            )
-            numeric = self._numbers(code, numbers, often)
-            for j, latent in enumerate(self.order):
-                own = q[:, j, : self.program.n_states[latent]]
-                if len(levels):
-                    found = tables_information(onehot.T @ own, starts[:-1])
-                    value[j, levels], spread[j, levels] = found
-                if len(numbers):
-                    value[j, numbers], spread[j, numbers] = _mutual_information(numeric, own)
+        levels = np.flatnonzero(width)
+        hot = Indicators.of(
+            (np.nan_to_num(code[:, i], nan=-1).astype(int), width[i]) for i in levels
+        )
+        parts = [own for own in np.array_split(np.flatnonzero(width == 0), 1 + len(width) // _BLOCK)
+                 if len(own)]  # fmt: skip
+        for j, latent in enumerate(self.order):
+            own = q[:, j, : self.program.n_states[latent]]
+            if len(levels):
+                found = tables_information(hot.counts(own), hot.starts[:-1])
+                value[j, levels], spread[j, levels] = found
+            for numbers in parts:
+                numeric = self._numbers(code, numbers, often)
+                value[j, numbers], spread[j, numbers] = _mutual_information(numeric, own)
+        n_data = np.minimum(n_data, np.maximum(often @ ~np.isnan(code), 1e-12))
         return np.maximum(value, 0), np.sqrt(np.maximum(spread, 0.5 / n_data) / n_data)
 
     def _numbers(self, code: Array, columns: Array, often: Array) -> Array:
@@ -199,19 +202,18 @@ def _chance(x: Array, q: Array, kind: str, often: Array) -> Array:
 # ---------------------------------------------------------------------- fitting
 
 
-def fit_categorical(coding: Coding, x: Array, options: Options) -> CategoricalLayer:
+def fit_categorical(coding: Coding, x: Table, options: Options) -> CategoricalLayer:
     """Finds the groups, fits each, and moves columns until each is where most is told of it."""
     often = None if options.weight is None else options.weight[:MAX_ROWS]
-    design = Design(coding.used, coding.encode(x[:MAX_ROWS]).numpy(), often)
+    design = Design(coding, x[:MAX_ROWS], often)
     rng = np.random.RandomState(options.seed)
     m, anchors = options.n_hidden, options.anchors
     states = [options.n_states] * m if isinstance(options.n_states, int) else [*options.n_states]
     together = [list(own) for own in anchors.values()]
-    if design.d > max(design.n, _BLOCK):
-        label = find_groups_of_many(design.rooted, design.d, m, rng, together)
+    if design.d > min(max(design.n, _BLOCK), MOST):
+        label = find_groups_of_many(design.hot, m, rng, together, often)
     else:
-        scores = pairwise_scores(*design.rooted(np.arange(design.d)))
-        label = find_groups(scores, m, rng, together)
+        label = find_groups(pairwise_scores(design.hot, often=often), m, rng, together)
     place = np.array([*anchors, *[j for j in range(m) if j not in anchors], -1])
     held = {i: strength for own in anchors.values() for i, strength in own.items()}
     design.weight[list(held)] = list(held.values())

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_corex.estimator.blocks import blocks
+from pyro_corex.estimator.sparse import Table, dense
 
 Array = NDArray[Any]
 """A numpy array, most often of floats."""
@@ -76,8 +77,11 @@ class Column:
         """The number of levels or states, 0 for counts and continuous columns."""
         return len(self.values) if self.kind in ("binary", "categorical", "ordinal") else 0
 
-    def known(self, x: Array) -> Array:
-        """The data without levels that the column had not in fit, which count as missing."""
+    def known(self, x: Array, often: Array) -> Array:
+        """Data without levels that the column had not in fit, which count as missing.
+
+        :param often: how many entries have each of these values.
+        """
         if self.kind not in ("binary", "ordinal"):
             return x
         unseen = ~np.isnan(x) & ~np.isin(x, self.values)
@@ -87,8 +91,8 @@ class Column:
         levels = ", ".join(f"{value:g}" for value in self.values[:8])
         warnings.warn(
             f"Column {self.name!r} holds what was no level of it in fit, {shown}, in "
-            f"{int(unseen.sum())} of {len(x)} rows: that counts as missing. Its levels are {levels}"
-            + ("." if len(self.values) <= 8 else ", ..."),
+            f"{often[unseen].sum()} of {often.sum()} rows: that counts as missing. Its levels are "
+            f"{levels}" + ("." if len(self.values) <= 8 else ", ..."),
             stacklevel=2,
         )
         return np.where(unseen, np.nan, x)
@@ -184,7 +188,7 @@ def _interpolate(x: Array, xs: Array, ys: Array) -> Array:
     return out
 
 
-def by_columns(function: Callable[[Array], Array], x: Array) -> Array:
+def by_columns(function: Callable[[Array], Array], x: Table) -> Array:
     """What a function says of each column of a table, ``(N, d)`` to ``(d,)``, some at a time."""
     step = max(1, _FEW_CELLS // len(x))
     return np.concatenate([function(x[:, at : at + step]) for at in range(0, x.shape[1], step)])
@@ -230,8 +234,13 @@ class Coding:
             if not self._plain[at] and c.kind not in ("binary", "ordinal")
         ]
 
-    def encode(self, x: Array) -> Tensor:
-        """The codes of data ``(N, d)``, in a column each for those that vary."""
+    def column(self, x: Table, at: int) -> Array:
+        """The code of one of the columns that vary, ``(N,)``."""
+        return self.used[at].encode(x[:, self._at[at]].astype(np.float64))
+
+    def encode(self, x: Table) -> Tensor:
+        """The codes of rows ``(N, d)``, in a column each for those that vary."""
+        x = dense(x)
         if self._plain.all() and self.varies.all():
             out = np.subtract(x, self._loc, dtype=np.float64)
             out /= self._scale
@@ -249,7 +258,7 @@ class Coding:
                     code += part > (values[:, level] + values[:, level + 1]) / 2
                 out[rows, levels] = code
         for at in self._alone:
-            out[:, at] = self.used[at].encode(x[:, self._at[at]].astype(np.float64))
+            out[:, at] = self.column(x, at)
         return torch.as_tensor(out)
 
     def decode(self, code: Array) -> Array:
@@ -269,11 +278,11 @@ class Coding:
         out[..., self.varies] = values
         return out
 
-    def parts(self, x: Array) -> Iterator[slice]:
+    def parts(self, x: Table) -> Iterator[slice]:
         """The rows of a table, as many at once as memory should take."""
         step = max(1, _CELLS // len(self.columns))
         return (slice(start, min(start + step, len(x))) for start in range(0, len(x), step))
 
-    def batches(self, x: Array) -> Iterator[Tensor]:
+    def batches(self, x: Table) -> Iterator[Tensor]:
         """The codes of a table, batch by batch."""
         return (self.encode(x[rows]) for rows in self.parts(x))

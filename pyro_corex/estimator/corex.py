@@ -14,6 +14,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
+from pyro_corex.estimator.blocks import some_rows
 from pyro_corex.estimator.categorical import fit_categorical
 from pyro_corex.estimator.columns import Array, Coding
 from pyro_corex.estimator.cross_fit import cross_fit, n_folds
@@ -25,7 +26,8 @@ from pyro_corex.estimator.layer import Layer, encodings
 from pyro_corex.estimator.loadings import factor_figures
 from pyro_corex.estimator.number import choose_number, normal_scores, scree
 from pyro_corex.estimator.parameters import Options, check_parameters
-from pyro_corex.estimator.results import assign, evaluate, order_of, some_rows
+from pyro_corex.estimator.results import assign, evaluate, order_of
+from pyro_corex.estimator.sparse import Table, dense
 from pyro_corex.estimator.suspects import rows_with
 from pyro_corex.estimator.table import Words, column_names
 from pyro_corex.estimator.told import read_anchors
@@ -103,9 +105,9 @@ class CorEx(FittedTable):
     - ``n_folds_``: the folds of cross-fitting; 0 where the asymptotic optimism was subtracted, and
       1 where there are too few rows for either, so that ``tc_`` is 0 with an infinite error.
     - ``bound_``: the :class:`~pyro_corex.TCBound` of ``program_`` by :func:`~pyro_corex.tc_bound`
-      on the rows (of more than 20,000 a random subset) as :meth:`coded` gives them: missing entries
-      are filled with draws from the model.  They are the rows that it was fitted to, for which it
-      is too high; ``tc_`` is not.
+      on the rows (of more than 20,000, or 8 million entries, a random subset) as :meth:`coded`
+      gives them: missing entries are filled with draws from the model.  They are the rows that it
+      was fitted to, for which it is too high; ``tc_`` is not.
     - ``corrections_``: what is added to it, in nats, by name.  "optimism" is minus half a nat for
       each parameter of the dependence and the number of rows, the asymptotic optimism of maximum
       likelihood (Akaike 1973); where ``n_folds_`` is not 0, "held-out rows" is there in its place,
@@ -310,7 +312,7 @@ class CorEx(FittedTable):
 
     def _read_columns(
         self, X: Any, rng: np.random.RandomState, weight: Array | None = None
-    ) -> tuple[Array, Description]:
+    ) -> tuple[Table, Description]:
         self._words = Words()
         x = self._words.read(self, X, reset=True)
         return x, read_columns(x, column_names(self), self._words, rng, weight)
@@ -326,7 +328,7 @@ class CorEx(FittedTable):
             raise
 
     @property
-    def _fit_by(self) -> Callable[[Coding, Array, Options], Layer]:
+    def _fit_by(self) -> Callable[[Coding, Table, Options], Layer]:
         return fit_categorical if self.latent == "categorical" else fit_gaussian
 
     def _in_proportion(self, weight: Array) -> Array:
@@ -334,7 +336,7 @@ class CorEx(FittedTable):
         total = int(self.n_effective_ * len(weight) / self.n_samples_)
         return in_proportion(weight, np.random.default_rng(self._seed), max(total, 1))
 
-    def _choose(self, x: Array, options: Options, rng: np.random.RandomState) -> Options:
+    def _choose(self, x: Table, options: Options, rng: np.random.RandomState) -> Options:
         """The options with the number of latents; and what says that it is right."""
         if options.weight is not None:  # as many rows as they count, in proportion
             x = x[self._in_proportion(options.weight)]
@@ -350,7 +352,7 @@ class CorEx(FittedTable):
         return replace(options, layers=(max(m, 1),))
 
     def _read_results(
-        self, x: Array, options: Options, rng: np.random.RandomState
+        self, x: Table, options: Options, rng: np.random.RandomState
     ) -> tuple[Array, Array | None]:
         """Sets the attributes; gives the latents drawn for the rows that were looked at, and the
         weights of these.
@@ -381,7 +383,7 @@ class CorEx(FittedTable):
             alive = found.alive[order]
             own = assign(layer, told[order], doubts[order], alive, options.anchors)
             self.clusters_[coding.varies] = own
-        self.missing_ = float(np.isnan(x[rows]).mean())
+        self.missing_ = float(np.isnan(dense(x[rows])).mean())
         self.history_, self.n_iter_ = layer.training.history, layer.training.n_iter
         self.program_ = layer.program
         own = self.clusters_[coding.varies]

@@ -17,22 +17,23 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from pyro_corex.estimator.blocks import most_rows, some_rows
 from pyro_corex.estimator.categorical import fit_categorical
 from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.description import describe_again
 from pyro_corex.estimator.layer import Layer, draw, sample
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.results import (
-    MAX_ROWS,
     Results,
     SharedTerms,
     completed,
     row_terms,
     shared_terms,
 )
+from pyro_corex.estimator.sparse import Table
 from pyro_corex.programs.tables import TableVAE
 
-Fit = Callable[[Coding, Array, Options], Layer]
+Fit = Callable[[Coding, Table, Options], Layer]
 
 _FOLDS = 5
 _FEW = 10  # rows below which nothing is said
@@ -106,7 +107,7 @@ def n_folds(cv: Any, found: Results, layer: Layer, n: int) -> int:
 
 
 def cross_fit(
-    x: Array, columns: Sequence[Column], fit: Fit, options: Options, n_folds: int, found: Results
+    x: Table, columns: Sequence[Column], fit: Fit, options: Options, n_folds: int, found: Results
 ) -> Results:
     """The results of a table with all that is shown of the bound from rows held out.
 
@@ -122,7 +123,8 @@ def cross_fit(
     apart = fit is fit_categorical
     held = []
     for test in np.array_split(order, n_folds):
-        train, rows = np.setdiff1d(order, test), np.sort(test[: max(2, MAX_ROWS // n_folds)])
+        train = np.setdiff1d(order, test)
+        rows = np.sort(test[: max(2, most_rows(x.shape[1]) // n_folds)])
         own = replace(options, weight=None if options.weight is None else weight[train])
         held.append(_hold_out([x[train], x[rows]], columns, fit, own, found.mis, weight[rows]))
     # by their weights, which are 1 on average, so that means are means of rows
@@ -205,7 +207,7 @@ def _stderr(folds: Sequence[Array]) -> float:
 
 
 def _hold_out(
-    parts: list[Array],
+    parts: list[Table],
     columns: Sequence[Column],
     fit: Fit,
     options: Options,
@@ -235,7 +237,9 @@ def _hold_out(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # states that are not in the other rows count as missing
         code = coding.encode(test)
-    seen, n_train = coding.encode(train), len(train)
+    some = some_rows(train, np.random.RandomState(options.seed))
+    options = replace(options, weight=None if options.weight is None else options.weight[some])
+    seen, n_train = coding.encode(train[some]), len(train)
     del train, test
     spread = completed(layer, code, options.seed, fill=False)
     n_data = np.full(len(coding.used), float(n_train))

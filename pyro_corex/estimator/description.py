@@ -11,6 +11,7 @@ from scipy.special import ndtri
 
 from pyro_corex.estimator.columns import Array, Column, by_columns
 from pyro_corex.estimator.levels import count_levels
+from pyro_corex.estimator.sparse import Table
 from pyro_corex.estimator.standard import (
     SHAPE,
     is_one_value,
@@ -66,7 +67,7 @@ def _cut(text: str, most: int) -> str:
 
 
 def read_columns(
-    x: Array, names: Sequence[Any], words: Words, rng: Any, weight: Array | None = None
+    x: Table, names: Sequence[Any], words: Words, rng: Any, weight: Array | None = None
 ) -> Description:
     """The columns of a table of numbers, as ``words`` read it, and what may be misread.
 
@@ -76,8 +77,7 @@ def read_columns(
     """
     columns = describe(x, names, words, rng, weight)
     own = [i for i, column in enumerate(columns) if not column.labels and i not in words.left_out]
-    numbers = x if len(own) == x.shape[1] else x[:, own]
-    check_no_correlations(numbers, [names[i] for i in own])
+    check_no_correlations(x, names, own)
     left = [
         f"Column {c.name!r} is left out: it holds {c.why}. To keep it, "
         f"name its kind: kinds={{{c.name!r}: ...}}."
@@ -95,7 +95,7 @@ def read_columns(
 
 
 def describe(
-    x: Array, names: Sequence[str], words: Words, rng: Any, weight: Array | None = None
+    x: Table, names: Sequence[str], words: Words, rng: Any, weight: Array | None = None
 ) -> list[Column]:
     """The columns of a table of numbers, as ``words`` read it."""
     n = len(x)
@@ -112,18 +112,19 @@ def describe(
                 found.append(counted[i].column(name, kind))
                 found[-1].why = _why(found[-1], words.why.get(i, ""))
                 continue
+        own = x[:, i]
         if doubtful[i] and told is None and labels is None and i not in words.left_out:
-            why = no_variable(name, x[:, i])
+            why = no_variable(name, own)
             words.left_out |= {i: why} if why else {}
         if i in plain and told in (None, "continuous") and not labels and i not in words.left_out:
-            plain[i].low, plain[i].high = x[:, i].min(), x[:, i].max()
+            plain[i].low, plain[i].high = own.min(), own.max()
             plain[i].why = "as you said" if told else _why(plain[i], words.why.get(i, ""))
             found.append(plain[i])
             continue
-        seen = ~np.isnan(x[:, i])
-        whole, rows = x[seen, i], some[seen[some]]
+        seen = ~np.isnan(own)
+        whole, rows = own[seen], some[seen[some]]
         rows = rows if len(rows) else np.flatnonzero(seen)
-        look = x[rows, i].astype(np.float64)
+        look = own[rows].astype(np.float64)
         if i in words.left_out:
             found.append(Column(name, "left out", missing=n - len(whole), why=words.left_out[i]))
             continue
@@ -135,8 +136,8 @@ def describe(
         if told and labels:
             _check_words(name, told, labels, i in words.ordered)
         kind = "ordinal" if i in words.ordered else "categorical" if labels else ""
-        own = None if weight is None else weight[rows]
-        column = _describe(name, told or kind, whole, look, labels, own)
+        often = None if weight is None else weight[rows]
+        column = _describe(name, told or kind, whole, look, labels, often)
         column.missing, column.low, column.high = n - len(whole), whole.min(), whole.max()
         column.why = "as you said" if told else _why(column, words.why.get(i, ""))
         found.append(column)
@@ -183,7 +184,7 @@ def _check_words(name: Any, kind: str, labels: list[Any], ordered: bool) -> None
 
 
 def describe_again(
-    columns: Sequence[Column], x: Array, weight: Array | None = None
+    columns: Sequence[Column], x: Table, weight: Array | None = None
 ) -> list[Column]:
     """Columns of kinds that are known, from other rows ``(N, d)``; constant if so in them.
 

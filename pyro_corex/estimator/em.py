@@ -10,16 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_corex.estimator.columns import Array, Coding
+from pyro_corex.estimator.columns import Coding
 from pyro_corex.estimator.factors import FLOOR
 from pyro_corex.estimator.layer import Training
 from pyro_corex.estimator.parameters import Options
+from pyro_corex.estimator.sparse import Table
 from pyro_corex.programs.tables import TableVAE
 
 
 @torch.no_grad()
 def expectation_maximisation(
-    program: TableVAE, coding: Coding, x: Array, options: Options
+    program: TableVAE, coding: Coding, x: Table, options: Options
 ) -> Training:
     """EM for continuous columns with missing entries.
 

@@ -21,11 +21,14 @@ from pyro_corex.estimator.gaussian import GaussianLayer
 from pyro_corex.estimator.layer import Layer, dependence, predict, sample
 from pyro_corex.estimator.results import completed, row_terms
 from pyro_corex.estimator.saving import load_estimator, save_estimator
+from pyro_corex.estimator.sparse import Table, check_size, dense, map_columns
 from pyro_corex.estimator.summary import summarise
 from pyro_corex.estimator.table import Words, column_names
 from pyro_corex.estimator.weights import Weights
 from pyro_corex.information import Bracket
 from pyro_corex.threads import alone
+
+_FEWER = "Give it fewer rows at once."
 
 
 class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -122,6 +125,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             half-way to their neighbours, by which TC(x) does not change.
         """
         x = self._read(X)
+        check_size(x, x.size, "coded", _FEWER)
         with alone():
             return completed(self._layer, self._coding.encode(x), self._seed)
 
@@ -180,8 +184,9 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         if how not in ("best", "mean", "draw"):
             raise ValueError(f"how must be 'best', 'mean' or 'draw', but got {how!r}")
         x = self._read(X)
+        check_size(x, x.size, "impute", _FEWER)
         rng = check_random_state(random_state)
-        out = np.array(x, dtype=np.float64)
+        out = np.array(dense(x), dtype=np.float64)
         for rows in self._coding.parts(x):
             missing = np.isnan(out[rows])
             if missing.any():
@@ -284,10 +289,10 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def _n_features_out(self) -> int:  # what scikit-learn names
         return self.n_hidden_
 
-    def _read(self, X: Any) -> Array:
+    def _read(self, X: Any) -> Table:
         check_is_fitted(self)
         x = self._words.read(self, X, reset=False)
-        return np.stack([c.known(x[:, i]) for i, c in enumerate(self.columns_)], 1)
+        return map_columns(x, lambda i, values, often: self.columns_[i].known(values, often))
 
     def _by_rows(self, X: Any, function: Callable[[Tensor], Array]) -> Array:
         """A function of coded rows, of all rows of a table."""

@@ -28,6 +28,7 @@ from pyro_corex.estimator.loadings import (
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import oblimin, varimax
 from pyro_corex.estimator.shrinkage import shrunken_loadings
+from pyro_corex.estimator.sparse import SparseTable, Table, check_size
 from pyro_corex.estimator.style import style_rotation, with_style
 from pyro_corex.estimator.table import as_tensor
 from pyro_corex.estimator.weights import in_proportion
@@ -36,6 +37,7 @@ from pyro_corex.programs.tables import TableVAE
 from pyro_corex.training import Optimization, fit
 
 _SMALL = 20_000_000  # entries that are coded before training, and not in each epoch
+_CURE = "Take latent='categorical', or leave out the columns with the fewest entries."
 _CELLS = 1 << 18  # points, times columns, at which a mutual information is summed at once
 
 
@@ -248,9 +250,14 @@ def _information(p: Tensor, weights: Tensor) -> tuple[Array, Array]:
 # ---------------------------------------------------------------------- fitting
 
 
-def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
-    """Starts from factor analysis and trains with the bound what that leaves open."""
+def fit_gaussian(coding: Coding, x: Table, options: Options) -> GaussianLayer:
+    """Starts from factor analysis and trains with the bound what that leaves open.
+
+    :raises ValueError: for sparse tables with so many columns that their correlations, or the rows
+        where these are fewer, are too large for dense numbers.
+    """
     columns = coding.used
+    check_size(x, min(x.shape) * x.shape[1], "the correlations of Gaussian latents", _CURE)
     found = moments(coding, x, options.weight)
     rounding = np.array([column.resolution**2 / 12 for column in columns])
     floor = np.maximum(FLOOR, rounding[found.column])
@@ -297,7 +304,7 @@ def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
     return layer
 
 
-def train(program: TableVAE, coding: Coding, x: Array, options: Options) -> Training:
+def train(program: TableVAE, coding: Coding, x: Table, options: Options) -> Training:
     """Trains with :func:`pyro_corex.fit`; the learning rate falls for the last third.
 
     :raises FloatingPointError: where the loss becomes NaN or infinite.
@@ -313,10 +320,15 @@ def train(program: TableVAE, coding: Coding, x: Array, options: Options) -> Trai
     ended: list[int] = []
 
     def transform(batch: Tensor) -> Tensor:
+        if isinstance(x, SparseTable):
+            return coding.encode(x[batch.long().numpy()]).to(options.dtype)
         return (batch if small else coding.encode(batch.numpy())).to(options.dtype)
 
     small = x.size <= _SMALL  # coded once
-    data = coding.encode(x) if small else as_tensor(x)
+    if isinstance(x, SparseTable):
+        data = torch.arange(n)
+    else:
+        data = coding.encode(x) if small else as_tensor(x)
     try:
         elbo = fit(
             program, data, transform=transform, epochs=epochs, batch_size=batch_size,

@@ -21,6 +21,7 @@ from pyro_corex.estimator.gaussian import GaussianLayer
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.loadings import correlation_loadings
 from pyro_corex.estimator.parameters import Options
+from pyro_corex.estimator.sparse import Table
 
 _PRODUCTS = 2e10  # of entries, from which pairs of columns are too many to be looked at
 _MOST = 1_000  # columns up to which a covariance matrix is decomposed
@@ -118,7 +119,7 @@ class GoodnessOfFit:
 
 
 def choose_states(
-    x: Array, coding: Coding, options: Options, n: float
+    x: Table, coding: Coding, options: Options, n: float
 ) -> tuple[int, list[dict[str, float]]]:
     """The number of states of all latents with the lowest BIC, and what was tried.
 
@@ -127,17 +128,14 @@ def choose_states(
     :param x: the table, ``(N, d)``.
     :param n: the number of its rows, or what they count.
     """
-    code = coding.encode(x[:MAX_ROWS])
     often = None if options.weight is None else options.weight[:MAX_ROWS]
     bics: dict[int, float] = {}
     best = 2
     for s in range(2, min(_MAX_STATES, len(x)) + 1):
         program = fit_categorical(coding, x, replace(options, n_states=s)).program
         with torch.no_grad():
-            each = [
-                program.log_joint(code[own]).logsumexp(-1).sum(-1)
-                for own in blocks(len(code), code.shape[1] * s)
-            ]
+            parts = coding.batches(x[:MAX_ROWS])
+            each = [program.log_joint(rows).logsumexp(-1).sum(-1) for rows in parts]
         likelihood = float(np.average(torch.cat(each).numpy(), weights=often))
         bics[s] = math.log(n) * n_parameters(program) - 2 * n * likelihood
         best = min(bics, key=lambda k: bics[k])

@@ -16,67 +16,20 @@ from scipy.cluster.vq import kmeans2
 from scipy.special import rel_entr, softmax
 from scipy.stats import nbinom
 
-from pyro_corex.estimator.columns import Array, Column
+from pyro_corex.estimator.columns import Array
+from pyro_corex.estimator.design import Design
+from pyro_corex.estimator.indicators import Indicators, leading
 from pyro_corex.estimator.parameters import Options
-from pyro_corex.estimator.weights import quantiles
 
 Random = np.random.RandomState
 
 ZERO = 0.004
 """Probabilities below are at the border, and not free."""
-_BINS = 4
-_BLOCK = 256  # columns that are treated at once
 _CELLS = 1 << 18  # entries, times states, that are treated at once
 _STARTS = 6
 _SPARE = 0.25  # of each cell of a table: of two explanations, the one with more zeros
 _PRIOR = 0.1  # observations added to each table, with the column's own frequencies
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
-
-
-class Design:
-    """Coded rows as matrices: indicators of levels, and numbers."""
-
-    def __init__(self, columns: Sequence[Column], code: Array, often: Array | None = None) -> None:
-        self.columns = list(columns)
-        self.code = code
-        self.n, self.d = code.shape
-        self.often = np.ones(self.n) if often is None else often  # each row counts
-        self.total = float(self.often.sum())
-        self.weight = np.ones(self.d)
-        """How often the likelihood of each column counts."""
-        self.seen = ~np.isnan(code)
-        self.width = np.array([c.n_levels or _BINS for c in columns])
-        self.starts = np.concatenate([[0], np.cumsum(self.width)])
-        self.of = np.repeat(np.arange(self.d), self.width)
-        self.level = np.full(code.shape, -1, dtype=np.int16)
-        """-1 where missing; numbers count by their quartiles while groups are sought."""
-        counts = []
-        for i, column in enumerate(columns):
-            level, seen = code[:, i], self.seen[:, i]
-            if not column.n_levels:
-                level = np.searchsorted(quantiles(level[seen], self.often[seen], _BINS), level)
-            self.level[seen, i] = level[seen]
-            counts.append(np.bincount(self.level[seen, i], self.often[seen], self.width[i]))
-        share = np.concatenate(counts) + 1e-12
-        self.marginal = share / np.add.reduceat(share, self.starts[:-1])[self.of]
-
-    def indicators(self, columns: Array) -> tuple[Array, Array]:
-        """Indicators of the levels of columns, ``(N, sum of levels)``; and where each starts."""
-        return indicators(self.level[:, columns], self.width[columns])
-
-    def rooted(self, columns: Array) -> tuple[Array, Array]:
-        """The same by the roots of what rows count, so that products of two count rows."""
-        hot, starts = self.indicators(columns)
-        return hot * np.sqrt(self.often)[:, None], starts
-
-
-def indicators(level: Array, width: Array) -> tuple[Array, Array]:
-    """Indicators ``(N, sum of widths)`` of levels ``(N, k)``, of which -1 is none; and starts."""
-    starts = np.concatenate([[0], np.cumsum(width)])
-    out = np.zeros((len(level), starts[-1]))
-    rows, at = np.nonzero(level >= 0)
-    out[rows, starts[at] + level[rows, at]] = 1.0
-    return out, starts
 
 
 class Group:
@@ -96,45 +49,56 @@ class Group:
         self.cells = np.flatnonzero(np.isin(design.of, self.levels))
         self.of = np.searchsorted(self.levels, design.of[self.cells])
         self.starts = np.concatenate([[0], np.cumsum(design.width[self.levels])]).astype(int)
+        self._counted = np.array([design.columns[i].kind == "counts" for i in self.numbers], bool)
 
     @cached_property
-    def onehot(self) -> Array:
-        """Indicators of the levels; :meth:`release` lets go of them."""
-        return self.design.indicators(np.array(self.levels, dtype=int))[0]
+    def hot(self) -> Indicators:
+        """Those of the levels, and after them of numbers; :meth:`release` lets go of them."""
+        return self.design.exact.take([*self.levels, *self.numbers])
+
+    @cached_property
+    def _values(self) -> _Values:
+        """The cells of the numbers."""
+        return _Values(self)
 
     def release(self) -> None:
         """Forgets what takes memory and can be made again."""
-        self.__dict__.pop("onehot", None)
+        for name in ("hot", "_values"):
+            self.__dict__.pop(name, None)
 
     def maximise(self, q: Array) -> None:
         """The parameters that are best for the states' probabilities ``(N, S)``."""
         design = self.design
         q = q * design.often[:, None]
         self.log_pi = np.log((q.sum(0) + _PRIOR / self.n_states) / (design.total + _PRIOR))
-        counts = np.maximum(self.onehot.T @ q - _SPARE, 0.0)
+        whole = self.hot.counts(q)
+        counts = np.maximum(whole[: len(self.of)] - _SPARE, 0.0)
         counts += _PRIOR * design.marginal[self.cells, None]
         total = np.add.reduceat(counts, self.starts[:-1])[self.of] if self.levels else counts
         self.log_table = np.log(np.maximum(counts / total, 1e-12))
         self.loc = np.zeros((len(self.numbers), self.n_states))
         self.scale = np.ones((len(self.numbers), self.n_states))
         self.size = np.ones(len(self.numbers))
-        for a, i in enumerate(self.numbers):
-            rows = design.seen[:, i]
-            x, w = design.code[rows, i], q[rows] + 1e-9
-            sums = w.sum(0)
-            whole = np.average(x, weights=design.often[rows])
-            spread = np.average((x - whole) ** 2, weights=design.often[rows])
-            mean = (w.T @ x + _PRIOR * whole) / (sums + _PRIOR)
-            square = ((x[:, None] - mean) ** 2 * w).sum(0)
-            if design.columns[i].kind == "counts":
-                mean = np.maximum(mean, 1e-3)
-                excess = (square - sums * mean).sum() / (sums * mean**2).sum()
-                self.size[a] = 1 / np.clip(excess, 1e-3, 1e3)
-                self.loc[a] = np.log(mean)
-            else:
-                self.loc[a] = mean
-                variance = (square + _PRIOR * spread) / (sums + _PRIOR)
-                self.scale[a] = np.sqrt(np.maximum(variance, 1e-3 * spread))
+        if self.numbers:
+            self._maximise_numbers(whole[len(self.of) :])
+
+    def _maximise_numbers(self, counts: Array) -> None:
+        """From how often each value is there in each state, ``(cells, S)``."""
+        own, counted = self._values, self._counted
+        w = counts + 1e-9 * own.times[:, None]
+        sums = own.total(w)
+        mean = (own.total(w * own.x) + _PRIOR * own.mean) / (sums + _PRIOR)
+        square = own.total((own.x - mean[own.of]) ** 2 * w)
+        variance = (square + _PRIOR * own.variance) / (sums + _PRIOR)
+        self.scale = np.sqrt(np.maximum(variance, 1e-3 * own.variance))
+        self.scale[counted] = 1.0
+        self.loc = mean
+        if counted.any():
+            mean = np.maximum(mean[counted], 1e-3)
+            sums, square = sums[counted], square[counted]
+            excess = (square - sums * mean).sum(1) / (sums * mean**2).sum(1)
+            self.size[counted] = 1 / np.clip(excess, 1e-3, 1e3)
+            self.loc[counted] = np.log(mean)
 
     def n_parameters(self, above: float = 0.0) -> float:
         """Parameters of the dependence among the columns; of probabilities only those above."""
@@ -149,30 +113,33 @@ class Group:
 
     def log_joint(self, weighted: bool = True) -> Array:
         """Joint ln p(x, state) of the group's columns: ``(N, S)``."""
-        weight = self.design.weight if weighted else np.ones(self.design.d)
-        out = self.onehot @ (self.log_table * weight[self.levels][self.of, None]) + self.log_pi
-        for i in self.numbers:
-            out = out + weight[i] * self.column_log_prob(i)
-        return out
+        table = self._log_probs()
+        if weighted:
+            own = self.design.weight[[*self.levels, *self.numbers]]
+            table = table * np.repeat(own, self.hot.width)[:, None]
+        return self.hot.dot(table) + self.log_pi
 
-    def column_log_prob(self, i: int) -> Array:
-        """Log-probability ln p(x_i|state) of one of the columns, 0 where missing: ``(N, S)``."""
-        if i in self.levels:
-            own = self.of == self.levels.index(i)
-            return self.onehot[:, own] @ self.log_table[own]
-        a, x = self.numbers.index(i), np.nan_to_num(self.design.code[:, i])[:, None]
-        if self.design.columns[i].kind == "counts":
-            size = self.size[a]
-            value = nbinom.logpmf(x, size, size / (size + np.exp(self.loc[a])))
-        else:
-            scale = self.scale[a]  # by hand: scipy.stats looks at its arguments for longer
-            value = -0.5 * ((x - self.loc[a]) / scale) ** 2 - np.log(scale) - _HALF_LOG_TAU
-        return np.where(self.design.seen[:, [i]], value, 0.0)
+    def _log_probs(self) -> Array:
+        """Log-probabilities ln p(x_i|state) of all cells: ``(cells, S)``."""
+        if not self.numbers:
+            return self.log_table
+        own = self._values
+        with np.errstate(over="ignore"):
+            z = (own.x - self.loc[own.of]) / self.scale[own.of]
+        value = -0.5 * z**2 - np.log(self.scale[own.of]) - _HALF_LOG_TAU
+        at = self._counted[own.of]
+        if at.any():
+            size = self.size[own.of[at], None]
+            mean = np.exp(self.loc[own.of[at]])
+            value[at] = nbinom.logpmf(own.x[at], size, size / (size + mean))
+        return np.vstack([self.log_table, value])
 
-    def without(self, i: int) -> Array:
-        """The states' probabilities given all columns of the group but one."""
-        own = self.design.weight[i] * self.column_log_prob(i)
-        return softmax(self.log_joint() - own, axis=1)
+    def _own(self, table: Array, columns: Sequence[int]) -> Array:
+        """What columns have in a table ``(cells + 1, S)``, 0 where missing: ``(N, k, S)``."""
+        level = self.design.exact.levels(columns)
+        order = [*self.levels, *self.numbers]
+        begin = self.hot.starts[[order.index(i) for i in columns]]
+        return np.asarray(table[np.where(level >= 0, begin + level, -1)])
 
     def counts_without_own(self, states: Array) -> tuple[Array, Array]:
         """Joint counts ``(cells, S)`` of the levels of the group's columns and its states, given
@@ -181,21 +148,15 @@ class Group:
         :param states: log-probabilities of the states and all columns, ``(N, S)``.
         """
         design, columns = self.design, np.array(self.columns)
-        width = design.width[columns]
-        starts = np.concatenate([[0], np.cumsum(width)])
+        starts = np.concatenate([[0], np.cumsum(design.width[columns])])
         out = np.zeros((starts[-1], self.n_states))
         step = max(1, _CELLS // states.size)
-        place = {i: a for a, i in enumerate(self.levels)}
-        table = np.vstack([self.log_table, np.zeros((1, self.n_states))])
+        table = np.vstack([self._log_probs(), np.zeros((1, self.n_states))])
         for first in range(0, len(columns), step):
             block = columns[first : first + step]
-            level = design.level[:, block].astype(int)
+            level = design.hot.levels(block)
             seen = level >= 0
-            begin = np.array([self.starts[place[i]] if i in place else -1 for i in block])
-            own = table[np.where(seen & (begin >= 0), begin + level, -1)]  # (N, k, S)
-            for a, i in enumerate(block):
-                if i not in place:
-                    own[:, a] = self.column_log_prob(i)
+            own = self._own(table, block.tolist())
             q = softmax(states[:, None] - design.weight[block][:, None] * own, axis=2)
             q = (q * design.often[:, None, None])[seen]
             at = (starts[first : first + len(block)] + level)[seen]
@@ -230,6 +191,29 @@ class Group:
         return value
 
 
+class _Values:
+    """The numbers that a group's columns hold: each of them, how often, and their moments."""
+
+    def __init__(self, group: Group) -> None:
+        design, columns = group.design, group.numbers
+        starts = design.exact.starts
+        cells = [np.arange(starts[i], starts[i + 1]) for i in columns]
+        width = np.array([len(each) for each in cells])
+        self.x = design.values[np.concatenate(cells)][:, None]
+        self.of = np.repeat(np.arange(len(columns)), width)
+        self._first = np.cumsum(width) - width
+        each = np.column_stack([design.often, np.ones(design.n)])
+        often, self.times = group.hot.counts(each)[len(group.of) :].T
+        total = self.total(often)
+        self.mean = (self.total(often * self.x[:, 0]) / total)[:, None]
+        spread = (self.x[:, 0] - self.mean[self.of, 0]) ** 2
+        self.variance = (self.total(often * spread) / total)[:, None]
+
+    def total(self, values: Array) -> Array:
+        """Sums over the values of each column."""
+        return np.asarray(np.add.reduceat(values, self._first))
+
+
 def _starts(group: Group, rng: Random) -> Iterator[Array]:
     """States' probabilities to start from: by levels, by principal components, and at random."""
     s, n = group.n_states, group.design.n
@@ -246,9 +230,11 @@ def _by_levels(group: Group, rng: Random) -> Iterator[Array]:
     That one may tell nothing of the state, such as that an entry was erased.
     """
     design, s = group.design, group.n_states
-    busy = sorted(group.levels, key=lambda i: -design.seen[:, i].mean())
+    each = group.hot.counts(np.ones((design.n, 1)))[: len(group.of), 0]
+    seen = np.add.reduceat(each, group.starts[:-1])
+    busy = [group.levels[k] for k in np.argsort(-seen, kind="stable")]
     for i in busy[: _STARTS // 2]:
-        level = np.nan_to_num(design.code[:, i], nan=-1).astype(int)
+        level = design.hot.levels([i])[:, 0]
         mute = [-1, *range(design.width[i])] if design.width[i] > s else [-1]
         for silent in mute:
             telling = [k for k in range(max(design.width[i], s)) if k != silent]
@@ -264,20 +250,35 @@ def _by_levels(group: Group, rng: Random) -> Iterator[Array]:
 def _by_components(group: Group, rng: Random) -> Iterator[Array]:
     """Clusters in the plane of the first principal components, and ranks along the first."""
     design, s = group.design, group.n_states
-    numbers = design.code[:, group.numbers]
-    centred = np.nan_to_num(numbers - np.nanmean(numbers, 0)) / (np.nanstd(numbers, 0) + 1e-12)
-    matrix = np.concatenate([group.onehot - design.marginal[group.cells], centred], 1)
-    if matrix.shape[1] > design.n:
-        values, vectors = np.linalg.eigh(matrix @ matrix.T)
-        projected = vectors[:, -s:] * np.sqrt(np.maximum(values[-s:], 0.0))
-    else:
-        _, vectors = np.linalg.eigh(matrix.T @ matrix)
-        projected = matrix @ vectors[:, -min(s, matrix.shape[1]) :]
+    projected = _principal(group, s)
     if s <= design.n:  # a fold may have fewer rows than there are states
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # clusters that lose all of their rows
             yield kmeans2(projected, s, 10, minit="points", seed=rng)[1]
     yield np.argsort(np.argsort(projected[:, -1])) * s // design.n
+
+
+def _principal(group: Group, k: int) -> Array:
+    """The rows by the first principal components of indicators of levels, less their frequencies,
+    and of standardised numbers: ``(N, k)``.
+    """
+    table, hot = np.ones((len(group.of), 1)), group.hot
+    shift, of = group.design.marginal[group.cells], np.arange(len(group.of))
+    if group.numbers:
+        own = group._values
+        scale = np.sqrt(own.variance) + 1e-12
+        table = np.vstack([table, (own.x - own.mean[own.of]) / scale[own.of]])
+        of = np.append(of, len(of) + own.of)
+        shift = np.append(shift, np.zeros(len(group.numbers)))
+    first = np.flatnonzero(np.diff(of, prepend=-1))
+
+    def forward(v: Array) -> Array:
+        return hot.dot(table * v[of]) - shift @ v
+
+    def back(u: Array) -> Array:
+        return np.add.reduceat(table * hot.counts(u), first) - shift[:, None] * u.sum(0)
+
+    return leading(forward, back, (hot.n, len(shift)), k)
 
 
 def fit_group(
@@ -302,18 +303,12 @@ def fit_group(
 # ---------------------------------------------------------------------- moving columns
 
 
-def table_information(counts: Array) -> tuple[float, float]:
-    """Mutual information of a table of counts in nats, less the bias of so many cells (Miller
-    1955), and the variance of its summand.
-
-    It may be negative.
-    """
-    value, variance = tables_information(counts, np.array([0]))
-    return float(value[0]), float(variance[0])
-
-
 def tables_information(counts: Array, begin: Array) -> tuple[Array, Array]:
-    """:func:`table_information` of tables one below the other, which begin at these rows."""
+    """Mutual information of tables of counts in nats, less the bias of so many cells (Miller
+    1955), and the variance of its summand.  It may be negative.
+
+    :param counts: tables one below the other, which begin at the rows ``begin``.
+    """
 
     def total(values: Array) -> Array:
         return np.add.reduceat(values, begin)
@@ -335,11 +330,9 @@ def relevances(design: Design, groups: Sequence[Group]) -> Array:
     The mutual information of a column and the posterior given the *other* columns.
     """
     out = np.zeros((len(groups), design.d))
-    for block in np.array_split(np.arange(design.d), 1 + design.d // _BLOCK):
-        onehot, starts = design.indicators(block)
-        for j, group in enumerate(groups):
-            counts = onehot.T @ (group.q * design.often[:, None])
-            out[j, block] = tables_information(counts, starts[:-1])[0]
+    for j, group in enumerate(groups):
+        counts = design.hot.counts(group.q * design.often[:, None])
+        out[j] = tables_information(counts, design.starts[:-1])[0]
     for j, group in enumerate(groups):
         if len(group.columns) < 2:
             out[j, group.columns] -= 1.0  # it is better off anywhere

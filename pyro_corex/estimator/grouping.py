@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.cluster.hierarchy import cut_tree, ward
 
 from pyro_corex.estimator.columns import Array
+from pyro_corex.estimator.indicators import Indicators, leading
 
 _CHANCE = 1.0  # standard deviations by which a pair has to exceed none to count for something
 _ALONE = -1e4  # the value of a group of less than two columns, worse than any
 _KICKS = 20
 _LEAST = 10  # columns to a group among which groups are sought
 _BLOCK = 256  # columns that are treated at once
+_CELLS = 1 << 19  # pairs of levels that are counted at once
+MOST = 2_000
+"""Columns among all pairs of which groups are sought; of more, those that vary most together."""
 
 
 def pairwise_scores(
-    onehot: Array, starts: Array, others: tuple[Array, Array] | None = None
+    hot: Indicators, others: Indicators | None = None, often: Array | None = None
 ) -> Array:
     r"""How much each pair of columns depends, in standard deviations: ``(d, d)``.
 
     Normal scores (Wilson and Hilferty 1931) of the likelihood-ratio statistic of independence,
     which is :math:`2 N I` in nats: N(0, 1) where there is no dependence.
 
-    :param onehot: ``(N, sum of levels)``; all zeros where a column is missing.  Rows may be times
-        the roots of their weights.
-    :param starts: where the levels of each column start, and the end: ``(d + 1,)``.
-    :param others: the same of k other columns, for the pairs of each with each of these:
+    :param others: k other columns of the same rows, for the pairs of each with each of these:
         ``(d, k)``.
+    :param often: how often each row counts, ``(N,)``.
     """
-    hot, ends = (onehot, starts) if others is None else others
-    at, to, width, wide = starts[:-1], ends[:-1], np.diff(starts), np.diff(ends)
-    joint = onehot.T @ hot  # of counts
+    often = np.ones(hot.n) if often is None else often
+    second = hot if others is None else others
+    parts = [
+        _scores(hot.take(block), second, often)
+        for block in hot.blocks(_CELLS // max(1, second.starts[-1]))
+    ]
+    scores = np.concatenate(parts)
+    if others is None:
+        np.fill_diagonal(scores, 0.0)
+    return scores
+
+
+def _scores(hot: Indicators, others: Indicators, often: Array) -> Array:
+    at, to, width, wide = hot.starts[:-1], others.starts[:-1], hot.width, others.width
+    joint = hot.joint(others, often)  # of counts
     rows = np.add.reduceat(joint, to, 1)  # counts of a level where the other column is observed
     columns = np.add.reduceat(joint, at, 0)
     n = np.add.reduceat(rows, at, 0)
@@ -47,50 +61,40 @@ def pairwise_scores(
     # the cube root of chi-square / df is nearly N(1 - spread, spread): scores of all tables
     # can be compared, where the statistic itself grows with the number of cells
     spread = 2 / (9 * df)
-    scores = (np.cbrt(2 * np.maximum(ratio, 0.0) / df) - (1 - spread)) / np.sqrt(spread)
-    if others is None:
-        np.fill_diagonal(scores, 0.0)
-    return scores
+    return np.asarray((np.cbrt(2 * np.maximum(ratio, 0.0) / df) - (1 - spread)) / np.sqrt(spread))
 
 
 def find_groups_of_many(
-    hot: Callable[[Array], tuple[Array, Array]],
-    d: int,
+    hot: Indicators,
     n_groups: int,
     rng: np.random.RandomState,
     together: Sequence[Sequence[int]] = (),
+    often: Array | None = None,
 ) -> Array:
-    """:func:`find_groups` for more columns than rows, at a cost linear in them.
+    """:func:`find_groups` for many columns, at a cost linear in them.
 
-    Groups are sought among so many of the columns as there are rows, those that have most of the
-    leading principal components of the rows; each of the others then joins the group that gains
-    most by it, or none.
+    Groups are sought among so many of the columns as there are rows, and at most 2,000: those that
+    have most of the leading principal components of the rows.  Each of the others then joins the
+    group that gains most by it, or none.
 
-    :param hot: gives indicators and starts, as :func:`pairwise_scores` takes them, of some columns.
+    :param often: how often each row counts, ``(N,)``.
     """
-    blocks = np.array_split(np.arange(d), 1 + d // _BLOCK)
-    n = len(hot(blocks[0])[0])
-    gram = np.zeros((n, n))
-    for block in blocks:
-        own = _standardised(*hot(block))
-        gram += own @ own.T
-    most = min(max(n, _LEAST * n_groups), d)
-    values, vectors = np.linalg.eigh(gram)
-    vectors = vectors[:, -n_groups:] / np.sqrt(np.maximum(values[-n_groups:], 1e-9))
-    leverage = np.concatenate([_leverage(*hot(block), vectors) for block in blocks])
+    d = len(hot)
+    most = min(max(min(hot.n, MOST), _LEAST * n_groups), d)
+    leverage = _leverage(hot, n_groups, np.ones(hot.n) if often is None else often)
     held = [i for group in together for i in group]
     leverage[held] = np.inf
     chosen = np.sort(np.argsort(-leverage, kind="stable")[: max(most, len(held))])
-    few = hot(chosen)
-    scores = pairwise_scores(*few)
+    few = hot.take(chosen)
+    scores = pairwise_scores(few, often=often)
     place = {int(i): k for k, i in enumerate(chosen)}
     label = find_groups(scores, n_groups, rng, [[place[i] for i in own] for own in together])
     member = np.eye(n_groups + 1)[label][:, :n_groups]
     size = np.maximum(member.sum(0), 1)
     pairs = (member * ((scores - _CHANCE) @ member)).sum(0) + _CHANCE * member.sum(0)
     out = np.full(d, n_groups)
-    for block in blocks:
-        to = (pairwise_scores(*hot(block), few) - _CHANCE) @ member
+    for block in np.array_split(np.arange(d), 1 + d // _BLOCK):
+        to = (pairwise_scores(hot.take(block), few, often) - _CHANCE) @ member
         gain = (pairs + 2 * to) / (size + 1) - pairs / size
         best = gain.argmax(1)
         out[block] = np.where(gain.max(1) > 0, best, n_groups)
@@ -98,16 +102,28 @@ def find_groups_of_many(
     return out
 
 
-def _standardised(onehot: Array, starts: Array) -> Array:
-    """Indicators less their frequencies, by their roots: products are parts of chi-square."""
-    seen = np.repeat(np.add.reduceat(onehot, starts[:-1], 1), np.diff(starts), 1)
-    p = (onehot**2).mean(0) / np.maximum((seen**2).mean(0), 1e-12)
-    return (onehot - seen * p) / np.sqrt(np.maximum(p, 1e-12))
+def _leverage(hot: Indicators, k: int, often: Array) -> Array:
+    """How much of the first k principal components of the rows is due to each column, ``(d,)``.
 
+    Of indicators less their frequencies, by their roots: products are parts of chi-square.
+    """
+    first, root = hot.starts[:-1], np.sqrt(often)[:, None]
+    count = hot.counts(often[:, None])
+    p = count / np.maximum(np.repeat(np.add.reduceat(count, first), hot.width, 0), 1e-12)
+    unit = np.sqrt(np.maximum(p, 1e-12))
 
-def _leverage(onehot: Array, starts: Array, vectors: Array) -> Array:
-    of_levels = ((_standardised(onehot, starts).T @ vectors) ** 2).sum(1)
-    return np.add.reduceat(of_levels, starts[:-1])
+    def forward(v: Array) -> Array:
+        mean = np.add.reduceat(v * p / unit, first)
+        return root * hot.dot(v / unit - np.repeat(mean, hot.width, 0))
+
+    def back(u: Array) -> Array:
+        total = hot.counts(root * u)
+        seen = np.repeat(np.add.reduceat(total, first), hot.width, 0)
+        return (total - p * seen) / unit
+
+    rows = leading(forward, back, (hot.n, hot.starts[-1]), k)
+    rows /= np.maximum((rows**2).sum(0), 1e-9)
+    return np.asarray(np.add.reduceat((back(rows) ** 2).sum(1), first))
 
 
 def find_groups(

@@ -17,6 +17,7 @@ from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.factors import FLOOR, nearest_correlation
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import varimax
+from pyro_corex.estimator.sparse import Table
 from pyro_corex.programs.tables import TableVAE
 
 _FAR = 10.0  # condition number from which anchored latents are too close to tell apart
@@ -63,7 +64,7 @@ def level_scores(column: Column) -> Array:
     return (score / max(variance, 0.05))[:, None]
 
 
-def moments(coding: Coding, x: Array, weight: Array | None = None) -> Moments:
+def moments(coding: Coding, x: Table, weight: Array | None = None) -> Moments:
     """Correlations from all pairs of observed entries, in one pass over the data.
 
     Where scores exceed rows, in place of the matrix a factor of it: missing entries count as 0.
@@ -101,7 +102,7 @@ def columns_of_scores(coding: Coding) -> Array:
     return np.repeat(np.arange(len(widths)), widths)
 
 
-def scores(coding: Coding, x: Array) -> Iterator[Array]:
+def scores(coding: Coding, x: Table) -> Iterator[Array]:
     """The scores of a table ``(N, d)``, NaN where an entry is missing: some rows at a time."""
     tables = [None if c.kind == "continuous" else level_scores(c) for c in coding.used]
     column = columns_of_scores(coding)
@@ -117,7 +118,7 @@ def scores(coding: Coding, x: Array) -> Iterator[Array]:
         yield found
 
 
-def all_scores(coding: Coding, x: Array) -> Array:
+def all_scores(coding: Coding, x: Table) -> Array:
     """The scores of all rows at once, ``(N, k)``."""
     out = np.empty((len(x), len(columns_of_scores(coding))))
     for rows, part in zip(coding.parts(x), scores(coding, x), strict=True):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyro_corex.estimator.columns import Array, Column
+from pyro_corex.estimator.sparse import Table
 
 _SPAN = 20  # from the least number to the one above the largest
 _DATES = 19000101  # numbers from here on may be dates
@@ -45,7 +46,7 @@ class Levels(NamedTuple):
         )
 
 
-def count_levels(x: Array) -> dict[int, Levels]:
+def count_levels(x: Table) -> dict[int, Levels]:
     """The levels of those columns of numbers ``(N, d)`` that hold whole numbers close together."""
     found: dict[int, Levels] = {}
     step = max(1, _CELLS // len(x))

@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pyro_corex.estimator.blocks import blocks
+from pyro_corex.estimator.blocks import blocks, most_rows
 from pyro_corex.estimator.categorical import fit_categorical
 from pyro_corex.estimator.columns import Array, Coding
 from pyro_corex.estimator.factors import FLOOR, factor_analysis, nearest_correlation
 from pyro_corex.estimator.initial import all_scores, columns_of_scores
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.parameters import Options
-from pyro_corex.estimator.results import MAX_ROWS, shared_terms
+from pyro_corex.estimator.results import shared_terms
 from pyro_corex.estimator.rotation import varimax
 from pyro_corex.estimator.shrinkage import shrunken_loadings
+from pyro_corex.estimator.sparse import Table
 
 _FEW = 10  # rows below which nothing is said
 _FOLDS = 5
@@ -28,7 +29,7 @@ _TINY = 1e-3  # of the bound, or of a nat: what is not worth a latent
 _SMALL = 0.1  # a loading that is next to none
 _95 = 1.645  # standard deviations above the mean that 1 in 20 exceeds
 
-Fit = Callable[[Coding, Array, Options], Layer]
+Fit = Callable[[Coding, Table, Options], Layer]
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Scores:
         return len(self.of) > len(self.values) * (1 - 1 / _FOLDS)
 
 
-def normal_scores(coding: Coding, x: Array) -> Scores:
+def normal_scores(coding: Coding, x: Table) -> Scores:
     """The scores of a table ``(N, d)``."""
     return Scores(all_scores(coding, x), columns_of_scores(coding))
 
@@ -74,32 +75,30 @@ def scree(scores: Scores, rng: np.random.Generator) -> Scree:
 
     The reference is the mean over tables of permuted columns, and 1.645 standard deviations.
     """
-    values, of = scores.values, scores.of
+    values, of = np.empty_like(scores.values), scores.of
+    for some in blocks(len(of), len(values)):
+        values[:, some] = _standardised(scores.values[:, some], scores.values[:, some])
     repeats = int(np.clip(_CELLS // values.size, 5, _REPEATS))
     first = np.flatnonzero(np.diff(of, prepend=-1))
-    blocks = np.split(np.arange(len(of)), first[1:])
-    several = [block for block in blocks if len(block) > 1]
+    several = [each for each in np.split(np.arange(len(of)), first[1:]) if len(each) > 1]
     found, own = [], np.empty_like(values)
     for _ in range(repeats):
         rng.permuted(values, axis=0, out=own)
-        for block in several:
-            own[:, block] = values[rng.permutation(len(values))][:, block]
+        for each in several:
+            own[:, each] = values[rng.permutation(len(values))][:, each]
         found.append(_eigenvalues(own))
     reference = np.mean(found, 0) + _95 * np.std(found, 0, ddof=1)
-    own[:] = values
-    return Scree(_eigenvalues(own), reference)
+    return Scree(_eigenvalues(values), reference)
 
 
-def _eigenvalues(values: Array) -> Array:
-    """Of the correlations of scores, which are overwritten: as many as there are scores, or rows
-    less one.
+def _eigenvalues(z: Array) -> Array:
+    """Of the correlations of standardised scores, which are overwritten: as many as there are
+    scores, or rows less one.
     """
-    n, k = values.shape
-    for own in blocks(k, n):
-        values[:, own] = _standardised(values[:, own], values[:, own])
+    n, k = z.shape
     if k < n:
-        return np.linalg.eigvalsh(_correlations(values))[::-1]
-    z = np.nan_to_num(values, copy=False)
+        return np.linalg.eigvalsh(_correlations(z))[::-1]
+    z = np.nan_to_num(z, copy=False)
     return np.linalg.eigvalsh(z @ z.T / n)[:0:-1]
 
 
@@ -127,7 +126,7 @@ def _correlations(z: Array) -> Array:
 
 
 def choose_number(
-    x: Array, coding: Coding, scores: Scores, found: Scree, fit: Fit, options: Options
+    x: Table, coding: Coding, scores: Scores, found: Scree, fit: Fit, options: Options
 ) -> tuple[int, list[dict[str, float]]]:
     """The fewest latents that are as good as the best for rows held out; 0 where none are.
 
@@ -283,8 +282,9 @@ class _ByFit:
     Groups, which are sought, are held out in folds; else a quarter of the rows is.
     """
 
-    def __init__(self, x: Array, coding: Coding, fit: Fit, options: Options) -> None:
-        order = np.random.default_rng(options.seed).permutation(len(x))[: 4 * MAX_ROWS]
+    def __init__(self, x: Table, coding: Coding, fit: Fit, options: Options) -> None:
+        order = np.random.default_rng(options.seed).permutation(len(x))
+        order = order[: 4 * most_rows(x.shape[1])]
         sought = fit is fit_categorical
         parts = np.array_split(order, _FOLDS) if sought else [order[: -(-len(order) // 4)]]
         self._folds = [(x[np.setdiff1d(order, held)], x[np.sort(held)]) for held in parts]
@@ -296,7 +296,7 @@ class _ByFit:
         """The bound of each row that is held out, ``(n,)``."""
         return np.concatenate([self._held(m, *fold) for fold in self._folds])
 
-    def _held(self, m: int, rest: Array, held: Array) -> Array:
+    def _held(self, m: int, rest: Table, held: Table) -> Array:
         layer = self._fit(self._coding, rest, replace(self._options, layers=(m,)))
         even = np.full((layer.n_hidden, len(layer.columns)), 1 / layer.n_hidden)
         terms = shared_terms(layer, self._coding.encode(held), even)

@@ -25,8 +25,6 @@ from pyro_corex.evaluation.bound import evaluating
 from pyro_corex.objective import CorExELBO
 from pyro_corex.programs.tables import TableVAE
 
-MAX_ROWS = 20_000
-"""Rows on which the bound is evaluated; of longer tables a random subset."""
 _DRAWS = 20  # of what is missing, at most
 _CELLS = 1 << 18  # entries, times the values of a latent, that are evaluated at once
 _ALL_CELLS = 1 << 24  # and that all draws of what is missing may take
@@ -263,7 +261,7 @@ def evaluate(
     where rows are few, so that the bound is that of complete rows; on the observed entries alone it
     bounds the mean over rows of the TC of what is observed in them.
 
-    :param x: coded rows, at most ``MAX_ROWS``.
+    :param x: coded rows, at most :func:`most_rows`.
     :param n_data: the number of rows that the layer was trained on, or what they count.
     :param often: how often each row counts, ``(N,)``.
     """
@@ -278,6 +276,7 @@ def evaluate(
     share = layer.shares(mis)
     known = informative_rows(~missing.numpy(), share, often) * n_data / n
     optimism = layer.parameters_by_latent() / (2 * known)
+    looked = known * (n if often is None else often.sum()) / n_data  # of longer tables some rows
     bound = tc_bound(layer.program, completed(layer, x, seed), batch_size=_batch_size(layer))
     fills = [draw(layer, x, seed + k) for k in range(n_draws)]
     rows = torch.cat([x, *(filled for filled, _ in fills)]) if missing.any() else x
@@ -292,7 +291,7 @@ def evaluate(
     means = np.average(values, 1, often)
     whole = variance(np.array(values), often, 1).mean()
     tcs = np.average(drawn, 1, often).mean(0) - optimism
-    tcs_stderr = np.sqrt(variance(drawn, often, 1).mean(0) / known)
+    tcs_stderr = np.sqrt(variance(drawn, often, 1).mean(0) / looked)
     k = layer.n_reported
     corrections = {
         "marginals": float(np.mean(values[0])) - bound.estimate,
@@ -304,7 +303,7 @@ def evaluate(
     return Results(
         bound=InSampleBound(**vars(bound)),
         corrections=corrections,
-        tc_stderr=float(np.sqrt(whole / known.mean())),
+        tc_stderr=float(np.sqrt(whole / looked.mean())),
         tcs=tcs[:k],
         tcs_stderr=tcs_stderr[:k],
         mis=mis[:k],
@@ -383,13 +382,6 @@ def assign(
     if len(free):
         label[free[false_discovery_control(chance[free]) > _FALSE]] = -1
     return label
-
-
-def some_rows(x: Array, rng: np.random.RandomState) -> Any:
-    """Which rows of a table are looked at."""
-    if len(x) <= MAX_ROWS:
-        return slice(None)
-    return np.sort(rng.choice(len(x), MAX_ROWS, replace=False))
 
 
 def order_of(tcs: Array, anchors: Any) -> Array:

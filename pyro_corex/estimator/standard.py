@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pyro_corex.estimator.columns import Array, Column
+from pyro_corex.estimator.sparse import Table
 
 SHAPE = 12.0
 """Jarque and Bera's statistic from which a column is no normal one: p = 0.0025."""
@@ -48,7 +49,7 @@ def moments_of(x: Array, weight: Array | None = None) -> tuple[Any, Any, Any, An
 
 
 def standard_columns(
-    x: Array, names: Sequence[str], weight: Array | None = None
+    x: Table, names: Sequence[str], weight: Array | None = None
 ) -> dict[int, Column]:
     """Those columns of numbers ``(N, d)`` that are complete, continuous and about normal.
 

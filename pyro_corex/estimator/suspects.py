@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from scipy.linalg import qr
 
 from pyro_corex.estimator.columns import Array, Column, by_columns
+from pyro_corex.estimator.sparse import Table, map_columns
 from pyro_corex.estimator.standard import WHOLE, unit_of
 
 _DATE = re.compile(
@@ -33,6 +35,7 @@ _CODES = 4  # of a kind in a column, such as 6, 7, 8 and 9
 _MOST = 400  # columns among which sums are sought
 _SAME = 1e-4  # of a column's variance that may be left by the others
 _SHOWN = 5
+_ROWS = 2_000  # that are looked at at once, or of a square table in all
 
 
 def no_variable(name: Any, raw: Array) -> str:
@@ -85,38 +88,42 @@ def _no_measurement(name: Any, seen: Array) -> str:
     return ""
 
 
-def missing_codes(columns: Sequence[Column], x: Array) -> tuple[list[str], Array]:
+def missing_codes(columns: Sequence[Column], x: Table) -> tuple[list[str], Table]:
     """Sentences on values that may be codes of missing entries: those far from all others.
 
     :returns: the sentences, and the table with NaN in place of these values.
     """
     found: dict[float, list[int]] = {}
+    codes: dict[int, list[float]] = {}
     for i, column in enumerate(columns):
         if column.kind in ("constant", "left out", "categorical") or column.labels:
             continue
         zero = column.kind == "continuous" and column.low == 0
         if not zero and not any(_CODE.fullmatch(f"{v:.10g}") for v in (column.low, column.high)):
             continue
-        values, counts = np.unique(x[~np.isnan(x[:, i]), i], return_counts=True)
+        own = x[:, i]
+        values, counts = np.unique(own[~np.isnan(own)], return_counts=True)
         for down in (False, True):
             if down:
                 values, counts = values[::-1], counts[::-1]
             n = _codes(values, counts, column.kind)
             for code in values[:n]:
                 found.setdefault(float(code), []).append(i)
+                codes.setdefault(i, []).append(float(code))
             values, counts = values[n:], counts[n:]
     said = []
-    for code, own in found.items():
-        rows = int((x[:, own] == code).any(1).sum())
+    for code, several in found.items():
+        held = np.zeros(len(x), dtype=bool)
+        for i in several:
+            held |= x[:, i] == code
+        rows = int(held.sum())
         said.append(
-            f"{named([columns[i].name for i in own])} {code:g} in {rows} of {len(x)} rows, "
+            f"{named([columns[i].name for i in several])} {code:g} in {rows} of {len(x)} rows, "
             "which is far from the other values. It counts as a value: if it stands for a missing "
             f"one, say missing=[{code:g}] (--missing={code:g})."
         )
-    if found:
-        x = x.copy()
-        for code, own in found.items():
-            x[:, own] = np.where(x[:, own] == code, np.nan, x[:, own])
+    if codes:
+        x = map_columns(x, lambda i, v, _: np.where(np.isin(v, codes.get(i, [])), np.nan, v))
     return said, x
 
 
@@ -157,7 +164,7 @@ def _is_code(values: Array, counts: Array, kind: str) -> bool:
     return bool(gap > max(spread, 1.0) or (apart and gap >= 2))
 
 
-def copies(columns: Sequence[Column], x: Array) -> dict[tuple[int, ...], str]:
+def copies(columns: Sequence[Column], x: Table) -> dict[tuple[int, ...], str]:
     """Sentences on columns that say the same: equal, recoded, or in another unit."""
     if len(x) < 2 * _LEAST:
         return {}
@@ -191,8 +198,8 @@ def _is_rare(values: Array, column: Column) -> bool:
 
 
 def _pattern(values: Array, levels: bool) -> bytes:
-    """What two columns have in common exactly if each is a function of the other, a monotone one
-    for what has no levels.
+    """A digest of what two columns have in common exactly if each is a function of the other, a
+    monotone one for what has no levels.
     """
     seen = ~np.isnan(values)
     code = np.full(len(values), -1)
@@ -202,10 +209,10 @@ def _pattern(values: Array, levels: bool) -> bytes:
     elif len(place) and place[0] > place[-1]:
         place = len(first) - 1 - place
     code[seen] = place
-    return code.tobytes()
+    return hashlib.sha256(code.tobytes()).digest()
 
 
-def sums(columns: Sequence[Column], x: Array, known: Collection[tuple[int, ...]] = ()) -> list[str]:
+def sums(columns: Sequence[Column], x: Table, known: Collection[tuple[int, ...]] = ()) -> list[str]:
     """Sentences on columns that are sums, means or other linear functions of others.
 
     By a pivoted QR decomposition of the complete rows, of which there must be more than columns.
@@ -214,11 +221,11 @@ def sums(columns: Sequence[Column], x: Array, known: Collection[tuple[int, ...]]
     """
     kinds = ("constant", "left out", "categorical")
     own = [i for i, c in enumerate(columns) if c.kind not in kinds and not c.labels]
-    rows = x[~np.isnan(x[:, own]).any(1)][: 4 * _MOST] if 2 < len(own) <= _MOST else x[:0]
+    rows = _complete(x, own) if 2 < len(own) <= _MOST else np.zeros((0, 0))
     if len(rows) < len(own) + 2 * _LEAST:
         return []
-    unit = unit_of(rows[:, own])
-    z = rows[:, own] / np.where(unit > 0, unit, 1.0)
+    unit = unit_of(rows)
+    z = rows / np.where(unit > 0, unit, 1.0)
     z = z - z.mean(0)
     scale = z.std(0)
     varies = scale > 0
@@ -254,18 +261,30 @@ def sums(columns: Sequence[Column], x: Array, known: Collection[tuple[int, ...]]
     return said
 
 
+def _complete(x: Table, own: list[int]) -> Array:
+    """The first rows that have all of these columns, so many as are looked at."""
+    parts, n = [np.zeros((0, len(own)))], 0
+    for start in range(0, len(x), _ROWS):
+        part = x[start : start + _ROWS][:, own]
+        parts.append(part[~np.isnan(part).any(1)])
+        n += len(parts[-1])
+        if n >= 4 * _MOST:
+            break
+    return np.concatenate(parts)[: 4 * _MOST]
+
+
 def _listed(names: Sequence[Any]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(repr(str(name)) for name in names[:_SHOWN]) + more
 
 
-def totals(columns: Sequence[Column], x: Array) -> list[str]:
+def totals(columns: Sequence[Column], x: Table) -> list[str]:
     """A sentence where the last row holds the sums or means of those above it."""
     own = [i for i, c in enumerate(columns) if c.kind not in ("constant", "left out") and
            not c.labels]  # fmt: skip
     if len(own) < 2 or len(x) < _LEAST:
         return []
-    last = x[-1, own]
+    last = x[-1:][:, own][0]
 
     def above(function: Callable[[Array], Array]) -> Array:
         return np.asarray(by_columns(lambda part: function(part[:-1]), x)[own])
@@ -331,14 +350,19 @@ def _is_symmetric(table: Array) -> bool:
     return bool(np.all((np.abs(table - table.T) <= error) | (np.isnan(table) & np.isnan(table.T))))
 
 
-def check_no_correlations(x: Array, names: Sequence[Any]) -> None:
-    """Raises ``ValueError`` for correlations or covariances of columns in place of rows."""
-    if x.shape[1] < 3:
+def check_no_correlations(x: Table, names: Sequence[Any], some: Sequence[int]) -> None:
+    """Raises ``ValueError`` for correlations or covariances of columns in place of rows.
+
+    :param some: the columns that hold numbers.
+    """
+    if len(some) < max(3, len(x)):
         return
-    own = np.flatnonzero(~by_columns(lambda part: np.asarray(np.isnan(part).all(0)), x))
+    gaps = by_columns(lambda part: np.asarray(np.isnan(part).all(0)), x)
+    own = np.array([i for i in some if not gaps[i]], dtype=int)
     if len(own) < 3 or len(own) != len(x):
         return
-    table = x[:, own]
+    names, own = [names[i] for i in own], own[:_ROWS]
+    table = x[:_ROWS][:, own]
     half = np.isnan(table[np.triu_indices(len(table), 1)]).all()
     half |= bool(np.isnan(table[np.tril_indices(len(table), -1)]).all())
     diagonal = table.diagonal()

@@ -26,6 +26,7 @@ from pyro_corex.estimator.numerals import (
     read_text,
     without_units,
 )
+from pyro_corex.estimator.sparse import SparseTable, Table, map_columns
 from pyro_corex.estimator.suspects import named, no_variable
 from pyro_corex.estimator.told import as_code, read_kinds, read_levels, read_missing
 
@@ -56,7 +57,7 @@ class Words:
         self.notes: list[str] = []
         """Sentences on what may be misread."""
 
-    def read(self, estimator: Any, x: Any, *, reset: bool) -> Array:
+    def read(self, estimator: Any, x: Any, *, reset: bool) -> Table:
         """A table as numbers, ``(N, d)``; on ``reset`` it becomes the estimator's.
 
         :raises ValueError: as scikit-learn's validation does, and for columns that are words in
@@ -65,12 +66,14 @@ class Words:
         """
         x = as_table(x)
         least: dict[str, Any] = {"reset": reset, "ensure_min_samples": 2 if reset else 1}
+        least["accept_sparse"] = "csr"
         words = _has_words(x)
         if words:
             least |= {"dtype": object, "ensure_all_finite": False}
         else:
             least |= {"dtype": [np.float64, np.float32], "ensure_all_finite": "allow-nan"}
-        table: Array = validate_data(estimator, x, **least)
+        found = validate_data(estimator, x, **least)
+        table = SparseTable(found) if issparse(found) else found
         names = column_names(estimator)
         if reset:
             self.__init__()  # type: ignore[misc]
@@ -96,7 +99,7 @@ class Words:
             raise ValueError("Input X contains infinity. Missing values are NaN or None.")
         return out
 
-    def _numbers(self, table: Array, names: list[Any], reset: bool) -> Array:
+    def _numbers(self, table: Table, names: list[Any], reset: bool) -> Table:
         held = (i for i in self.labels if not np.isnan(table[:, i]).all())
         if (i := next(held, None)) is not None:
             raise ValueError(
@@ -107,9 +110,9 @@ class Words:
             raise ValueError(_LEVELS_OF_NUMBERS.format(names[told[0]]))
         codes = {i: [float(c) for c in own if is_float(c)] for i, own in self.missing.items()}
         if any(codes.values()):
-            table = table.copy()
-            for i, own in codes.items():
-                table[np.isin(table[:, i], own), i] = np.nan
+            return map_columns(
+                table, lambda i, x, _: np.where(np.isin(x, codes.get(i, [])), np.nan, x)
+            )
         return table
 
     def _seen(self, i: int, raw: Array) -> Array:
@@ -286,8 +289,10 @@ def _known(value: Any, known: set[str]) -> Any:
 
 def as_table(x: Any) -> Any:
     """What scikit-learn and :func:`_has_words` read right; the same, but for lists and tensors."""
-    if issparse(x):
-        return x.toarray()
+    if issparse(x) and x.ndim == 2 and x.dtype.kind != "c":
+        x = x.tocsr(copy=True)
+        x.sum_duplicates()
+        return x
     masked = isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x)
     if masked or isinstance(x, Tensor):
         found = tensor_of(x, "X")  # which has no mask
@@ -323,6 +328,8 @@ def as_table(x: Any) -> Any:
     if hasattr(x, "iloc"):  # pandas' sparse columns, and dates, which have no type with others
         held = dict(x.dtypes)
         change = {n: t.subtype for n, t in held.items() if hasattr(t, "fill_value")}
+        if len(change) == len(held) and all(t.fill_value == 0 for t in held.values()):
+            change = {}  # they stay sparse
         change |= {n: object for n, t in held.items() if getattr(t, "kind", "") in ("m", "M")}
         x = x.astype(change) if change else x
     dtypes = [getattr(x, "dtype", None)] if not hasattr(x, "columns") else x.dtypes

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.utils.validation import _num_samples
 
 from pyro_corex.estimator.columns import Array
+from pyro_corex.estimator.sparse import Table
 from pyro_corex.estimator.table import as_table
 
 _MANY = 100  # rows for each one that is there, from which whole numbers are doubted
@@ -94,7 +95,7 @@ class Weights:
         x, rows = as_table(x), np.flatnonzero(self.given)
         return x.iloc[rows] if hasattr(x, "iloc") else x[rows]
 
-    def repeat(self, x: Array) -> Array:
+    def repeat(self, x: Table) -> Table:
         """The rows that are kept, as often as whole numbers say that they are there.
 
         :raises ValueError: for more than memory can take.

@@ -59,4 +59,4 @@ def test_bic_finds_the_number_of_classes():
     assert len(corex.class_sizes_[0]) == 3
     assert [trial["n_states"] for trial in corex.trials_] == [2, 3, 4, 5]
     assert corex.trials_[1]["bic"] == pytest.approx(corex.bic_)
-    assert corex.bic_ == min(trial["bic"] for trial in corex.trials_)
+    assert corex.bic_ == pytest.approx(min(trial["bic"] for trial in corex.trials_))

@@ -52,8 +52,8 @@ def test_covariances_in_any_unit(unit):
     rows = rows_with(cov, 50)
     np.testing.assert_allclose(rows.T @ rows / 50 / np.outer(sd, sd), cov / np.outer(sd, sd))
     with pytest.raises(ValueError, match="covariances of its columns"):
-        check_no_correlations(cov, list("abc"))
-    check_no_correlations(Z[:3, :3] * unit, list("abc"))  # rows, however small
+        check_no_correlations(cov, list("abc"), range(3))
+    check_no_correlations(Z[:3, :3] * unit, list("abc"), range(3))  # rows, however small
     with pytest.raises(ValueError, match=r"variances above 0 in their diagonal, but it holds 0"):
         rows_with(np.diag([1.0, 0.0]), 50)
 
