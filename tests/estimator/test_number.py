@@ -99,7 +99,7 @@ def test_gaps_and_levels_do_not_change_the_number():
 
 
 def test_auto_finds_the_number_of_causes():
-    x, _ = erased_copies(500, 3, 4, 2, 0.3, seed=0)
+    x, _ = erased_copies(1000, 3, 4, 2, 0.3, seed=0)
     assert CorEx("auto", latent="categorical", cv=None, random_state=0).fit(x).n_hidden_ == 3
 
 
