@@ -81,7 +81,7 @@ class Runs:
     def fit(self, module: nn.Module, data: Any, epochs: int, seed: int, **options: Any) -> None:
         """The budget that all have: Adam with a cosine to zero."""
         x = data if isinstance(data, Tensor) else data[0]
-        size = 20 if self.smoke else BATCH
+        size = 40 if self.smoke else BATCH
         steps = epochs * -(-len(x) // size)
         schedule = pc.Optimization(
             lr_schedule=lambda adam: torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)

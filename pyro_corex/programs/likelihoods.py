@@ -113,6 +113,19 @@ class ContinuousBernoulliLikelihood(Likelihood):
         return (x >= 0) & (x <= 1)
 
 
+class Categorical(dist.Categorical):
+    """Normalised by one operation, which with its gradient takes a third of the time of torch's."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = self._param = logits.log_softmax(-1)
+        self._num_events = logits.shape[-1]
+        Distribution.__init__(self, logits.shape[:-1], validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """See torch's."""
+        return super().expand(batch_shape, _instance or type(self).__new__(type(self)))
+
+
 class CategoricalLikelihood(Likelihood):
     """Data with ``n_states`` states, coded 0 to ``n_states - 1``; the decoder gives logits.
 
@@ -130,7 +143,7 @@ class CategoricalLikelihood(Likelihood):
 
     def forward(self, params: Tensor) -> Distribution:
         """See :meth:`Likelihood.forward`."""
-        return dist.Categorical(logits=params, validate_args=False)
+        return Categorical(params)
 
     def valid(self, x: Tensor) -> Tensor:
         """See :meth:`Likelihood.valid`."""

@@ -15,6 +15,7 @@ from pyro_corex.information.checks import check_finite
 from pyro_corex.information.mixture import fit_mixture, merge_states
 from pyro_corex.programs import LadderVAE, StackedCorEx
 from pyro_corex.threads import alone
+from pyro_corex.training.optimization import Optimization
 from pyro_corex.training.random_state import seeded
 
 _IMITATE = 150
@@ -181,7 +182,7 @@ def _refined(
         up, bias, out = parameters
         return ((z @ up + bias).relu() @ out).softmax(-1)
 
-    optimiser = torch.optim.Adam(parameters, lr=1e-2)
+    optimiser = Optimization().make(parameters, 1e-2, fused=True)
     shown = tqdm(range(_IMITATE + steps), desc=_named("refined", progress), disable=not progress)
     for step in shown:
         rows = some[torch.randint(len(some), (1024,), device=z.device)]
@@ -235,7 +236,7 @@ def _copy_into_top(
     loc, scale = below
     top = [stack.encoders[-1], stack.decoders[-1], stack.prior]
     parameters = [p for module in top for p in module.parameters()]
-    optimiser = torch.optim.Adam(parameters, lr=lr)
+    optimiser = Optimization().make(parameters, lr, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, steps)
     classes = torch.arange(stack.dims[-1], device=loc.device)
     for _ in tqdm(range(steps), desc=_named("copied", progress), disable=not progress):

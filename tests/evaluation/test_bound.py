@@ -61,7 +61,7 @@ def fitted():
         mlp_encoder([D, M]), mlp_decoder([M, D]), M, likelihood=LearnedNormalLikelihood(D)
     )
     for lr in (2e-2, 4e-3, 8e-4):
-        pc.fit(vae, data.x, epochs=5, lr=lr, progress=False)
+        pc.fit(vae, data.x, epochs=3, lr=lr, progress=False)
     return vae, data.total_correlation
 
 

@@ -103,7 +103,7 @@ def test_the_draws_are_the_guides():
 def test_data_are_drawn_again_from_the_decoder_at_the_draws(name):
     """Their mean is the decoder's, to five errors of it; and plot_ppc takes them."""
     module, x = PROGRAMS[name](), binary(5)
-    exported = export(module, x, num_predictive=400, num_draws=400, num_chains=1)
+    exported = export(module, x, num_predictive=150, num_draws=150, num_chains=1)
     again = group(exported, "posterior_predictive")["x"]
     assert again.dims == ("chain", "draw", "datum", "x_dim")
     stack = isinstance(module, pc.StackedCorEx)
@@ -116,8 +116,8 @@ def test_data_are_drawn_again_from_the_decoder_at_the_draws(name):
     states = name == "states"
     mean = p.probs @ levels if states else p.mean
     variance = p.probs @ levels**2 - mean**2 if states else p.variance
-    mean, variance = (value.reshape(400, 5, 6).mean(0) for value in (mean, variance))
-    error = (torch.as_tensor(again.values[0]).float().mean(0) - mean) / (variance / 400).sqrt()
+    mean, variance = (value.reshape(150, 5, 6).mean(0) for value in (mean, variance))
+    error = (torch.as_tensor(again.values[0]).float().mean(0) - mean) / (variance / 150).sqrt()
     assert error.abs().max() < 5
 
 

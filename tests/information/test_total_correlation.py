@@ -250,11 +250,12 @@ def test_stratified_over_random_batches_is_the_full_data_value(generator):
     z, loc, scale = encoders(400, 10, generator, scale=0.3)
     want = exact(z, loc, scale).mean().item()
     good, wrong = [], []
-    for _ in range(400):
+    for i in range(400):
         batch = torch.randperm(400, generator=generator)[:200]
         log_density = pairs(z[batch], loc[batch], scale[batch])
         good.append(info.pairwise_total_correlation(log_density, 400))
-        wrong.append(column_for_diagonal(log_density, 400))
+        if i < 50:
+            wrong.append(column_for_diagonal(log_density, 400))
     good, wrong = torch.stack(good), torch.stack(wrong)
     stderr = good.std().item() / 20
     assert stderr < 0.016

@@ -49,6 +49,20 @@ def test_categorical():
     torch.testing.assert_close(got, params.log_softmax(-1)[range(5), [0, 1, 2, 3, 1]])
 
 
+def test_categorical_is_one_of_torch_in_all_but_how_it_is_normalised():
+    params, x = torch.randn(3, 5, 4, requires_grad=True), torch.tensor([[0], [3], [2]])
+    own = CategoricalLikelihood(4)(params)
+    expected = torch.distributions.Categorical(logits=params)
+    torch.testing.assert_close(own.probs, expected.probs)
+    torch.testing.assert_close(own.entropy(), expected.entropy())
+    torch.testing.assert_close(own.enumerate_support(), expected.enumerate_support())
+    wide, wider = (each.expand((2, 3, 5)).log_prob(x) for each in (own, expected))
+    torch.testing.assert_close(wide, wider)
+    gradients = [torch.autograd.grad(value.square().sum(), params)[0] for value in (wide, wider)]
+    torch.testing.assert_close(*gradients)
+    assert own.sample((7,)).shape == (7, 3, 5)
+
+
 def test_normal():
     x = torch.linspace(-3, 3, 13).double()[:, None]
     expected = scipy.stats.norm.logpdf(x.numpy(), LOGITS.numpy(), 0.5)

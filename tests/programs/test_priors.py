@@ -119,7 +119,7 @@ def density(prior: Prior, z: Tensor) -> Tensor:
 def test_a_prior_is_a_density_for_each_latent(name):
     prior = make_prior(PRIORS[name](), M)
     assert prior().event_shape == ()
-    z = torch.linspace(-300, 300, 600_001)
+    z = torch.linspace(-300, 300, 600_001 if name == "pyro flow" else 60_001)
     mass = torch.trapezoid(density(prior, z).detach().double().exp(), z.double(), dim=0)
     torch.testing.assert_close(mass, torch.ones(M).double(), rtol=0, atol=1e-4)
 

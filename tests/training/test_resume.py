@@ -1,6 +1,7 @@
 """A run that was stopped and goes on is the run that was never stopped, bit for bit."""
 
 import random
+from functools import cache
 
 import numpy as np
 import pytest
@@ -78,24 +79,25 @@ CASES = {
 }
 
 
+def run(case, **more):
+    options = {"epochs": 4, "batch_size": 64, "lr": 1e-2, "progress": False, **CASES[case]}
+    make = options.pop("data", lambda x: x)
+    module = vae()
+    history = fit(module, make(copies()), **{"transform": Until(), **options, **more})
+    return module, history
+
+
+undisturbed = cache(run)
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("stop", [1, 11, 17, 24])  # in the first epoch, in the second, at an end
 def test_resuming_is_bit_for_bit(case, stop, tmp_path):
-    options = dict(CASES[case])
-    make = options.pop("data", lambda x: x)
-
-    def run(**more):
-        module = vae()
-        transform = more.pop("transform", None) or Until()
-        arguments = {"epochs": 4, "batch_size": 64, "lr": 1e-2, "progress": False, **options}
-        history = fit(module, make(copies()), transform=transform, **arguments, **more)
-        return module, history
-
-    expected, history = run()
+    expected, history = undisturbed(case)
     path = tmp_path / "run.ckpt"
     with pytest.raises(PowerError):
-        run(checkpoint=path, every_steps=3, transform=Until(stop))
-    resumed, again = run(checkpoint=path, resume="auto")
+        run(case, checkpoint=path, every_steps=3, transform=Until(stop))
+    resumed, again = run(case, checkpoint=path, resume="auto")
     assert torch.equal(vector(resumed), vector(expected))
     assert without_time(again) == without_time(history)
     assert (again.steps, again.best_epoch) == (history.steps, history.best_epoch)
