@@ -377,7 +377,7 @@ CHOICES = [
     ),
     ("tighter bounds for each latent", '`prior="learned_mixture"`', "mixture for each latent"),
     ("the same, from data", "`programs.Vamp(x[:500])`", "VampPrior for each latent"),
-    ("the best bound of one layer", "`programs.Vamp(x[:500], joint=True)`", "VampPrior"),
+    ("a better bound with one layer", "`programs.Vamp(x[:500], joint=True)`", "VampPrior"),
     ("classes", "`programs.GaussianMixture`", "VaDE"),
     ("classes over independent latents", "`StackedCorEx(n_classes=10)`", "CorEx stack"),
     ("what the latents share, explained", "`StackedCorEx(n_classes=None)`", "DLGM"),

@@ -393,7 +393,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         parts.append(
             f"The entropies of the pixels add up to {cell(entropies)} nats. Less the best "
             f"published negative log-likelihood, {BEST_NLL[0]} nats ({BEST_NLL[1]}), they bound "
-            f"TC(x) by {cell(best)} nats from below: the most that is known to be there to explain."
+            f"TC(x) by {cell(best)} nats from below. So at least as much is there to explain."
         )
     return "\n\n".join(parts)
 

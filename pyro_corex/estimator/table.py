@@ -143,7 +143,7 @@ class Words:
         given = getattr(dtype, "ordered", None)  # of a pandas categorical
         words = any(isinstance(v, str) for v in raw)
         code = np.full(len(raw), np.nan)
-        if any(isinstance(v, (date, time, timedelta, np.datetime64, np.timedelta64)) for v in raw):
+        if any(isinstance(v, _TIMES) for v in raw):
             self.left_out[i] = "dates or times, which as days since a first one would be numbers"
             return np.zeros(len(raw))
         if given is None and not words:
@@ -257,6 +257,7 @@ class Words:
         return np.where(unknown, np.nan, code)
 
 
+_TIMES = (date, time, timedelta, np.datetime64, np.timedelta64)
 _LEVELS_OF_NUMBERS = (
     "levels is for words, but column {!r} holds numbers, whose order is their own. Leave it out."
 )
@@ -354,7 +355,7 @@ def _has_words(x: Any) -> bool:
     if not isinstance(x, np.ndarray) or x.ndim != 2:
         return False
     return x.dtype.kind in "US" or (
-        x.dtype == object and any(isinstance(value, str) for value in x.ravel())
+        x.dtype == object and any(isinstance(value, (str, *_TIMES)) for value in x.ravel())
     )
 
 

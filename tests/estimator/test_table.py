@@ -130,3 +130,14 @@ def test_words_that_are_all_missing_in_new_rows():
     one, two = table.iloc[:1].copy(), table.iloc[:2].copy()
     one["c"], two.loc[0, "c"] = None, None
     np.testing.assert_allclose(corex.transform(one)[0], corex.transform(two)[0])
+
+
+def test_dates_in_an_array_of_objects_are_left_out_as_those_of_a_frame_are():
+    frame = pd.DataFrame(X[:30, :3], columns=["x0", "x1", "x2"])
+    frame["x3"] = pd.date_range("2020-01-01", periods=30)
+    found = []
+    for table in (frame, frame.to_numpy()):
+        with pytest.warns(UserWarning, match="^Column 'x3' is left out: it holds dates or times"):
+            found.append(CorEx(1, random_state=0).fit(table))
+    assert found[0].tc_ == found[1].tc_
+    assert found[1].clusters_[3] == -1
