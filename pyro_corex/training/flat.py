@@ -62,7 +62,8 @@ class Flat:
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """What the function would give for ``inputs`` of the same shapes and dtypes."""
-        with torch.no_grad():
+        optimised = torch.jit.optimized_execution  # type: ignore[attr-defined]
+        with torch.no_grad(), optimised(False):  # else a bias is added in another order
             outputs: tuple[Tensor, ...] = self._script(*inputs, *self.found)
         return outputs[: self._count]
 

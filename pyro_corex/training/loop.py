@@ -133,8 +133,7 @@ class Loop:
             }
             if self.checkpoint.resume:
                 self.load_state_dict(files.read(self._path))
-        if runner.capture:
-            self.steps = replay.steps(self.learner, self._check)
+        self.steps = replay.steps(self, self._check)
 
     def _train(self) -> None:
         left = 0 if self.history.stopped_early else self.epochs

@@ -3,14 +3,16 @@
 See :class:`~pyro_corex.training.flat.Flat`.  The optimiser takes its step as ever.  That a replay
 gives what the programs give is proved when the step is recorded, and asked again after 64, 128, 256
 and so on of its replays: from the same random state the loss, its terms and all gradients have to
-be equal.
+be equal, by default to the last bit.
 """
 
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,10 +20,14 @@ from torch import Tensor
 
 from pyro_corex.batches import Batch
 from pyro_corex.programs import Warmup
-from pyro_corex.training.capture import Kinds, Recorded, refusal
+from pyro_corex.training.capture import WARM_UP, Kinds, Recorded, Steps, refusal
 from pyro_corex.training.flat import Flat
 from pyro_corex.training.history import Record
 from pyro_corex.training.optimization import Learner
+from pyro_corex.training.stock import is_stock, untouched
+
+if TYPE_CHECKING:
+    from pyro_corex.training.loop import Loop
 
 PROVED_AFTER = 64
 """The number of replays, then doubled, after which one is compared with the programs."""
@@ -32,14 +38,41 @@ _READS = (
 )
 
 
-def steps(learner: Learner, check: Callable[[Tensor], None]) -> Kinds:
-    """Recorded steps, for the device of the run.
+PAYS = 2500
+"""Steps like it that are to come, where a step is recorded by default.  Recording takes as long as
+replays save in about half of them; both go with the number of operations, not with their sizes."""
+
+
+def steps(loop: Loop, check: Callable[[Tensor], None]) -> Steps:
+    """How the steps of a run are taken: as they are, or recorded.
 
     :param check: as in :class:`Replayed`.
     :raises ValueError: for an optimiser or a schedule that cannot be recorded.
     """
-    on_cpu = learner.runner.device.type == "cpu"
-    return Replayed(learner, check) if on_cpu else Recorded(learner)
+    learner, capture = loop.learner, loop.runner.capture
+    if capture == "auto":
+        pays = _left(loop) >= PAYS and untouched() and is_stock(*_called(loop))
+        return ByDefault(learner, check, partial(_left, loop)) if pays else Steps()
+    if not capture:
+        return Steps()
+    return Replayed(learner, check) if learner.runner.device.type == "cpu" else Recorded(learner)
+
+
+def _left(loop: Loop) -> int:
+    """How many steps are to come before a callback may change something, or the run ends."""
+    epochs = 0 if loop.callbacks else loop.epochs - loop.epoch
+    return (epochs + 1) * loop.batches.size - loop.batch
+
+
+def _called(loop: Loop) -> list[Any]:
+    """All that is called in an epoch."""
+    learner, elbo = loop.learner, loop.elbo
+    known = {"_pair", "_pairs", "_last", "_mean", "_registered"}  # what it found by itself
+    return [
+        *(loop.module, type(elbo), [v for name, v in vars(elbo).items() if name not in known]),
+        *(loop.transform, vars(loop.batches), loop.held_out and vars(loop.held_out)),
+        *(learner.schedules, learner.bare, learner.lr_schedule, learner.parts.from_store),
+    ]
 
 
 class Replayed(Kinds):
@@ -55,7 +88,7 @@ class Replayed(Kinds):
         super().__init__(learner)
         self.check = check
 
-    def recorded(self, batch: Batch) -> Replay:
+    def recorded(self, batch: Batch) -> Any:
         """See :meth:`Kinds.recorded`.
 
         :raises RuntimeError: where the step reads a number from a tensor, draws from NumPy or
@@ -77,6 +110,53 @@ class Replayed(Kinds):
         record.note(loss, dict(zip(found.names, pairs, strict=True)), found.size)
         self.check(loss)
         self.learner.move()
+
+
+class ByDefault(Replayed):
+    """Steps that are replayed where that pays and gives the same to the last bit, and are taken as
+    they are elsewhere.
+
+    :param left: how many steps are to come before anything may change.
+    """
+
+    def __init__(
+        self, learner: Learner, check: Callable[[Tensor], None], left: Callable[[], int]
+    ) -> None:
+        super().__init__(learner, check)
+        self.left, self.taken, self.refused = left, 0, False
+
+    def take(self, batch: Batch, record: Record, step: Callable[[Batch], None]) -> None:
+        """See :meth:`Kinds.take`; nothing is refused."""
+        self.taken += 1
+        if self.refused:
+            step(batch)
+        else:
+            super().take(batch, record, step)
+
+    def due(self, seen: int) -> bool:
+        """See :meth:`Kinds.due`: by the share that such steps had so far."""
+        return seen >= WARM_UP and self.left() * seen >= PAYS * self.taken
+
+    def recorded(self, batch: Batch) -> Any:
+        """See :meth:`Kinds.recorded`."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is run once more, for nobody to see
+            try:
+                found = Replay(self.learner, batch)
+            except Exception:  # if it is no matter of recording, the step itself will raise it
+                found = None
+        self.refused = found is None or not found.exact
+        return 0 if found is None or self.refused else found
+
+    def replay(self, found: Replay, batch: Batch, record: Record) -> None:
+        """See :meth:`Replayed.replay`."""
+        super().replay(found, batch, record)
+        self.refused = not found.exact
+
+    def forget(self) -> None:
+        """See :meth:`Steps.forget`."""
+        super().forget()
+        self.taken = 0
 
 
 class Replay:
@@ -103,7 +183,9 @@ class Replay:
         finally:
             for schedule, _ in self.weights:
                 schedule.place = None
-        self._restore(before)
+            self._restore(before)
+        self.exact = True
+        """Whether it gave the same to the last bit, whenever that was asked."""
         if why := self._prove(batch):
             raise RuntimeError(why)
 
@@ -158,6 +240,8 @@ class Replay:
         if other:
             return "it draws random numbers from NumPy or Python, which are recorded as they are"
         at = len(plain) - sum(self.moved)
+        with torch.no_grad():
+            self.exact &= all(map(_equal, plain, replayed))
         if not (_same(plain[:at], replayed[:at]) and _same(plain[at:], replayed[at:])):
             return "a replay gives another loss, or other gradients"
         return ""
@@ -171,6 +255,11 @@ class Replay:
         torch.set_rng_state(state[0])
         for buffer, value in state[1]:
             buffer.copy_(value)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    like = (a.shape, a.dtype) == (b.shape, b.dtype)
+    return like and torch.allclose(a, b, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 @torch.no_grad()
