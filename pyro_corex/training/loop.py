@@ -201,7 +201,8 @@ class Loop:
         for callback in self.callbacks:
             if not hasattr(callback, "log_metrics"):
                 callback(number, self.module, averages)
-                self.steps.forget()
+        if replay.may_change(self.callbacks):
+            self.steps.forget()
 
     def _loggers(self) -> list[Any]:
         return [each for each in self.callbacks if hasattr(each, "log_metrics")]

@@ -18,7 +18,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import _get_current_function_mode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-_KNOWN = {"torch", "pyro", "pyro_corex", "builtins", "collections", "functools", "numpy"}
+_KNOWN = {"torch", "typing", "pyro", "pyro_corex", "builtins", "collections", "functools", "numpy"}
 _PLAIN = (
     *(bool, int, float, complex, str, bytes, range, slice, type(None), type(...)),
     *(torch.Size, torch.dtype, torch.device, torch.Generator, weakref.ref, types.ModuleType),
