@@ -154,7 +154,7 @@ class ByDefault(Replayed):
 
     def forget(self) -> None:
         """See :meth:`Steps.forget`."""
-        super().forget()
+        self.known.clear()
         self.taken = 0
 
 
@@ -198,9 +198,9 @@ class Replay:
             before = self._state()
             if why := self._prove(batch):
                 raise RuntimeError(
-                    f"The step is no longer what was recorded for capture=True: {why}. It changed "
+                    f"The step is no longer what was recorded: {why}. It changed "
                     f"in the last {self.count // 2} replays. What the programs decide in Python "
-                    "must not change between callbacks: leave capture out."
+                    "must not change between callbacks: give capture=False."
                 )
             self._restore(before)
         found = self._replayed(batch)

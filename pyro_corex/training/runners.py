@@ -55,9 +55,9 @@ class Devices:
 
     On CUDA it is a graph of the whole step, and steps are taken as they are while a KL weight
     moves.  On a CPU it is the loss and its gradients, for ``Warmup`` at each weight; that a replay
-    gives what the programs give is proved when it is recorded, and asked again after 64, 128, 256
-    and so on of them: there a change is found that Python makes by itself, and raises.  Recording
-    takes the time of some hundred to a thousand small steps."""
+    gives what the programs give is proved when it is recorded, and asked again at the replays 2, 4,
+    8, 16 and so on: there a change is found that Python makes by itself, and raises.  Recording
+    takes the time of some hundred small steps."""
 
     def __post_init__(self) -> None:
         check_count("devices", self.number)
