@@ -229,18 +229,19 @@ class Replay:
 
     def _prove(self, batch: Batch) -> str:
         """Why a replay is not what the programs give, if so; leaves the random state as it was."""
-        before = self._state()
+        before, buffers = self._state(), [*self.learner.parts.buffers()]
         replayed = self._replayed(batch)
+        written = [value.clone() for value in buffers]
         self._restore(before)
         noise = _noise()
         plain = self._plain(*batch.tensors())
         other = _noise() != noise
+        with torch.no_grad():
+            self.exact &= all(map(_equal, [*plain, *buffers], [*replayed, *written]))
         self._restore(before)
         if other:
             return "it draws random numbers from NumPy or Python, which are recorded as they are"
         at = len(plain) - sum(self.moved)
-        with torch.no_grad():
-            self.exact &= all(map(_equal, plain, replayed))
         if not (_same(plain[:at], replayed[:at]) and _same(plain[at:], replayed[at:])):
             return "a replay gives another loss, or other gradients"
         return ""

@@ -31,8 +31,13 @@ def both(make, captures=(False, True), **options):
             given["kl_schedule"] = module.anchors["z1"]
             del given["anchors"]
         history = fit(module, copies(256), **{**OPTIONS, "capture": captured, **given})
-        found.append((history, vector(module)))
+        found.append((history, state(module)))
     return found
+
+
+def state(module):
+    """The parameters and what batch normalisation has counted."""
+    return torch.cat([value.flatten().float() for value in module.state_dict().values()])
 
 
 def convolutional():
