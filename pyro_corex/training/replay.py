@@ -12,7 +12,7 @@ import random
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +26,6 @@ from pyro_corex.training.history import Record
 from pyro_corex.training.optimization import Learner
 from pyro_corex.training.stock import is_stock, untouched
 
-if TYPE_CHECKING:
-    from pyro_corex.training.loop import Loop
-
 _READS = "it reads a number from a tensor (.item(), float(t), if t > 0), on which Python may decide"
 
 
@@ -37,7 +34,7 @@ PAYS = 2500
 replays save in about half of them; both go with the number of operations, not with their sizes."""
 
 
-def steps(loop: Loop, check: Callable[[Tensor], None]) -> Steps:
+def steps(loop: Any, check: Callable[[Tensor], None]) -> Steps:
     """How the steps of a run are taken: as they are, or recorded.
 
     :param check: as in :class:`Replayed`.
@@ -57,13 +54,13 @@ def may_change(callbacks: Sequence[Any]) -> bool:
     return not all(type(each).__module__.startswith("lightning_fabric.") for each in callbacks)
 
 
-def _left(loop: Loop) -> int:
+def _left(loop: Any) -> int:
     """How many steps are to come before a callback may change something, or the run ends."""
-    epochs = 0 if may_change(loop.callbacks) else loop.epochs - loop.epoch
+    epochs: int = 0 if may_change(loop.callbacks) else loop.epochs - loop.epoch
     return (epochs + 1) * loop.batches.size - loop.batch
 
 
-def _called(loop: Loop) -> list[Any]:
+def _called(loop: Any) -> list[Any]:
     """All that is called in an epoch."""
     learner, elbo = loop.learner, loop.elbo
     known = {"_pair", "_pairs", "_last", "_mean", "_registered"}  # what it found by itself

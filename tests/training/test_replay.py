@@ -146,7 +146,7 @@ def test_what_python_changes_is_found_by_the_next_proof():
         return x
 
     transform.taken = 0
-    with pytest.raises(RuntimeError, match=r"no longer what was recorded .* the last 2 replays"):
+    with pytest.raises(RuntimeError, match=r"no longer what was recorded: .* the last 2 replays"):
         fit(program, copies(256), **OPTIONS, capture=True, transform=transform)
 
 
