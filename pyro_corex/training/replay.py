@@ -9,7 +9,6 @@ equal, by default to the last bit.
 from __future__ import annotations
 
 import random
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -135,14 +134,13 @@ class ByDefault(Replayed):
 
     def recorded(self, batch: Batch) -> Any:
         """See :meth:`Kinds.recorded`."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is run once more, for nobody to see
-            try:
-                found = Replay(self.learner, batch)
-            except Exception:  # if it is no matter of recording, the step itself will raise it
-                found = None
-        self.refused = found is None or not found.exact
-        return 0 if found is None or self.refused else found
+        try:
+            found = Replay(self.learner, batch)
+        except Exception:  # if it is no matter of recording, the step itself will raise it
+            self.refused = True
+            return 0
+        self.refused = not found.exact
+        return 0 if self.refused else found
 
     def replay(self, found: Replay, batch: Batch, record: Record) -> None:
         """See :meth:`Replayed.replay`."""

@@ -23,8 +23,7 @@ _PLAIN = (
     *(bool, int, float, complex, str, bytes, range, slice, type(None), type(...)),
     *(torch.Size, torch.dtype, torch.device, torch.Generator, weakref.ref, types.ModuleType),
 )
-_MOST = 10_000
-"""Objects that are looked at; what holds more is taken for somebody else's."""
+_MOST = 10_000  # objects that are looked at; what holds more is taken for somebody else's
 
 
 def untouched() -> bool:
@@ -62,14 +61,12 @@ def _held(value: Any) -> list[Any] | None:
         return [] if all(map(_is_known, value.__mro__)) else None
     if type(value) in (Tensor, nn.Parameter):
         return [value._backward_hooks, value._post_accumulate_grad_hooks]
-    if isinstance(value, types.BuiltinFunctionType):
-        return [value.__self__]
-    if isinstance(value, types.MethodType):
-        return [value.__self__, value.__func__]
+    if isinstance(value, (types.BuiltinFunctionType, types.MethodType)):
+        return [value.__self__, getattr(value, "__func__", None)]
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         return [*cells, value.__defaults__, vars(value)] if _is_known(value) else None
-    if not isinstance(value, type) and not all(map(_is_known, type(value).__mro__)):
+    if not all(map(_is_known, type(value).__mro__)):
         return None
     held = [getattr(value, "__dict__", None)]
     if isinstance(value, functools.partial):
