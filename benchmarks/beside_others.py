@@ -58,7 +58,7 @@ def linear() -> list[str]:
     ]
     ours, theirs = ([row[key] for row in kept] for key in ("tc_ratio", "linearcorex_tc_ratio"))
     return [
-        f"TC of 100 normal columns on 10 factors, over the true one, {len(kept)} tables",
+        f"TC found in 100 normal columns on 10 factors, divided by the true TC, {len(kept)} tables",
         spread(ours, 2),
         f"{spread(theirs, 2)}, LinearCorex",
     ]
@@ -83,7 +83,8 @@ def speed() -> list[str]:
         for key in (BY_HAND, PYROS)
     )
     return [
-        f"an epoch of the paper's MNIST network on {told['threads']} core, time over that of `fit`",
+        f"an epoch of the paper's MNIST network on {told['threads']} core, time divided by that of "
+        "`fit`",
         "1",
         f"{hand:.2f}, {BY_HAND}; {pyros:.2f}, {PYROS}",
     ]

@@ -49,7 +49,7 @@ class CorEx(FittedTable):
 
     :param n_hidden: the number of latents; a tuple such as ``(10, 3, 1)`` for layers from the data
         upwards, each of which explains the one below; or "auto", the fewest that are as good as
-        the best for rows held out.  Where none are, it is one latent, to which no column belongs.
+        the best for rows held out.  If it finds none, there is one latent without columns.
     :param latent: "gaussian", where a column may load on all latents, or "categorical", where each
         latent has ``n_states`` states and each column belongs to one latent.
     :param n_states: of categorical latents: a number; a list with one for each latent; or "auto",

@@ -138,7 +138,7 @@ def cross_fit(
         tc_stderr=_stderr([p.sum(1) for p in about]) * scale,
         tcs=tcs[:m],
         tcs_stderr=stderrs * scale,
-        alive=(np.concatenate(whole).mean(0)[:m] > -stderrs) & kept.any(),
+        alive=(np.concatenate(whole).mean(0)[:m] > found.least * stderrs) & kept.any(),
         extra=float(tcs[m]),
         mis=found.mis * confirmed[:, None],
         tc_observed=float(_mean(observed, kept).sum()),

@@ -73,14 +73,14 @@ class GoodnessOfFit:
         ]
         if not math.isnan(self.chi_square):
             lines.append(
-                f"RMSEA {self.rmsea:.3f} (below 0.05 is close; chi-square {self.chi_square:.1f} "
-                f"with {self.df:.0f} degrees of freedom)."
+                f"RMSEA {self.rmsea:.3f} (below 0.05 is a close fit; chi-square "
+                f"{self.chi_square:.1f} with {self.df:.0f} degrees of freedom)."
             )
         if self.largest_pair is not None:
             a, b = self.largest_pair
             lines.append(
-                f"Correlations that the latents leave: {self.srmr:.3f} on average (SRMR), most "
-                f"{self.largest_residual:+.3f}, between {a} and {b}."
+                f"Correlations that the latents leave unexplained: {self.srmr:.3f} on average "
+                f"(SRMR); the largest is {self.largest_residual:+.3f}, between {a} and {b}."
             )
         return "\n".join(lines)
 

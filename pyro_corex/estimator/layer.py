@@ -46,6 +46,9 @@ class Layer(Protocol):
     training: Training
     n_extra: int = 0
     """How many of the last latents are not shown."""
+    least_errors: float = -1.0
+    """How many of its errors above 0 a latent's share of the bound has to be for it to have
+    columns.  A bound of what is there may well be below 0; what was sought is there by chance."""
 
     @property
     def n_hidden(self) -> int:

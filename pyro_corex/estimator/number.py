@@ -22,7 +22,7 @@ _FOLDS = 5
 _PAST = 2  # numbers that are tried beyond the best
 _REPEATS = 20  # permutations of a table
 _CELLS = 1 << 24  # entries that all permutations may have
-_SOUGHT = 2.0  # standard errors that chance may lead by where groups are sought, in place of 1
+_SOUGHT = 2.0  # errors that chance may lead by where groups, or anything at all, are sought; else 1
 _TINY = 1e-3  # of the bound, or of a nat: what is not worth a latent
 _SMALL = 0.1  # a loading that is next to none
 _95 = 1.645  # standard deviations above the mean that 1 in 20 exceeds
@@ -127,10 +127,10 @@ def choose_number(
 ) -> tuple[int, list[dict[str, float]]]:
     """The fewest latents that are as good as the best for rows held out; 0 where none are.
 
-    As good is within a standard error of the difference, or two where groups are sought, or within
-    a thousandth.  Factor models of normal scores are tried around the number that parallel analysis
-    finds, in 5 folds.  Where they are not the model that is fitted, fewer are tried with that, and
-    for categorical latents all are.
+    As good is within a standard error of the difference, or within a thousandth.  Where groups are
+    sought, and for none at all, it is within two errors.  Factor models of normal scores are tried
+    around the number that parallel analysis finds, in 5 folds.  Where they are not the model that
+    is fitted, fewer are tried with that, and for categorical latents all are.
 
     :param scores: of all or some of the rows.
     :returns: the number, and what was tried: "n_hidden", "score" in nats, "stderr".
@@ -178,11 +178,14 @@ class _Search:
         """The fewest that are near the best; 0 is independence."""
         best = self.bounds[self.best]
         tried = {0: np.zeros_like(best), **dict(sorted(self.bounds.items()))}
-        return next(m for m, own in tried.items() if self._is_near(best - own))
+        errors = {0: _SOUGHT}
+        return next(
+            m for m, own in tried.items() if self._is_near(best - own, errors.get(m, self._errors))
+        )
 
-    def _is_near(self, lead: Array) -> bool:
+    def _is_near(self, lead: Array, errors: float) -> bool:
         least = _TINY * max(1.0, float(self.bounds[self.best].mean()))
-        return bool(lead.mean() <= max(self._errors * _stderr(lead), least))
+        return bool(lead.mean() <= max(errors * _stderr(lead), least))
 
     def climb(self, start: int) -> None:
         """From a number upwards until the best is passed, and down while fewer are as good."""
@@ -201,7 +204,8 @@ class _Search:
         """From the most down, while fewer are as good."""
         m = self._most
         while m >= 1 and (
-            m == self._most or self._is_near(self.bound(self.best) - self.bound(m + 1))
+            m == self._most
+            or self._is_near(self.bound(self.best) - self.bound(m + 1), self._errors)
         ):
             self.bound(m)
             m -= 1

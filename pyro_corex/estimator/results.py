@@ -197,7 +197,9 @@ class Results:
     doubts: Array
     """How probable it is by chance alone that a latent tells as much of a column, ``(m, d)``."""
     alive: Array
-    """Which latents may tell something: what they add is above minus its error, ``(m,)``."""
+    """Which latents may tell something, ``(m,)``: what they add is above ``least`` errors."""
+    least: float
+    """See :attr:`.Layer.least_errors`."""
     extra: float
     """What those add that are not shown."""
     tc_observed: float
@@ -308,7 +310,8 @@ def evaluate(
         mis=mis[:k],
         mis_stderr=mis_stderr[:k],
         doubts=doubts[:k],
-        alive=tcs[:k] > -tcs_stderr[:k],
+        alive=tcs[:k] > layer.least_errors * tcs_stderr[:k],
+        least=layer.least_errors,
         extra=float(tcs[k:].sum()),
         tc_observed=float(np.average(observed, 0, often) - optimism.sum() * seen.mean()),
         elbo=float(np.average(terms.elbo[:n], 0, often)),

@@ -32,7 +32,7 @@ def summarise(e: Any, n_columns: int) -> str:
     ]
     if e.style_tc_ > 0:
         lines.append(
-            f"A style of answering (agreeing with everything): {e.style_tc_:.2f} nats of these."
+            f"A style of answering (agreeing with everything): {e.style_tc_:.2f} nats of the total."
         )
     lines.append("What each latent adds, and what it tells of its columns, in nats:")
     names = [str(column.name) for column in e.columns_]
@@ -42,8 +42,8 @@ def summarise(e: Any, n_columns: int) -> str:
     lines.append(str(e.fit_))
     if e.latent == "gaussian" and not np.isnan(e.omega_).all():
         lines.append(
-            "Omega and alpha: how reliable the sum of a latent's columns is, from 0 to 1, with "
-            "those turned that load negatively."
+            "Omega and alpha say how reliable the sum of a latent's columns is, from 0 to 1; "
+            "columns that load negatively are turned first."
         )
     return "\n".join(lines)
 
@@ -54,8 +54,8 @@ def standing(e: Any) -> str:
     if more <= max(2 * e.tc_stderr_, 0.05 * e.tc_):
         return "a lower bound"
     return (
-        f"no bound, as {more:.2f} of these are of columns that repeat values or are not normal: "
-        f"{e.tc_ - more:.2f} without them"
+        f"no bound: {more:.2f} nats of this correct for columns that repeat values or are not "
+        f"normal; {e.tc_ - more:.2f} without them"
     )
 
 
@@ -87,8 +87,8 @@ def _no_latent(e: Any, names: list[str], n_columns: int) -> list[str]:
         return []
     more = f" and {len(own) - n_columns} more" if len(own) > n_columns else ""
     shown = ", ".join(names[i] for i in own[:n_columns])
-    chance = f"  Of no latent, as what they tell may be chance: {len(own)} of the columns"
-    return [f"{chance} ({shown}{more})."]
+    chance = "  Columns that belong to no latent, as what they tell may be chance"
+    return [f"{chance}: {len(own)} ({shown}{more})."]
 
 
 def _layers(e: Any, n_columns: int) -> list[str]:
@@ -152,8 +152,8 @@ def _how(e: Any) -> str:
     if e.n_folds_ == 1:
         return f"{e.n_samples_} rows say nothing of that: at least 10 are needed."
     if e.n_folds_:
-        return f"From rows held out, in {e.n_folds_} folds: the parameters are many for the rows."
-    return "Less the asymptotic optimism of the fit: the parameters are few for the rows."
+        return f"Measured on rows held out, in {e.n_folds_} folds: they are few for the parameters."
+    return "The optimism of the fit is taken off, by Akaike's formula."
 
 
 def _nats(value: float, stderr: float) -> str:

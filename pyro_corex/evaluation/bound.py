@@ -92,8 +92,8 @@ class TCBound(Estimate[float]):
         if y is not None:
             found.append(
                 f"H(y) = {float(entropy_estimate(y, 'categorical').value):.4g} has been taken off, "
-                f"as the model is told y = {self.terms.evidence.sight().y}: without that it would "
-                "be a bound on TC(x) + I(x : y)"
+                f"as the model is given y, here {self.terms.evidence.sight().y}: without that it "
+                "would be a bound on TC(x) + I(x : y)"
             )
         return found
 

@@ -88,7 +88,7 @@ def test_what_two_columns_share_beside_the_latents_is_named():
     )
     low = expected[np.tril_indices(4, -1)]
     assert fit.srmr == pytest.approx(np.sqrt((low**2).mean()), abs=1e-3)
-    assert "most +0." in str(fit)
+    assert "the largest is +0." in str(fit)
     assert "between x2 and x3" in str(fit)
 
 

@@ -30,7 +30,7 @@ def test_a_total_that_is_no_bound_is_said_to_be_none():
     x[:, 2] = np.maximum(x[:, 2] - 0.4, 0.0)
     corex = CorEx(1, random_state=0).fit(x)
     more = corex.corrections_["marginals"]
-    assert f"(no bound, as {more:.2f} of these" in corex.summary()
+    assert f"(no bound: {more:.2f} nats of this correct" in corex.summary()
     assert more > 0.2
 
 
@@ -53,7 +53,7 @@ def test_the_summary_tells_of_classes_weights_and_columns_without_a_latent():
     sizes = corex.class_sizes_[0]
     assert f"classes of {sizes[0]:.0%}, {sizes[1]:.0%} of the rows" in text
     assert f"by which they count as {corex.n_effective_:.0f}." in text
-    assert "what they tell may be chance: 1 of the columns (x3)." in text
+    assert "what they tell may be chance: 1 (x3)." in text
     assert f"BIC {corex.bic_:.1f}" in text
 
 

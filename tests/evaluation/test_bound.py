@@ -374,7 +374,7 @@ def test_a_covariate_of_few_values_is_taken_off():
         bound = pc.tc_bound(programs, (x, a, b), batch_size=800, **options)
         assert bound.estimate == pytest.approx(3 * math.log(4), abs=4 * bound.stderr)
         assert bound.layers == ()
-        assert "H(y) = 1.386 has been taken off, as the model is told y = 'a' and 'b'" in repr(
+        assert "H(y) = 1.386 has been taken off, as the model is given y, here 'a' and 'b'" in repr(
             bound
         )
     codes = torch.arange(3000)
