@@ -28,9 +28,9 @@ from pyro_corex.training.stock import is_stock, untouched
 _READS = "it reads a number from a tensor (.item(), float(t), if t > 0), on which Python may decide"
 
 
-PAYS = 2500
+PAYS = 1000
 """Steps like it that are to come, where a step is recorded by default.  Recording takes as long as
-replays save in about half of them; both go with the number of operations, not with their sizes."""
+some hundred replays save; both go with the number of operations, not with their sizes."""
 
 
 def steps(loop: Any, check: Callable[[Tensor], None]) -> Steps:
