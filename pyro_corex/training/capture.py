@@ -159,7 +159,7 @@ class Kinds(Steps):
         """
         key = self.key(batch)
         found = self.known.pop(key, 0)
-        if found == WARM_UP:
+        if isinstance(found, int) and self.due(found):
             found = self.recorded(batch)
         self.known[key] = found + 1 if isinstance(found, int) else found
         while len(self.known) > _KEPT:
@@ -169,6 +169,10 @@ class Kinds(Steps):
                 step(batch)
         else:
             self.replay(found, batch, record)
+
+    def due(self, seen: int) -> bool:
+        """Whether a kind of steps that was seen so often is recorded now."""
+        return seen == WARM_UP
 
     def recorded(self, batch: Batch) -> Any:
         """A recording of the step."""

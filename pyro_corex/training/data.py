@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -91,6 +92,11 @@ class InMemory:
         self.generators: list[torch.Generator] = []
         """Those, other than the global ones, that decide on the batches."""
 
+    @cached_property
+    def size(self) -> int:
+        """The number of batches of an epoch; 0 where that is not known."""
+        return len(self.order)
+
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, but for the first ``start``."""
         device = self.whole.tensors()[0].device
@@ -103,7 +109,7 @@ class Loaded:
 
     def __init__(self, loader: DataLoader[Any], module: nn.Module) -> None:
         self.loader, self.module = loader, module
-        self.num_data = _length(loader.dataset)
+        self.num_data, self.size = _length(loader.dataset), _length(loader) or 0
         owners = [loader, loader.sampler, loader.batch_sampler]
         found = (getattr(owner, "generator", None) for owner in owners)
         self.generators = list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())

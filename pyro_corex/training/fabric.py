@@ -97,7 +97,7 @@ class FabricRunner(Runner):
             strategy=strategy,
             plugins=plugins,
         )
-        super().__init__(device, how.compile_networks, how.capture)
+        super().__init__(device, how.compile_networks, how.capture is True)
         self.precision = how.precision
 
     def adopt(self, fabric: Fabric) -> None:

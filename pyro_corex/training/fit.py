@@ -194,10 +194,13 @@ def _runner(device: str | torch.device, how: Devices) -> Runner:
             f"devices={how.number} is for the CPU and CUDA, but not for {chosen.type!r}"
         )
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if how.capture:
+    captured = how.capture
+    if captured == "auto":
+        captured = "auto" if chosen.type == "cpu" and not how.compile_networks else False
+    elif captured:
         capture.check(chosen, how, launched)
     if (how.number, how.strategy, how.precision) == (1, "auto", "32-true") and not launched:
-        return Runner(chosen, how.compile_networks, how.capture)
+        return Runner(chosen, how.compile_networks, captured)
     from pyro_corex.training.fabric import FabricRunner
 
     return FabricRunner(chosen, how)

@@ -133,8 +133,7 @@ class Loop:
             }
             if self.checkpoint.resume:
                 self.load_state_dict(files.read(self._path))
-        if runner.capture:
-            self.steps = replay.steps(self.learner, self._check)
+        self.steps = replay.steps(self, self._check)
 
     def _train(self) -> None:
         left = 0 if self.history.stopped_early else self.epochs
@@ -202,7 +201,8 @@ class Loop:
         for callback in self.callbacks:
             if not hasattr(callback, "log_metrics"):
                 callback(number, self.module, averages)
-                self.steps.forget()
+        if replay.may_change(self.callbacks):
+            self.steps.forget()
 
     def _loggers(self) -> list[Any]:
         return [each for each in self.callbacks if hasattr(each, "log_metrics")]

@@ -1,15 +1,16 @@
 """Replay: training steps on a CPU, of which the loss and its gradients run without Python.
 
 See :class:`~pyro_corex.training.flat.Flat`.  The optimiser takes its step as ever.  That a replay
-gives what the programs give is proved when the step is recorded, and asked again after 64, 128, 256
-and so on of its replays: from the same random state the loss, its terms and all gradients have to
-be equal.
+gives what the programs give is proved when the step is recorded, and asked again at its replays 2,
+4, 8, 16 and so on: from the same random state the loss, its terms and all gradients have to be
+equal, by default to the last bit.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,28 +19,55 @@ from torch import Tensor
 
 from pyro_corex.batches import Batch
 from pyro_corex.programs import Warmup
-from pyro_corex.training.capture import Kinds, Recorded, refusal
+from pyro_corex.training.capture import WARM_UP, Kinds, Recorded, Steps, refusal
 from pyro_corex.training.flat import Flat
 from pyro_corex.training.history import Record
 from pyro_corex.training.optimization import Learner
+from pyro_corex.training.stock import is_stock, untouched
 
-PROVED_AFTER = 64
-"""The number of replays, then doubled, after which one is compared with the programs."""
-
-_READS = (
-    "it reads a number from a tensor (.item(), float(t), if t > 0, a loop over a plate), on which "
-    "Python may decide"
-)
+_READS = "it reads a number from a tensor (.item(), float(t), if t > 0), on which Python may decide"
 
 
-def steps(learner: Learner, check: Callable[[Tensor], None]) -> Kinds:
-    """Recorded steps, for the device of the run.
+PAYS = 1000
+"""Steps like it that are to come, where a step is recorded by default.  Recording takes as long as
+some hundred replays save; both go with the number of operations, not with their sizes."""
+
+
+def steps(loop: Any, check: Callable[[Tensor], None]) -> Steps:
+    """How the steps of a run are taken: as they are, or recorded.
 
     :param check: as in :class:`Replayed`.
     :raises ValueError: for an optimiser or a schedule that cannot be recorded.
     """
-    on_cpu = learner.runner.device.type == "cpu"
-    return Replayed(learner, check) if on_cpu else Recorded(learner)
+    learner, capture = loop.learner, loop.runner.capture
+    if capture == "auto":
+        pays = _left(loop) >= PAYS and untouched() and is_stock(*_called(loop))
+        return ByDefault(learner, check, partial(_left, loop)) if pays else Steps()
+    if not capture:
+        return Steps()
+    return Replayed(learner, check) if learner.runner.device.type == "cpu" else Recorded(learner)
+
+
+def may_change(callbacks: Sequence[Any]) -> bool:
+    """Whether a callback may change anything, as any may but the loggers of Lightning Fabric."""
+    return not all(type(each).__module__.startswith("lightning_fabric.") for each in callbacks)
+
+
+def _left(loop: Any) -> int:
+    """How many steps are to come before a callback may change something, or the run ends."""
+    epochs: int = 0 if may_change(loop.callbacks) else loop.epochs - loop.epoch
+    return (epochs + 1) * loop.batches.size - loop.batch
+
+
+def _called(loop: Any) -> list[Any]:
+    """All that is called in an epoch."""
+    learner, elbo = loop.learner, loop.elbo
+    known = {"_pair", "_pairs", "_last", "_mean", "_registered"}  # what it found by itself
+    return [
+        *(loop.module, type(elbo), [v for name, v in vars(elbo).items() if name not in known]),
+        *(loop.transform, vars(loop.batches), loop.held_out and vars(loop.held_out)),
+        *(learner.schedules, learner.bare, learner.lr_schedule, learner.parts.from_store),
+    ]
 
 
 class Replayed(Kinds):
@@ -55,7 +83,7 @@ class Replayed(Kinds):
         super().__init__(learner)
         self.check = check
 
-    def recorded(self, batch: Batch) -> Replay:
+    def recorded(self, batch: Batch) -> Any:
         """See :meth:`Kinds.recorded`.
 
         :raises RuntimeError: where the step reads a number from a tensor, draws from NumPy or
@@ -77,6 +105,52 @@ class Replayed(Kinds):
         record.note(loss, dict(zip(found.names, pairs, strict=True)), found.size)
         self.check(loss)
         self.learner.move()
+
+
+class ByDefault(Replayed):
+    """Steps that are replayed where that pays and gives the same to the last bit, and are taken as
+    they are elsewhere.
+
+    :param left: how many steps are to come before anything may change.
+    """
+
+    def __init__(
+        self, learner: Learner, check: Callable[[Tensor], None], left: Callable[[], int]
+    ) -> None:
+        super().__init__(learner, check)
+        self.left, self.taken, self.refused = left, 0, False
+
+    def take(self, batch: Batch, record: Record, step: Callable[[Batch], None]) -> None:
+        """See :meth:`Kinds.take`; nothing is refused."""
+        self.taken += 1
+        if self.refused:
+            step(batch)
+        else:
+            super().take(batch, record, step)
+
+    def due(self, seen: int) -> bool:
+        """See :meth:`Kinds.due`: by the share that such steps had so far."""
+        return seen >= WARM_UP and self.left() * (seen + 1) >= PAYS * self.taken
+
+    def recorded(self, batch: Batch) -> Any:
+        """See :meth:`Kinds.recorded`."""
+        try:
+            found = Replay(self.learner, batch)
+        except Exception:  # if it is no matter of recording, the step itself will raise it
+            self.refused = True
+            return 0
+        self.refused = not found.exact
+        return 0 if self.refused else found
+
+    def replay(self, found: Replay, batch: Batch, record: Record) -> None:
+        """See :meth:`Replayed.replay`."""
+        super().replay(found, batch, record)
+        self.refused = not found.exact
+
+    def forget(self) -> None:
+        """See :meth:`Steps.forget`."""
+        self.known.clear()
+        self.taken = 0
 
 
 class Replay:
@@ -103,7 +177,9 @@ class Replay:
         finally:
             for schedule, _ in self.weights:
                 schedule.place = None
-        self._restore(before)
+            self._restore(before)
+        self.exact = True
+        """Whether it gave the same to the last bit, whenever that was asked."""
         if why := self._prove(batch):
             raise RuntimeError(why)
 
@@ -113,13 +189,13 @@ class Replay:
         :raises RuntimeError: where the programs give something else.
         """
         self.count += 1
-        if self.count >= PROVED_AFTER and not self.count & (self.count - 1):
+        if self.count > 1 and not self.count & (self.count - 1):
             before = self._state()
             if why := self._prove(batch):
                 raise RuntimeError(
-                    f"The step is no longer what was recorded for capture=True: {why}. It changed "
+                    f"The step is no longer what was recorded: {why}. It changed "
                     f"in the last {self.count // 2} replays. What the programs decide in Python "
-                    "must not change between callbacks: leave capture out."
+                    "must not change between callbacks: give capture=False."
                 )
             self._restore(before)
         found = self._replayed(batch)
@@ -148,12 +224,15 @@ class Replay:
 
     def _prove(self, batch: Batch) -> str:
         """Why a replay is not what the programs give, if so; leaves the random state as it was."""
-        before = self._state()
+        before, buffers = self._state(), [*self.learner.parts.buffers()]
         replayed = self._replayed(batch)
+        written = [value.clone() for value in buffers]
         self._restore(before)
         noise = _noise()
         plain = self._plain(*batch.tensors())
         other = _noise() != noise
+        with torch.no_grad():
+            self.exact &= all(map(_equal, [*plain, *buffers], [*replayed, *written]))
         self._restore(before)
         if other:
             return "it draws random numbers from NumPy or Python, which are recorded as they are"
@@ -171,6 +250,11 @@ class Replay:
         torch.set_rng_state(state[0])
         for buffer, value in state[1]:
             buffer.copy_(value)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    like = (a.shape, a.dtype) == (b.shape, b.dtype)
+    return like and torch.allclose(a, b, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 @torch.no_grad()

@@ -43,17 +43,21 @@ class Devices:
     """Run the networks through ``torch.compile``, with its default backend or with the one that is
     named."""
 
-    capture: bool = False
-    """On one device, CPU or CUDA: record a training step and replay it on later batches, which
-    takes Python's share off it.  It is recorded after three like it, for full batches and for the
-    last of an epoch, and anew after a callback.  What else the programs decide in Python is as it
-    was when the step was recorded.
+    capture: bool | str = "auto"
+    """Record a training step and replay it on later batches, which takes Python's share off it: on
+    one device, CPU or CUDA.  "auto" does so on a CPU where the result is the same to the last bit,
+    the run is long, and no class, function or data set of somebody else is called in a step; see
+    the guide to speed.  ``True`` does so wherever it can, ``False`` never.
+
+    With ``True`` a step is recorded after three like it, for full batches and for the last of an
+    epoch, and anew after a callback.  What else the programs decide in Python is as it was when the
+    step was recorded.
 
     On CUDA it is a graph of the whole step, and steps are taken as they are while a KL weight
     moves.  On a CPU it is the loss and its gradients, for ``Warmup`` at each weight; that a replay
-    gives what the programs give is proved when it is recorded, and asked again after 64, 128, 256
-    and so on of them: there a change is found that Python makes by itself, and raises.  Recording
-    takes the time of some hundred to a thousand small steps."""
+    gives what the programs give is proved when it is recorded, and asked again at the replays 2, 4,
+    8, 16 and so on: there a change is found that Python makes by itself, and raises.  Recording
+    takes the time of some hundred small steps."""
 
     def __post_init__(self) -> None:
         check_count("devices", self.number)
@@ -61,8 +65,8 @@ class Devices:
             _check_strategy(self.strategy)
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {PRECISIONS}, but got {self.precision!r}")
-        if not isinstance(self.capture, bool):
-            raise ValueError(f"capture must be True or False, but got {self.capture!r}")
+        if not isinstance(self.capture, bool) and self.capture != "auto":
+            raise ValueError(f'capture must be True, False or "auto", but got {self.capture!r}')
 
 
 def _check_strategy(strategy: Any) -> None:
@@ -84,7 +88,10 @@ class Runner:
     precision = "32-true"
 
     def __init__(
-        self, device: torch.device, compile_networks: bool | str = False, capture: bool = False
+        self,
+        device: torch.device,
+        compile_networks: bool | str = False,
+        capture: bool | str = False,
     ) -> None:
         self.device, self.compile_networks, self.capture = device, compile_networks, capture
 

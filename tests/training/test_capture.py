@@ -35,6 +35,10 @@ class Graph:
         return self.replay_step()
 
 
+def steps(loop, check):
+    return capture.Recorded(loop.learner) if loop.runner.capture is True else capture.Steps()
+
+
 @pytest.fixture
 def graphs(monkeypatch):
     """The graphs that were made, in order."""
@@ -43,7 +47,7 @@ def graphs(monkeypatch):
     monkeypatch.setattr(capture, "check", lambda *_: None)
     monkeypatch.setattr(capture, "stream", lambda _: nullcontext())
     monkeypatch.setattr(capture, "recordable", nullcontext)
-    monkeypatch.setattr(replay, "steps", lambda learner, check: capture.Recorded(learner))
+    monkeypatch.setattr(replay, "steps", steps)
     return Graph.made
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import pyro_corex as pc
 from pyro_corex.training import replay
-from tests.training.programs import copies, fit, stack, vae, vector
+from tests.training.programs import copies, fit, stack, vae, vector, without_time
 from tests.training.test_capture import Energy, alike
 
 OPTIONS = {
@@ -20,10 +20,10 @@ OPTIONS = {
 }  # eight steps an epoch
 
 
-def both(make, **options):
+def both(make, captures=(False, True), **options):
     """The histories and parameters of a run as it is, and of one with replays."""
     found = []
-    for captured in (False, True):
+    for captured in captures:
         torch.manual_seed(0)
         given = {name: value() if name == "elbo" else value for name, value in options.items()}
         module = make()
@@ -31,8 +31,13 @@ def both(make, **options):
             given["kl_schedule"] = module.anchors["z1"]
             del given["anchors"]
         history = fit(module, copies(256), **{**OPTIONS, "capture": captured, **given})
-        found.append((history, vector(module)))
+        found.append((history, state(module)))
     return found
+
+
+def state(module):
+    """The parameters and what batch normalisation has counted."""
+    return torch.cat([value.flatten().float() for value in module.state_dict().values()])
 
 
 def convolutional():
@@ -131,8 +136,7 @@ def test_what_is_not_recorded(body, match):
         fit(Program(body), copies(256), **OPTIONS, capture=True)
 
 
-def test_what_python_changes_is_found_by_the_next_proof(monkeypatch):
-    monkeypatch.setattr(replay, "PROVED_AFTER", 4)
+def test_what_python_changes_is_found_by_the_next_proof():
     program = Program(lambda own, x: own.factor)
     program.factor = 1.0
 
@@ -142,7 +146,7 @@ def test_what_python_changes_is_found_by_the_next_proof(monkeypatch):
         return x
 
     transform.taken = 0
-    with pytest.raises(RuntimeError, match=r"no longer what was recorded .* the last 2 replays"):
+    with pytest.raises(RuntimeError, match=r"no longer what was recorded: .* the last 2 replays"):
         fit(program, copies(256), **OPTIONS, capture=True, transform=transform)
 
 
@@ -174,3 +178,98 @@ def test_few_recordings_are_kept():
         fit(module, loader, **{**OPTIONS, "epochs": 1}, capture=True)
     assert seen[-1] == (2, 8)
     assert max(seen) == (2, 8)
+
+
+# ---------------------------------------------------------------------- by default
+
+
+@pytest.fixture
+def recordings(monkeypatch):
+    """Those that were made, where four steps to come are enough."""
+    made = []
+    monkeypatch.setattr(replay, "PAYS", 4)
+    init = replay.Replay.__init__
+
+    def noted(self, *args):
+        made.append(self)
+        init(self, *args)
+
+    monkeypatch.setattr(replay.Replay, "__init__", noted)
+    return made
+
+
+def alike_to_the_last_bit(pair):
+    (one, plain), (two, other) = pair
+    return torch.equal(plain, other) and without_time(one) == without_time(two)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_default_gives_the_same_to_the_last_bit(name, recordings):
+    make, options = CASES[name]
+    assert alike_to_the_last_bit(both(make, captures=(False, "auto"), **options))
+    assert [found.count for found in recordings] == [2 * 8 - 3]
+
+
+def test_a_run_that_goes_on_is_the_run_that_did_not_stop(recordings, tmp_path):
+    whole = vae()
+    expected = fit(whole, copies(256), **{**OPTIONS, "epochs": 4})
+    for epochs in (2, 4):
+        module = vae()
+        cut = {"checkpoint": tmp_path / "run", "every_steps": 3, "resume": epochs == 4}
+        history = fit(module, copies(256), **{**OPTIONS, "epochs": epochs}, **cut)
+    assert alike_to_the_last_bit(((expected, vector(whole)), (history, vector(module))))
+    assert [found.count for found in recordings] == [4 * 8 - 3, 2 * 8 - 3, 2 * 8 - 3]
+
+
+def test_short_runs_are_not_recorded(monkeypatch, recordings):
+    monkeypatch.setattr(replay, "PAYS", 17)
+    fit(vae(), copies(256), **OPTIONS)
+    assert not recordings
+
+
+def test_a_rare_size_is_not_recorded(recordings, monkeypatch):
+    """The last batch of each of five epochs, of eight full ones each."""
+    monkeypatch.setattr(replay, "PAYS", 10)
+    fit(vae(), copies(272), **{**OPTIONS, "epochs": 5})
+    assert [len(found.batch) for found in recordings] == [32]
+
+
+class Own(torch.utils.data.TensorDataset):
+    pass
+
+
+FOREIGN = {
+    "a function": {"transform": lambda x: x},
+    "a data set": {"data": Own(torch.ones(256, 8))},
+    "an objective": {"elbo": type("Own", (pc.CorExELBO,), {})()},
+    "a regularizer": {"elbo": pc.CorExELBO(regularizers=[Energy()])},
+    "an optimiser": {"optimizer": lambda p: type("Own", (torch.optim.SGD,), {})(p, lr=1e-3)},
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_somebody_elses_is_not_recorded(name, recordings):
+    given = {"data": copies(256), **FOREIGN[name]}
+    fit(vae(), given.pop("data"), **{**OPTIONS, "epochs": 1}, **given)
+    assert not recordings
+
+
+def test_after_a_callback_it_is_recorded_anew(recordings):
+    fit(vae(), copies(256), **OPTIONS, callback=lambda *_: None)
+    assert [found.count for found in recordings] == [8 - 3, 8 - 3]
+
+
+def test_what_cannot_be_recorded_is_taken_as_it_is(recordings):
+    def make():
+        encoder = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4, momentum=None))
+        return pc.CorExVAE(encoder, nn.Linear(2, 8), 2)
+
+    assert alike_to_the_last_bit(both(make, captures=(False, "auto")))
+    assert len(recordings) == 1
+
+
+def test_a_replay_that_rounds_otherwise_is_the_last(recordings, monkeypatch):
+    equal = replay._equal
+    monkeypatch.setattr(replay, "_equal", lambda a, b: recordings[0].count < 4 and equal(a, b))
+    assert alike_to_the_last_bit(both(vae, captures=(False, "auto")))
+    assert [found.count for found in recordings] == [4]
