@@ -21,6 +21,8 @@ Array = NDArray[Any]
 _HALF_LN_2PI = 0.5 * math.log(2 * math.pi)
 _CELLS = 1 << 21  # entries that are coded at once
 _FEW_CELLS = 1 << 18  # and that are looked at at once
+_ROWS, _LEAST_ROWS = 20_000, 1_000  # on which results are evaluated at most, and at least ...
+_MOST_CELLS = 1 << 23  # ... and the entries that these should have
 
 
 @dataclass
@@ -190,6 +192,17 @@ def by_columns(function: Callable[[Array], Array], x: Table) -> Array:
     """What a function says of each column of a table, ``(N, d)`` to ``(d,)``, some at a time."""
     step = max(1, _FEW_CELLS // len(x))
     return np.concatenate([function(x[:, at : at + step]) for at in range(0, x.shape[1], step)])
+
+
+def most_rows(d: int) -> int:
+    """On how many rows of d columns results are evaluated."""
+    return min(_ROWS, max(_LEAST_ROWS, _MOST_CELLS // d))
+
+
+def some_rows(x: Table, rng: np.random.RandomState) -> Any:
+    """Which rows of a table results are evaluated on: all, or a random subset."""
+    most = most_rows(x.shape[1])
+    return slice(None) if len(x) <= most else np.sort(rng.choice(len(x), most, replace=False))
 
 
 def log_marginals(columns: Sequence[Column], code: Array) -> Array:

@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from pyro_corex.estimator.categorical import fit_categorical
-from pyro_corex.estimator.columns import Array, Coding
+from pyro_corex.estimator.columns import Array, Coding, some_rows
 from pyro_corex.estimator.cross_fit import cross_fit, n_folds
 from pyro_corex.estimator.description import Description, read_columns
 from pyro_corex.estimator.fitted import FittedTable
@@ -25,7 +25,7 @@ from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.loadings import factor_figures
 from pyro_corex.estimator.number import choose_number, normal_scores, scree
 from pyro_corex.estimator.parameters import Options, check_parameters
-from pyro_corex.estimator.results import assign, evaluate, order_of, some_rows
+from pyro_corex.estimator.results import assign, evaluate, order_of
 from pyro_corex.estimator.sparse import Table, dense
 from pyro_corex.estimator.suspects import rows_with
 from pyro_corex.estimator.table import Words, column_names

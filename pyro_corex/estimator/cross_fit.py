@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from pyro_corex.estimator.categorical import fit_categorical
-from pyro_corex.estimator.columns import Array, Coding, Column
+from pyro_corex.estimator.columns import Array, Coding, Column, most_rows, some_rows
 from pyro_corex.estimator.description import describe_again
 from pyro_corex.estimator.layer import Layer, draw, sample
 from pyro_corex.estimator.parameters import Options
@@ -26,10 +26,8 @@ from pyro_corex.estimator.results import (
     Results,
     SharedTerms,
     completed,
-    most_rows,
     row_terms,
     shared_terms,
-    some_rows,
 )
 from pyro_corex.estimator.sparse import Table
 from pyro_corex.programs.tables import TableVAE

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pyro_corex.estimator.categorical import fit_categorical
-from pyro_corex.estimator.columns import Array, Coding
+from pyro_corex.estimator.columns import Array, Coding, most_rows
 from pyro_corex.estimator.factors import FLOOR, factor_analysis, nearest_correlation
 from pyro_corex.estimator.initial import level_scores, scored
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.parameters import Options
-from pyro_corex.estimator.results import most_rows, shared_terms
+from pyro_corex.estimator.results import shared_terms
 from pyro_corex.estimator.rotation import varimax
 from pyro_corex.estimator.shrinkage import shrunken_loadings
 from pyro_corex.estimator.sparse import Table

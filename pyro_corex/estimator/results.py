@@ -18,17 +18,12 @@ from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, log_marginals
 from pyro_corex.estimator.layer import Layer, draw
-from pyro_corex.estimator.sparse import Table
 from pyro_corex.estimator.weights import variance
 from pyro_corex.evaluation import TCBound, tc_bound
 from pyro_corex.evaluation.bound import evaluating
 from pyro_corex.objective import CorExELBO
 from pyro_corex.programs.tables import TableVAE
 
-MAX_ROWS = 20_000
-"""Rows on which the bound is evaluated; of longer tables a random subset, see :func:`most_rows`."""
-_MOST_CELLS = 1 << 23  # entries of these rows
-_LEAST_ROWS = 1_000  # that are looked at even so
 _DRAWS = 20  # of what is missing, at most
 _CELLS = 1 << 19  # entries, times the values of a latent, that are evaluated at once
 _ALL_CELLS = 1 << 24  # and that all draws of what is missing may take
@@ -266,7 +261,7 @@ def evaluate(
     where rows are few, so that the bound is that of complete rows; on the observed entries alone it
     bounds the mean over rows of the TC of what is observed in them.
 
-    :param x: coded rows, at most :func:`most_rows`.
+    :param x: coded rows, at most :func:`.most_rows`.
     :param n_data: the number of rows that the layer was trained on, or what they count.
     :param often: how often each row counts, ``(N,)``.
     """
@@ -384,17 +379,6 @@ def assign(
     if len(free):
         label[free[false_discovery_control(chance[free]) > _FALSE]] = -1
     return label
-
-
-def most_rows(d: int) -> int:
-    """On how many rows of d columns the bound is evaluated: so many as memory should take."""
-    return min(MAX_ROWS, max(_LEAST_ROWS, _MOST_CELLS // d))
-
-
-def some_rows(x: Table, rng: np.random.RandomState) -> Any:
-    """Which rows of a table are looked at."""
-    most = most_rows(x.shape[1])
-    return slice(None) if len(x) <= most else np.sort(rng.choice(len(x), most, replace=False))
 
 
 def order_of(tcs: Array, anchors: Any) -> Array:

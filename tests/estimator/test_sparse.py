@@ -179,10 +179,10 @@ def test_frames_with_sparse_columns_stay_sparse(monkeypatch):
 
 
 def large(n, d, topics, seed=0):
-    """Documents that have a few words of one topic: an entry in 200."""
+    """Documents that have words of one topic: an entry in 20."""
     rng = np.random.default_rng(seed)
     of = rng.integers(topics, size=n)
-    row = np.arange(n).repeat(d // 200)
+    row = np.arange(n).repeat(d // 20)
     column = of[row] + topics * rng.integers(d // topics, size=len(row))
     x = scipy.sparse.csr_array((np.ones(len(row)), (row, column)), shape=(n, d))
     x.data[:] = 1.0
@@ -190,7 +190,7 @@ def large(n, d, topics, seed=0):
 
 
 def test_memory_is_that_of_blocks_and_topics_are_found(monkeypatch):
-    monkeypatch.setattr("pyro_corex.estimator.results._MOST_CELLS", 400_000)
+    monkeypatch.setattr("pyro_corex.estimator.columns._MOST_CELLS", 400_000)
     monkeypatch.setattr("pyro_corex.estimator.columns._CELLS", 400_000)
     x, topic = large(20_000, 400, 2)
     tracemalloc.start()
@@ -218,8 +218,8 @@ def test_rows_are_made_dense_in_blocks_alone(monkeypatch):
     monkeypatch.setattr("pyro_corex.estimator.standard._CELLS", 10_000)
     monkeypatch.setattr("pyro_corex.estimator.levels._CELLS", 10_000)
     monkeypatch.setattr("pyro_corex.estimator.suspects._ROWS", 100)
-    monkeypatch.setattr("pyro_corex.estimator.results._MOST_CELLS", 10_000)
-    monkeypatch.setattr("pyro_corex.estimator.results._LEAST_ROWS", 50)
+    monkeypatch.setattr("pyro_corex.estimator.columns._MOST_CELLS", 10_000)
+    monkeypatch.setattr("pyro_corex.estimator.columns._LEAST_ROWS", 50)
     for latent in ("gaussian", "categorical"):
         x = words(2_000, 20, 2)
         corex = fitted(scipy.sparse.csr_array(x), latent=latent)
