@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pyro_corex.estimator.blocks import blocks
 from pyro_corex.estimator.categorical import fit_categorical
 from pyro_corex.estimator.columns import Array, Coding, most_rows
 from pyro_corex.estimator.factors import FLOOR, factor_analysis, nearest_correlation
-from pyro_corex.estimator.initial import level_scores, scored
+from pyro_corex.estimator.initial import all_scores, columns_of_scores
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.results import shared_terms
@@ -66,10 +67,7 @@ class Scores:
 
 def normal_scores(coding: Coding, x: Table) -> Scores:
     """The scores of a table ``(N, d)``."""
-    tables = [None if c.kind == "continuous" else level_scores(c) for c in coding.used]
-    widths = [1 if table is None else table.shape[1] for table in tables]
-    parts = [scored(tables, widths, batch.numpy()) for batch in coding.batches(x)]
-    return Scores(np.concatenate(parts), np.repeat(np.arange(len(tables)), widths))
+    return Scores(all_scores(coding, x), columns_of_scores(coding))
 
 
 def scree(scores: Scores, rng: np.random.Generator) -> Scree:
@@ -82,22 +80,27 @@ def scree(scores: Scores, rng: np.random.Generator) -> Scree:
     first = np.flatnonzero(np.diff(of, prepend=-1))
     blocks = np.split(np.arange(len(of)), first[1:])
     several = [block for block in blocks if len(block) > 1]
-    found = []
+    found, own = [], np.empty_like(values)
     for _ in range(repeats):
-        own = rng.permuted(values, axis=0)
+        rng.permuted(values, axis=0, out=own)
         for block in several:
             own[:, block] = values[rng.permutation(len(values))][:, block]
         found.append(_eigenvalues(own))
     reference = np.mean(found, 0) + _95 * np.std(found, 0, ddof=1)
-    return Scree(_eigenvalues(values), reference)
+    own[:] = values
+    return Scree(_eigenvalues(own), reference)
 
 
-def _eigenvalues(z: Array) -> Array:
-    """Of the correlations of standardised scores: as many as there are, or rows less one."""
-    n, k = z.shape
+def _eigenvalues(values: Array) -> Array:
+    """Of the correlations of scores, which are overwritten: as many as there are scores, or rows
+    less one.
+    """
+    n, k = values.shape
+    for own in blocks(k, n):
+        values[:, own] = _standardised(values[:, own], values[:, own])
     if k < n:
-        return np.linalg.eigvalsh(_correlations(z))[::-1]
-    z = np.nan_to_num(z)
+        return np.linalg.eigvalsh(_correlations(values))[::-1]
+    z = np.nan_to_num(values, copy=False)
     return np.linalg.eigvalsh(z @ z.T / n)[:0:-1]
 
 
@@ -112,11 +115,13 @@ def _standardised(values: Array, by: Array) -> Array:
 
 def _correlations(z: Array) -> Array:
     """Of standardised scores, from all pairs of observed entries."""
-    seen = ~np.isnan(z)
-    if seen.all():
-        return np.asarray(z.T @ z / len(z))
-    filled, seen = np.where(seen, z, 0.0), seen.astype(float)
-    return np.asarray(filled.T @ filled / np.maximum(seen.T @ seen, 1.0))
+    products, counts = np.zeros((2, z.shape[1], z.shape[1]))
+    for own in blocks(*z.shape):
+        seen = ~np.isnan(z[own])
+        filled, seen = np.where(seen, z[own], 0.0), seen.astype(float)
+        products += filled.T @ filled
+        counts += seen.T @ seen
+    return np.asarray(products / np.maximum(counts, 1.0))
 
 
 # ---------------------------------------------------------------------- choosing

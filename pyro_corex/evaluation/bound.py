@@ -243,6 +243,8 @@ def dataset_terms(
             if watch is not None:
                 watch(batch, terms)
             parts.append(replace(terms, _source=terms.evidence.compact()))
+            while len(parts) > 1 and parts[-2].evidence.size <= parts[-1].evidence.size:
+                parts[-2:] = [CorExTerms.join(parts[-2:])]  # few are kept, each term joined seldom
     if not parts:
         raise ValueError("The data are empty: there is no batch to evaluate on")
     return CorExTerms.join(parts)
