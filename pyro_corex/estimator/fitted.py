@@ -119,6 +119,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         ``pyro_corex.tc_bound(corex.program_, corex.coded(X))``.
 
         :param X: shape ``(N, d)``.
+        :raises ValueError: for a sparse table with too many entries, as the tensor is dense.
         :returns: a float64 tensor of shape ``(N, k)`` for k columns that vary, coded as
             ``columns_`` say.  Gaps are filled with draws from the model that follow
             ``random_state``, and values of continuous columns that repeat are spread evenly
@@ -179,7 +180,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             are levels; both take the most probable state of categorical columns and the mean of
             counts and continuous ones.  "draw" draws from the model.
         :returns: shape ``(N, d)``: a data frame where one was fitted and given, else an array.
-        :raises ValueError: for another ``how``.
+        :raises ValueError: for another ``how``, and for too large a sparse table.
         """
         if how not in ("best", "mean", "draw"):
             raise ValueError(f"how must be 'best', 'mean' or 'draw', but got {how!r}")

@@ -261,7 +261,7 @@ def evaluate(
     where rows are few, so that the bound is that of complete rows; on the observed entries alone it
     bounds the mean over rows of the TC of what is observed in them.
 
-    :param x: coded rows, at most :func:`most_rows`.
+    :param x: coded rows, at most :func:`.most_rows`.
     :param n_data: the number of rows that the layer was trained on, or what they count.
     :param often: how often each row counts, ``(N,)``.
     """

@@ -187,3 +187,13 @@ def test_counts_are_not_compared_with_frequencies_that_know_the_rows():
     x = np.random.default_rng(0).negative_binomial(3, 0.2, (150, 4)) * 1.0
     corex = CorEx(1, kinds="counts", max_iter=60, tol=1.0, cv=None, random_state=0).fit(x)
     assert abs(corex.tc_) < 0.1
+
+
+def test_of_long_tables_errors_are_those_of_the_rows_that_are_looked_at(monkeypatch):
+    x, _ = factor_table(2000, 1, 4, 0.5, seed=0)
+    whole = CorEx(1, cv=None, random_state=0).fit(x)
+    monkeypatch.setattr("pyro_corex.estimator.blocks.MAX_ROWS", 500)
+    part = CorEx(1, cv=None, random_state=0).fit(x)
+    np.testing.assert_allclose(part.loadings_, whole.loadings_)
+    assert part.tc_stderr_ == pytest.approx(2 * whole.tc_stderr_, rel=0.1)
+    assert part.tcs_stderr_ == pytest.approx(2 * whole.tcs_stderr_, rel=0.1)

@@ -178,21 +178,10 @@ def test_frames_with_sparse_columns_stay_sparse(monkeypatch):
 # ---------------------------------------------------------------------- memory
 
 
-def large(n, d, topics, seed=0):
-    """Documents that have a few words of one topic: an entry in 200."""
-    rng = np.random.default_rng(seed)
-    of = rng.integers(topics, size=n)
-    row = np.arange(n).repeat(d // 200)
-    column = of[row] + topics * rng.integers(d // topics, size=len(row))
-    x = scipy.sparse.csr_array((np.ones(len(row)), (row, column)), shape=(n, d))
-    x.data[:] = 1.0
-    return x, np.arange(d) % topics
-
-
 def test_memory_is_that_of_blocks_and_topics_are_found(monkeypatch):
-    monkeypatch.setattr("pyro_corex.estimator.results._MOST_CELLS", 400_000)
+    monkeypatch.setattr("pyro_corex.estimator.blocks._MOST_CELLS", 400_000)
     monkeypatch.setattr("pyro_corex.estimator.columns._CELLS", 400_000)
-    x, topic = large(20_000, 400, 2)
+    x = scipy.sparse.csr_array(np.minimum(words(20_000, 400, 2, rate=0.03), 1.0))
     tracemalloc.start()
     try:
         corex = fitted(x, latent="categorical")
@@ -202,7 +191,7 @@ def test_memory_is_that_of_blocks_and_topics_are_found(monkeypatch):
         tracemalloc.stop()
     assert most < 20_000 * 400 * 8  # less than the dense table alone
     assert z.shape == (20_000, 2)
-    assert same_groups(corex.clusters_, topic)
+    assert same_groups(corex.clusters_, np.arange(400) % 2)
 
 
 def test_rows_are_made_dense_in_blocks_alone(monkeypatch):
@@ -218,8 +207,8 @@ def test_rows_are_made_dense_in_blocks_alone(monkeypatch):
     monkeypatch.setattr("pyro_corex.estimator.standard._CELLS", 10_000)
     monkeypatch.setattr("pyro_corex.estimator.levels._CELLS", 10_000)
     monkeypatch.setattr("pyro_corex.estimator.suspects._ROWS", 100)
-    monkeypatch.setattr("pyro_corex.estimator.results._MOST_CELLS", 10_000)
-    monkeypatch.setattr("pyro_corex.estimator.results._LEAST_ROWS", 50)
+    monkeypatch.setattr("pyro_corex.estimator.blocks._MOST_CELLS", 10_000)
+    monkeypatch.setattr("pyro_corex.estimator.blocks._LEAST_ROWS", 50)
     for latent in ("gaussian", "categorical"):
         x = words(2_000, 20, 2)
         corex = fitted(scipy.sparse.csr_array(x), latent=latent)
