@@ -1,54 +1,12 @@
-"""Operations without Python: the same numbers as the function, whatever its tensors hold by now."""
+"""Operations without Python: the same numbers as the function, whatever its tensors hold by now.
 
-import pyro
+``test_replay_pairs.py`` does so for all pairs of programs.
+"""
+
 import pytest
 import torch
 
 from pyro_corex.training.flat import Flat
-from tests.objective.pairs import PAIRS
-
-SAME = ["anchor_events", "fully_masked"]
-REFUSED = ["sequential_plate", "rejection_sampler"]
-
-
-def of_pair(pair):
-    """The loss of a pair and its gradients, as a function of its arguments."""
-    elbo = pair.objective()
-    parameters = list(pyro.get_param_store()._params.values())
-
-    def loss_and_grads(*args):
-        with pyro.validation_enabled(False):
-            loss = elbo.differentiable_loss(pair.model, pair.guide, *args)
-        found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        return [loss, *(gradient for gradient in found if gradient is not None)]
-
-    return loss_and_grads, parameters
-
-
-@pytest.mark.parametrize("name", SAME)
-def test_pairs_at_other_parameters_and_data(name):
-    pair = PAIRS[name]()
-    function, parameters = of_pair(pair)
-    function(*pair.args)  # closed forms are found
-    flat = Flat(function, pair.args)
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter.add_(0.1)
-    args = [value.flip(0) for value in pair.args]
-    torch.manual_seed(1)
-    expected = function(*args)
-    torch.manual_seed(1)
-    for got, want in zip(flat(*args), expected, strict=True):
-        torch.testing.assert_close(got, want.detach(), rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_reads_a_number_is_refused(name):
-    pair = PAIRS[name]()
-    function, _ = of_pair(pair)
-    function(*pair.args)
-    with pytest.raises(RuntimeError, match="value out of a tracing tensor"):
-        Flat(function, pair.args)
 
 
 def test_a_draw_of_no_use_is_drawn():
@@ -83,3 +41,37 @@ def test_a_convolution_whose_input_has_a_gradient_or_none(learns):
     x = torch.randn(1, 1, 3, 3)
     for got, want in zip(flat(x), function(x), strict=True):
         torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("number", [lambda: torch.tensor(2.0), lambda: torch.arange(3)[2]])
+def test_a_number_that_the_program_has_written_may_be_read(number):
+    flat = Flat(lambda x: [x * float(number())], [torch.ones(2)])
+    assert flat(torch.full((2,), 3.0))[0].tolist() == [6.0, 6.0]
+
+
+def written_to(x):
+    number = torch.zeros(3)
+    number[1:].copy_(x)
+    return [x * float(number[2])]
+
+
+READ = {
+    "an input": (lambda x: [x * float(x[0])], "value out of a tracing tensor"),
+    "a draw": (lambda x: [x * float(torch.rand(()))], "value out of a tracing tensor"),
+    "what was written to": (written_to, "value out of a tracing tensor"),
+    "a mask": (lambda x: [x[x > 0].sum()], r"sizes depend on numbers in a tensor \(x\[mask\]"),
+    "places": (lambda x: [x[x.nonzero()].sum()], "sizes depend on numbers in a tensor"),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_depends_on_numbers_is_refused(name):
+    function, match = READ[name]
+    with pytest.raises(RuntimeError, match=match):
+        Flat(function, [torch.ones(2)])
+
+
+def test_a_mask_that_is_no_matter_of_the_inputs():
+    kept = torch.tensor([True, False, True])
+    flat = Flat(lambda x: [x[kept] + x[torch.arange(3) > 0]], [torch.ones(3)])
+    assert flat(torch.tensor([1.0, 2.0, 4.0]))[0].tolist() == [3.0, 8.0]
