@@ -96,7 +96,7 @@ def table() -> str:
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """Seconds of an epoch, of contestants that take turns."""
+    """Seconds of the processor for an epoch, of contestants that take turns."""
     import training as t
 
     torch.set_num_threads(1)
@@ -104,7 +104,7 @@ def measure(rounds: int) -> dict[str, Any]:
     make, loss, shape, objective, batches = t.NETWORKS["stack"]
     first, x = make(), torch.bernoulli(torch.full((t.BATCH * batches, *shape), 0.5))
     contestants = {
-        OURS: t.by_fit(copy.deepcopy(first), x),
+        OURS: t.cpu_of_fit(copy.deepcopy(first), x),
         BY_HAND: t.by_hand(copy.deepcopy(first), loss, x, t.loaded, t.adam),
         PYROS: t.by_svi(copy.deepcopy(first), objective(), x, True),
     }

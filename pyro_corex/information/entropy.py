@@ -248,7 +248,7 @@ def _binary_surprisal(x: Tensor) -> Influence:
     for rows, block in zip(total.split(step), x.split(step), strict=True):
         rows.copy_(block.double() @ (one - zero) + zero.sum())
     zeros = total.new_zeros(())
-    return Influence(total, n * _second_order(observed, n).sum(), zeros, zeros)
+    return Influence(total, -n * _second_order(observed.double(), n).sum(), zeros, zeros)
 
 
 Swayed = dict[tuple[int, str], tuple[Tensor, Tensor, Influence]]
