@@ -4,7 +4,7 @@
     python benchmarks/training.py --pythae FOLDER
     python benchmarks/training.py --table ROWS    # prints tables of the times that are kept
 
-docs/results has the rows of the sections "epochs", "overhead" and "scaling".
+docs/results has the rows of the sections "epochs", "evaluation", "overhead" and "scaling".
 
 Networks: the paper's MNIST stack (784-512-512-64 and 64-32-32-16-16-10, mirrored decoders, the top
 summed over), its first layer alone as a VAE ("mlp"), and a convolutional VAE ("conv"); batches of

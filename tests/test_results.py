@@ -94,7 +94,7 @@ def test_the_tables_of_benchmarks(name, options, benchmark):
     assert (RESULTS / f"{name}.md").read_text() == printed
 
 
-@pytest.mark.parametrize("name", ["epochs", "overhead", "scaling"])
+@pytest.mark.parametrize("name", ["epochs", "evaluation", "overhead", "scaling"])
 def test_the_tables_of_training(name, benchmark):
     printed = benchmark("training", "--table", RESULTS / f"{name}.jsonl")
     assert (RESULTS / f"{name}.md").read_text() == printed
