@@ -52,7 +52,7 @@ def linear() -> list[str]:
     ]
     ours, theirs = ([row[key] for row in kept] for key in ("tc_ratio", "linearcorex_tc_ratio"))
     return [
-        f"TC of 100 normal columns on 10 factors, over the true one, {len(kept)} tables",
+        f"TC found in 100 normal columns on 10 factors, divided by the true TC, {len(kept)} tables",
         spread(ours, 2),
         f"{spread(theirs, 2)}, LinearCorex",
     ]
@@ -78,8 +78,8 @@ def speed() -> list[str]:
         for other in ("PyTorch by hand", "TraceEnum_ELBO, SVI")
     )
     return [
-        f"an epoch of the paper's MNIST network on {told[0]['threads']} core, time over that of "
-        "`fit`",
+        f"an epoch of the paper's MNIST network on {told[0]['threads']} core, time divided by that "
+        "of `fit`",
         "1",
         f"{hand:.2f}, PyTorch by hand; {pyros:.2f}, SVI and TraceEnum_ELBO",
     ]

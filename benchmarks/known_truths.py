@@ -518,7 +518,8 @@ def show(rows: list[dict[str, Any]]) -> str:
             shown, error = f"{shown} to {np.mean([r['upper'] for r in told]):.3f}", ""
         if refused:
             shown += f"; refused {len(refused)} times: {refused[0]['refused']}"
-        lines.append(f"{head}| {told[0]['truth']:.3f} | {shown} | {error} | {bad} of {len(told)} |")
+        truth = round(told[0]["truth"], 3) + 0.0  # not "-0.000"
+        lines.append(f"{head}| {truth:.3f} | {shown} | {error} | {bad} of {len(told)} |")
     bound, inside = wrong["bound"], wrong["bracket"]
     lines += [
         "",

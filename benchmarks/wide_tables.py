@@ -1,8 +1,8 @@
 """What columns and rows cost `CorEx` for tables: one JSON line for each run.
 
-``python benchmarks/wide_tables.py continuous binary rows survey`` adds the runs that the file does
-not have yet, each in a process of its own; ``--most 2000`` leaves out tables with more columns;
-``--table`` prints what the file has.  LinearCorex 0.53 (PyPI) is compared with where it is
+``python benchmarks/wide_tables.py continuous varying binary rows survey`` adds the runs that the
+file does not have yet, each in a process of its own; ``--most 2000`` leaves out tables with more
+columns; ``--table`` prints what the file has.  LinearCorex 0.53 (PyPI) is compared with where it is
 installed.  Seconds are those of the processor, on one thread.  Peak memory is what the process has
 at most, less what it holds before ``fit``, when all is loaded and a small table has been fitted;
 the table itself counts.
@@ -34,6 +34,7 @@ from tests.estimator.tables import same_groups, survey  # noqa: E402
 LATENTS, FLIP = 20, 0.1
 PLAN: dict[str, list[dict[str, int]]] = {
     "continuous": [{"n": 200, "d": d} for d in (500, 1000, 2000, 4000, 10_000, 20_000)],
+    "varying": [{"n": 200, "d": d} for d in (500, 1000, 2000, 5000, 10_000, 20_000)],
     "binary": [{"n": 200, "d": d} for d in (500, 1000, 2000, 5000)],
     "rows": [{"n": n, "d": 200} for n in (25_000, 50_000, 100_000)],
     "survey": [{"n": 2000, "d": 50}],
@@ -55,6 +56,18 @@ def copies(n: int, d: int, seed: int) -> tuple[Any, float]:
     return x.astype(float), float(LATENTS * (size * math.log(2) - entropy))
 
 
+def varying(n: int, d: int, seed: int) -> tuple[Any, float]:
+    """Columns that load on one latent each, by 0.3 to 0.9 or minus that; and their TC."""
+    rng = np.random.default_rng(seed)
+    group = np.arange(d) % LATENTS
+    w = rng.uniform(0.3, 0.9, d) * rng.choice([-1.0, 1.0], d)
+    noise = 1 - w**2
+    z = rng.standard_normal((n, LATENTS))
+    x = z[:, group] * w + np.sqrt(noise) * rng.standard_normal((n, d))
+    told = np.log1p(np.bincount(group, w**2 / noise)).sum()  # ln of det cov, less the noise's
+    return x, float(-0.5 * (np.log(noise).sum() + told))
+
+
 def table_of(section: str, n: int, d: int, seed: int) -> tuple[Any, float | None, Any]:
     """A table, its TC and the group of each column."""
     if section == "survey":
@@ -63,6 +76,8 @@ def table_of(section: str, n: int, d: int, seed: int) -> tuple[Any, float | None
     if section == "binary":
         x, tc = copies(n, d, seed)
         return x, tc, np.arange(LATENTS).repeat(d // LATENTS)
+    if section == "varying":
+        return *varying(n, d, seed), np.arange(d) % LATENTS
     data = linear_gaussian(n, d, LATENTS, groups=True, seed=seed)
     return data.x.double().numpy(), data.total_correlation, np.arange(d) % LATENTS
 
@@ -91,7 +106,7 @@ def one(section: str, n: int, d: int, seed: int) -> dict[str, Any]:
     }
     if tc is not None:
         found |= {"tc_ratio": corex.tc_ / tc, "stderr_ratio": corex.tc_stderr_ / tc}
-    if section not in ("continuous", "rows"):
+    if section not in ("continuous", "varying", "rows"):
         return found
     try:
         from linearcorex import Corex

@@ -1,4 +1,4 @@
-"""Sections 6.2 and 6.3: latents that are anchored to carry more, on faces.
+"""Sections 6.2 and 6.3 of the paper: latents that are anchored to carry more, on faces.
 
     python examples/anchor_faces.py
     python examples/anchor_faces.py --dataset folder --data-root photographs.zip
@@ -10,13 +10,14 @@ a plain VAE.  It prints what each latent knows about the images and, on syntheti
 factors, which training has never seen; and it draws the paper's Figures 4 to 8.  With --images
 20000 --epochs 20 it takes five minutes, and more of the factors have a latent of their own.
 
-The anchors have a smaller KL weight, as in the paper.  Here they also have a flat prior, which
-fixes their rotation, and start as independent components; all weights are large, so that there is
-less room to mix factors; the objective has a penalty on correlated latents; and everything begins
-nine times as large, so that what is coarse is settled before what is fine.
-With --paper they have what the paper states and no more: three convolutional layers, 2,048 latents,
-squared error, a KL weight of 0.5 on the first five.
---scale is the standard deviation by which the error of a pixel is divided, which it does not state.
+The anchors have a smaller KL weight than the other latents, as in the paper.  Here they also have a
+flat prior, which fixes their rotation, and start as independent components.  All KL weights are
+large, so that there is less room to mix factors.  The objective has a penalty on correlated
+latents.  Weights and penalty begin nine times as large, so that what is coarse is settled first.
+
+--paper takes what the paper states and no more: three convolutional layers, 2,048 latents, squared
+error, and a KL weight of 0.5 on the first five.  The paper does not state by which standard
+deviation the error of a pixel is divided; --scale gives it.
 """
 
 from __future__ import annotations
@@ -220,13 +221,14 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         print(f"{name}: I(z_j : x) in nats, highest first: {shown}")
         if anchored:
             held = len(set(best) & set(anchors))
-            print(f"  {held} of {len(anchors)} anchors are among the first {len(anchors)}")
+            print(f"  {held} of the {len(anchors)} anchors are among these {len(best)}")
         if faces.factors is not None and args.latents >= len(FACE_FACTORS):
             with torch.no_grad():
                 matching = matched_information(vae.encode(faces.x).mean, faces.factors)
             pairs = zip(FACE_FACTORS, matching.values, matching.latents, strict=True)
             shown = ", ".join(f"{f} {float(v):.2f} (z{int(j)})" for f, v, j in pairs)
-            print(f"  about the factors, of 1: {shown}; mean {matching.mean:.2f}")
+            told = "what single latents tell of the factors, from 0 to 1"
+            print(f"  {told}: {shown}; mean {matching.mean:.2f}")
             results[f"{name} matched"] = matching.mean
         results[f"{name} largest"] = float(information.max())
         trained[name] = vae, posterior, information

@@ -1,13 +1,13 @@
-"""Section 6.1: a stack of two layers finds the ten digits without being told what they are.
+"""Section 6.1 of the paper: a stack of two layers finds the ten digits without labels.
 
     python examples/stacked_digits.py
     python examples/stacked_digits.py --dataset mnist --data-root DIR [--download]
 
 By default it trains on the small digits that scikit-learn bundles, without a network, in about
-a minute.  MNIST takes about twenty minutes on one core.  It says what was learned, and
+a minute.  MNIST takes ten to twenty minutes on one core.  It says what was learned, and
 writes figures to --output.
 
-The recipe is pyro_corex.fit_stack, which wants to be told one thing: what leaves a digit the same.
+The recipe is pyro_corex.fit_stack, which has to be told which changes leave a digit the same.
 Labels are for scoring only.
 """
 
@@ -34,7 +34,7 @@ from pyro_corex.figures import image_grid, latent_bars
 from pyro_corex.programs import CategoricalLikelihood
 
 REAL = """
-These digits are small.  On MNIST, of which torchvision fetches 12 MB, in some twenty minutes:
+These digits are small.  On MNIST, of which torchvision fetches 12 MB, in ten to twenty minutes:
     python examples/stacked_digits.py --dataset mnist --data-root data --download"""
 
 HELD_OUT = 297
@@ -194,7 +194,7 @@ def summary(stack: pc.StackedCorEx, task: Task, seconds: float) -> str:
         f"pixels and, above them, a class with {stack.dims[-1]} values.",
         f"The classes agree with {accuracy:.1%} of the {n} {task.name}, each class standing for "
         f"one digit. k-means on the pixels agrees with {by_k_means:.1%}, and the paper reports "
-        "85 % on MNIST. This recipe uses augmentation and is told more than they are: "
+        "85 % on MNIST. This recipe uses augmentation and is told more than either: "
         f"{task.told}.",
         explained,
     ]

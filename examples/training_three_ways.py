@@ -3,8 +3,8 @@
     python examples/training_three_ways.py [--epochs 5]
 
 With the same optimiser and the same seed the losses are the same, step by step, which the script
-checks and draws.  Lightning is not a dependency of the library: where it is not installed, by
-pip install pytorch-lightning, that way is left out.
+checks and draws.  Lightning is not a dependency of the library.  Where it is not installed, that
+way is left out; pip install pytorch-lightning adds it.
 """
 
 from __future__ import annotations

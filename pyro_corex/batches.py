@@ -8,7 +8,7 @@ labels, covariates, masks and second modalities reach the programs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -257,6 +257,19 @@ def read_batches(data: Data, batch_size: int, module: Any = None) -> Iterator[Ba
         )
     for batch in map(Batch.of, batches):
         yield batch if module is None else placed(batch, module)
+
+
+def together(parts: Sequence[Tensor]) -> Tensor:
+    """Batches one after the other: where they are parts of one tensor, that, and else a copy."""
+    first = parts[0]
+    row, end = first.stride(0), first.storage_offset()
+    for part in parts:
+        same = part.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        same &= part.shape[1:] == first.shape[1:] and part.stride() == first.stride()
+        if not same or part.dtype != first.dtype or part.storage_offset() != end or not row:
+            return torch.cat(list(parts))
+        end += len(part) * row
+    return first.as_strided((sum(map(len, parts)), *first.shape[1:]), first.stride())
 
 
 def placed(batch: Batch, module: Any) -> Batch:

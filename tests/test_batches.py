@@ -19,6 +19,7 @@ from pyro_corex.batches import (
     prepare,
     programs_of,
     read_batches,
+    together,
 )
 
 X = torch.arange(20.0).reshape(10, 2)
@@ -335,3 +336,20 @@ class Methods(nn.Module):
         pass
 
     guide = model
+
+
+def test_batches_of_one_tensor_are_put_together_without_a_copy():
+    x = torch.arange(24.0).reshape(8, 3)
+    for whole in (x, x[1:7], x.T, x[:, 1:], x[0, :, None].expand(3, 4)):
+        joined = together(whole.split(2))
+        assert torch.equal(joined, whole)
+        assert joined.data_ptr() == whole.data_ptr()
+    for parts in (
+        [x[:2], x[3:]],
+        [x[4:], x[:4]],
+        [x[:2], x[2:].clone()],
+        [x[:1].expand(2, 3), x[1:2].expand(2, 3)],
+    ):
+        joined = together(parts)
+        assert torch.equal(joined, torch.cat(parts))
+        assert joined.data_ptr() != x.data_ptr()

@@ -38,7 +38,8 @@ def linear_gaussian(
     r"""A factor model :math:`x = W z + \epsilon` with z and the noise standard normal, scaled.
 
     Its TC (Eq. 1) is that of its covariance :math:`W W^T + \mathrm{diag}(s^2)`:
-    :math:`\frac12 (\sum_i \ln \Sigma_{ii} - \ln \det \Sigma)`.
+    :math:`\frac12 (\sum_i \ln \Sigma_{ii} - \ln \det \Sigma)`, by the determinant lemma from a
+    matrix of m x m.
 
     :param d: input dimensions.
     :param m: latents.
@@ -65,13 +66,15 @@ def linear_gaussian(
         loadings[torch.arange(d), own] = sign.double()
     spread = torch.rand(d, generator=g, dtype=torch.float64) * 2 - 1
     scale = noise * 1.5**spread
-    cov = loadings @ loadings.T + scale.square().diag()
     # draws apart from those of the model, which has the seed itself
     chosen = seed + 1 if sample_seed is None else sample_seed
     s = torch.Generator().manual_seed(chosen * 7919 + 104729)
     z = torch.randn(n, m, generator=s)
     x = z @ loadings.T.float() + scale.float() * torch.randn(n, d, generator=s)
-    return Synthetic(x, (z,), float(gaussian_total_correlation(cov)))
+    scaled = loadings / scale[:, None]
+    communal = scaled.square().sum(1).log1p().sum()  # ln of the variances in units of the noise's
+    inner = torch.eye(m, dtype=torch.float64) + scaled.T @ scaled
+    return Synthetic(x, (z,), 0.5 * float(communal - inner.logdet()))
 
 
 def noisy_coins(

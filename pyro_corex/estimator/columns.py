@@ -13,12 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyro_corex.estimator.blocks import blocks
+
 Array = NDArray[Any]
 """A numpy array, most often of floats."""
 
+_NONE = np.zeros(0)  # one for all columns: there may be more of these than rows
 _HALF_LN_2PI = 0.5 * math.log(2 * math.pi)
-_CELLS = 1 << 21  # entries that are coded at once
-_FEW_CELLS = 1 << 18  # and that are looked at at once
+_CELLS = 1 << 18  # entries that are coded at once
+_FEW_CELLS = 1 << 16  # and that are looked at at once
 
 
 @dataclass
@@ -28,7 +31,7 @@ class Column:
     name: str
     kind: str
     """"binary", "categorical", "ordinal", "counts", "continuous", "constant" or "left out"."""
-    values: Array = field(default_factory=lambda: np.zeros(0))
+    values: Array = field(default_factory=lambda: _NONE)
     """The levels or states, as numbers, in order; of a constant, its value."""
     loc: float = 0.0
     scale: float = 1.0
@@ -36,7 +39,7 @@ class Column:
     """Of heavy-tailed columns: data and their normal scores, both increasing."""
     labels: list[Any] | None = None
     """What the states are called, where they are not numbers."""
-    marginal: Array = field(default_factory=lambda: np.zeros(0))
+    marginal: Array = field(default_factory=lambda: _NONE)
     """Log p of each level, or of each count up to the largest."""
     resolution: float = 0.0
     """The smallest gap between data, in units of the code; 0 where they hardly repeat."""
@@ -235,14 +238,16 @@ class Coding:
             return torch.as_tensor(out)
         out = np.empty((len(x), len(self.used)))
         plain = np.flatnonzero(self._plain)
-        out[:, plain] = (x[:, self._at[plain]] - self._loc[plain]) / self._scale[plain]
-        for k, own in self._levels.items():  # the nearest level, the lower of two
-            values = np.array([self.used[at].values for at in own])
-            part = x[:, self._at[own]].astype(np.float64)
-            code = np.where(np.isnan(part), np.nan, 0.0)
-            for level in range(k - 1):
-                code += part > (values[:, level] + values[:, level + 1]) / 2
-            out[:, own] = code
+        for rows in blocks(*x.shape):
+            own = x[rows][:, self._at[plain]] - self._loc[plain]
+            out[rows, plain] = own / self._scale[plain]
+            for k, levels in self._levels.items():  # the nearest level, the lower of two
+                values = np.array([self.used[at].values for at in levels])
+                part = x[rows][:, self._at[levels]].astype(np.float64)
+                code = np.where(np.isnan(part), np.nan, 0.0)
+                for level in range(k - 1):
+                    code += part > (values[:, level] + values[:, level + 1]) / 2
+                out[rows, levels] = code
         for at in self._alone:
             out[:, at] = self.used[at].encode(x[:, self._at[at]].astype(np.float64))
         return torch.as_tensor(out)

@@ -21,7 +21,7 @@ from pyro_corex.estimator.description import Description, read_columns
 from pyro_corex.estimator.fitted import FittedTable
 from pyro_corex.estimator.gaussian import GaussianLayer, fit_gaussian
 from pyro_corex.estimator.goodness import choose_states, fit_figures
-from pyro_corex.estimator.layer import Layer
+from pyro_corex.estimator.layer import Layer, encodings
 from pyro_corex.estimator.loadings import factor_figures
 from pyro_corex.estimator.number import choose_number, normal_scores, scree
 from pyro_corex.estimator.parameters import Options, check_parameters
@@ -49,7 +49,7 @@ class CorEx(FittedTable):
 
     :param n_hidden: the number of latents; a tuple such as ``(10, 3, 1)`` for layers from the data
         upwards, each of which explains the one below; or "auto", the fewest that are as good as
-        the best for rows held out.  Where none are, it is one latent, to which no column belongs.
+        the best for rows held out.  If it finds none, there is one latent without columns.
     :param latent: "gaussian", where a column may load on all latents, or "categorical", where each
         latent has ``n_states`` states and each column belongs to one latent.
     :param n_states: of categorical latents: a number; a list with one for each latent; or "auto",
@@ -85,7 +85,8 @@ class CorEx(FittedTable):
     :param cv: how what was learned of noise is taken off the figures.  With a number of folds, at
         least 2, they are cross-fitted: for each fold the columns are described, and the latents
         fitted, without it, and the terms are those of its rows.  ``None`` subtracts the asymptotic
-        optimism, which is too little where parameters rival rows.  "auto" cross-fits in 5 folds
+        optimism, which is wrong where parameters rival rows: it warns where columns exceed rows.
+        "auto" cross-fits in 5 folds
         where that optimism exceeds the standard error (categorical latents: a quarter of it); of
         fewer than 10 rows it then says nothing.
         The model is fitted to all rows in any case.
@@ -122,8 +123,11 @@ class CorEx(FittedTable):
     - ``layer_tcs_``, ``layer_tcs_stderr_``: what each layer adds to ``tc_``.
     - ``tcs_``, ``tcs_stderr_``: what each latent adds, shape ``(m,)``: its shares of the relevance
       of the columns, less its KL; ``tcs_ / tc_`` are shares of the whole.  With ``style_tc_`` they
-      add up to the bound of the first layer.
+      add up to the bound of the first layer.  The errors are those of rows; what loadings are
+      uncertain by, :meth:`bootstrap` has, too.
     - ``style_tc_``: what a style of answering adds; 0 where there is none.
+    - ``tc_z_``: TC(z), how much the latents tell of each other, a
+      :class:`~pyro_corex.information.Bracket`.
     - ``loadings_``: of Gaussian latents the standardised pattern loadings, ``(d, m)``, with signs
       such that most of a latent are positive: by how many standard deviations a column rises with
       its latent, the others held.  Of levels and counts it is what lies behind them that rises, on
@@ -152,6 +156,8 @@ class CorEx(FittedTable):
     - ``omega_``, ``alpha_``: for Gaussian latents the reliability of the sum of each latent's
       columns, standardised, and turned where they load negatively: McDonald's omega, the share
       of the sum's variance that is the latent's, and Cronbach's alpha; shape ``(m,)``.
+    - ``loadings_stderr_``, ``style_tc_stderr_`` and so on: after :meth:`bootstrap`.  The
+      likelihood and residuals in ``fit_`` have none, as they are of this table alone.
     - ``history_``: the training, one record an iteration.
     - ``trials_``: what "auto" tried, one record a number: "n_hidden", "score" and "stderr", in nats
       for each row held out.  For Gaussian latents and continuous columns, scores are those of
@@ -323,11 +329,15 @@ class CorEx(FittedTable):
     def _fit_by(self) -> Callable[[Coding, Array, Options], Layer]:
         return fit_categorical if self.latent == "categorical" else fit_gaussian
 
+    def _in_proportion(self, weight: Array) -> Array:
+        """As many of weighted rows as they count."""
+        total = int(self.n_effective_ * len(weight) / self.n_samples_)
+        return in_proportion(weight, np.random.default_rng(self._seed), max(total, 1))
+
     def _choose(self, x: Array, options: Options, rng: np.random.RandomState) -> Options:
         """The options with the number of latents; and what says that it is right."""
         if options.weight is not None:  # as many rows as they count, in proportion
-            order = np.random.default_rng(self._seed)
-            x = x[in_proportion(options.weight, order, int(self.n_effective_))]
+            x = x[self._in_proportion(options.weight)]
         scores = normal_scores(self._coding, x[some_rows(x, rng)])
         self.scree_ = scree(scores, np.random.default_rng(self._seed))
         self.trials_: list[dict[str, float]] = []
@@ -379,5 +389,9 @@ class CorEx(FittedTable):
         figures |= factor_figures(layer, coding) if isinstance(layer, GaussianLayer) else {}
         for name, value in figures.items():
             setattr(self, name, value)
+        for name in (*figures, "style_tc_"):  # of an earlier table
+            self.__dict__.pop(f"{name}stderr_", None)
+        alike = slice(None) if often is None else self._in_proportion(often)
+        self._tc_z, self._encoded = None, encodings(layer, code[alike])
         self._above = found.above
         return found.draws[:, order], often

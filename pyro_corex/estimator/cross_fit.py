@@ -77,9 +77,20 @@ def n_folds(cv: Any, found: Results, layer: Layer, n: int) -> int:
     half their parameters, however many rows there are, and categorical ones, whose groups are
     sought, up to 4 times.
 
+    ``None`` warns where columns exceed rows.  What parameters rival rows find in noise follows no
+    asymptotic rule: it is less than that where loadings are shrunken, and more elsewhere.
+
     :raises ValueError: for more folds than rows.
     """
     if cv is None:
+        if (d := len(layer.columns)) > n:
+            warnings.warn(
+                f"tc_ is not to be trusted with cv=None on more columns ({d}) than rows ({n}): the "
+                "asymptotic optimism that is taken off is too much where loadings are shrunken, so "
+                "that tc_ may be far below 0, and too little elsewhere. Leave cv='auto', which "
+                "holds rows out.",
+                stacklevel=4,
+            )
         return 0
     if cv == "auto":
         optimism = float(found.optimism.sum())
@@ -113,7 +124,7 @@ def cross_fit(
     for test in np.array_split(order, n_folds):
         train, rows = np.setdiff1d(order, test), np.sort(test[: max(2, MAX_ROWS // n_folds)])
         own = replace(options, weight=None if options.weight is None else weight[train])
-        held.append(_hold_out(x[train], x[rows], columns, fit, own, found.mis, weight[rows]))
+        held.append(_hold_out([x[train], x[rows]], columns, fit, own, found.mis, weight[rows]))
     # by their weights, which are 1 on average, so that means are means of rows
     mean = np.concatenate([part.often for part in held]).mean()
     often = [part.often / mean for part in held]
@@ -138,7 +149,7 @@ def cross_fit(
         tc_stderr=_stderr([p.sum(1) for p in about]) * scale,
         tcs=tcs[:m],
         tcs_stderr=stderrs * scale,
-        alive=(np.concatenate(whole).mean(0)[:m] > -stderrs) & kept.any(),
+        alive=(np.concatenate(whole).mean(0)[:m] > found.least * stderrs) & kept.any(),
         extra=float(tcs[m]),
         mis=found.mis * confirmed[:, None],
         tc_observed=float(_mean(observed, kept).sum()),
@@ -194,8 +205,7 @@ def _stderr(folds: Sequence[Array]) -> float:
 
 
 def _hold_out(
-    train: Array,
-    test: Array,
+    parts: list[Array],
     columns: Sequence[Column],
     fit: Fit,
     options: Options,
@@ -204,10 +214,13 @@ def _hold_out(
 ) -> Held:
     """Fits a layer, and those above it, to some rows, and evaluates them on others.
 
+    :param parts: the rows that it is fitted to, and the others; they are let go of.
     :param mis: of the latents that are reported, for the columns that vary: those of the layer are
         put in their order.
     :param often: how often each of the others counts.
     """
+    train, test = parts
+    parts.clear()
     m, n = options.n_hidden, len(test)
     above = len(options.layers) - 1
     coding = Coding(describe_again(columns, train, options.weight))
@@ -218,13 +231,14 @@ def _hold_out(
     )  # fmt: skip
     if not coding.used:
         return out
-    layer = fit(coding, train, replace(options, anchors=_anchors(options, columns, coding)))
+    layer = fit(coding, train, replace(options, anchors=anchors_within(options, columns, coding)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # states that are not in the other rows count as missing
         code = coding.encode(test)
-    seen = coding.encode(train)
+    seen, n_train = coding.encode(train), len(train)
+    del train, test
     spread = completed(layer, code, options.seed, fill=False)
-    n_data = np.full(len(coding.used), float(len(train)))
+    n_data = np.full(len(coding.used), float(n_train))
     told, _ = layer.mutual_information(seen, n_data, options.weight)
     place = _place(coding.widen(told[:m]), mis, columns)
     place = np.append(place, np.arange(m, layer.n_hidden))
@@ -251,13 +265,13 @@ def _hold_out(
         _, new = draw(layer, code, options.seed + 1)
         upper = [Column(f"latent {j}", "continuous") for j in range(z.shape[1])]
         inner = replace(options, layers=options.layers[1:], anchors={})
-        higher = _hold_out(z, new, upper, fit, inner, np.eye(inner.n_hidden, z.shape[1]), often)
+        higher = _hold_out([z, new], upper, fit, inner, np.eye(inner.n_hidden, z.shape[1]), often)
         out.above[:, 0] = _bounds(higher, _better([higher], len(upper))).sum(1)
         out.above[:, 1:] = higher.above
     return out
 
 
-def _anchors(options: Options, columns: Sequence[Column], coding: Coding) -> Any:
+def anchors_within(options: Options, columns: Sequence[Column], coding: Coding) -> Any:
     """The anchors by the columns that vary in these rows."""
     of = np.flatnonzero([column.varies for column in columns])
     place = np.cumsum(coding.varies) - 1

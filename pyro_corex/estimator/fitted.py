@@ -14,14 +14,17 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from pyro_corex.batches import check_count
+from pyro_corex.estimator.bootstrap import standard_errors
 from pyro_corex.estimator.categorical import CategoricalLayer
 from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.gaussian import GaussianLayer
-from pyro_corex.estimator.layer import Layer, predict, sample
+from pyro_corex.estimator.layer import Layer, dependence, predict, sample
 from pyro_corex.estimator.results import completed, row_terms
 from pyro_corex.estimator.saving import load_estimator, save_estimator
 from pyro_corex.estimator.summary import summarise
 from pyro_corex.estimator.table import Words, column_names
+from pyro_corex.estimator.weights import Weights
+from pyro_corex.information import Bracket
 from pyro_corex.threads import alone
 
 
@@ -30,6 +33,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     columns_: list[Column]
     n_hidden_: int
+    n_samples_: int
     tc_: float
     tc_stderr_: float
     upper_: Any
@@ -38,6 +42,55 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     _words: Words
     _coding: Coding
     _seed: int
+    _encoded: list[Array]
+    _tc_z: Bracket | None = None
+
+    @property
+    def tc_z_(self) -> Bracket:
+        r"""TC(z): how much the latents that are shown, and a style, tell of each other, in nats.
+
+        An interval that contains the total correlation of their aggregate posterior (Eq. 4; see
+        :func:`~pyro_corex.information.aggregate_total_correlation`), of the rotated latents: for
+        normal ones it is :math:`-\frac12 \ln \det` of their correlations.  Near 0 each can be
+        read without the others; a layer above explains no more than this.  It is computed from the
+        rows that the bound was evaluated on when it is first asked for.
+        """
+        check_is_fitted(self)
+        if self._tc_z is None:
+            with alone():
+                self._tc_z = dependence(self._layer, self._encoded)
+        return self._tc_z
+
+    def bootstrap(self, X: Any, n_draws: int = 50, *, sample_weight: Any = None) -> Any:
+        r"""Adds standard errors to what is shown of the latents, in as many fits as ``n_draws``.
+
+        Each of ``loadings_``, ``communalities_``, ``factor_correlations_``,
+        ``explained_variance_ratio_``, ``omega_``, ``alpha_``, ``style_tc_``, ``class_sizes_`` and
+        ``class_profiles_`` that there is gets one, in its shape: ``loadings_stderr_`` and so on.
+        So does ``tcs_``, of Gaussian latents, which has one of rows alone before.
+        They are the standard deviations over fits to rows drawn with replacement (Efron and
+        Tibshirani 1993), with the latents in one order and with the same signs.  Columns keep the
+        classes that they belong to.  The number of latents is taken as known.
+
+        :param X: the table that was fitted, ``(N, d)``.
+        :param n_draws: at least 2; the error of an error is one part in :math:`\sqrt{2 n}`.
+        :param sample_weight: as ``fit`` was given it, ``(N,)``.
+        :returns: the estimator.
+        :raises ValueError: for fewer draws, and for another table.
+        """
+        check_count("n_draws", n_draws, 2)
+        check_is_fitted(self)
+        weights = Weights.read(sample_weight, X)
+        x = self._read(weights.keep(X))
+        if len(x) != self.n_samples_:
+            raise ValueError(
+                f"X must be the table that was fitted, {self.n_samples_} rows, but has {len(x)}"
+            )
+        with alone():
+            found = standard_errors(self, weights.repeat(x), weights.survey, n_draws)
+        for name, value in found.items():
+            setattr(self, f"{name}stderr_", value)
+        return self
 
     def transform(self, X: Any) -> Array:
         """The latents of each row, ``(N, d)`` to ``(N, m)``: means, or most probable states."""
@@ -193,6 +246,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         :raises TypeError: for parameters, and states of columns, that are no numbers or text.
         """
         check_is_fitted(self)
+        _ = self.tc_z_  # from rows, which are in no file
         save_estimator(self, path)
 
     @classmethod

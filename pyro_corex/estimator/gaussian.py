@@ -286,11 +286,11 @@ def fit_gaussian(coding: Coding, x: Array, options: Options) -> GaussianLayer:
     turn = _to_principal(program) if linear_gaussian else np.eye(program.latent_dim)
     if options.anchors:
         rotation = anchored_axes(program, options, len(x))
+    elif sparse and options.rotation:
+        rotation = positive_axes(correlation_loadings(program), turn.T @ mixing.T)
     else:
         start = style_rotation(correlation_loadings(program)) if style else None
         rotation = reported_axes(program, options.rotation, len(x), start, int(style))
-        if sparse and options.rotation:
-            rotation = positive_axes(correlation_loadings(program), turn.T @ mixing.T)
     layer = GaussianLayer(program, columns, rotation, training, int(style))
     if len(options.layers) > 1:
         layer.make_oblique()

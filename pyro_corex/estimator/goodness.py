@@ -8,10 +8,12 @@ from typing import cast
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 from scipy.special import ndtri
-from scipy.stats import norm
+from scipy.stats import ncx2, norm
 from torch import Tensor
 
+from pyro_corex.estimator.blocks import blocks
 from pyro_corex.estimator.categorical import MAX_ROWS, CategoricalLayer, fit_categorical
 from pyro_corex.estimator.classes import class_figures, n_parameters
 from pyro_corex.estimator.columns import Array, Coding, Column
@@ -22,8 +24,9 @@ from pyro_corex.estimator.parameters import Options
 
 _PRODUCTS = 2e10  # of entries, from which pairs of columns are too many to be looked at
 _MOST = 1_000  # columns up to which a covariance matrix is decomposed
-_BLOCK = 1_000  # rows or columns that are treated at once
+_BLOCK = 256  # columns whose pairs with twice as many are looked at at once
 _MAX_STATES = 20  # that are tried
+_CLOSE, _REASONABLE = 0.05, 0.08  # RMSEA (Browne and Cudeck 1993)
 _LN_2PI = math.log(2 * math.pi)
 
 
@@ -49,7 +52,8 @@ class GoodnessOfFit:
     """The degrees of freedom of ``chi_square``."""
     srmr: float
     """Root mean square difference of correlations in the table and under the model; for Gaussian
-    latents, and columns that are not categorical."""
+    latents, and columns that are not categorical.  Up to 0.08 is good (Hu and Bentler 1999).  It
+    has no standard error, as it is above 0 in any table, whether or not the model is right."""
     largest_residual: float
     """The largest such difference, table less model."""
     largest_pair: tuple[str, str] | None
@@ -62,8 +66,34 @@ class GoodnessOfFit:
 
     @property
     def rmsea(self) -> float:
-        """Root mean square error of approximation (Steiger 1990): below 0.05 is close."""
+        """Root mean square error of approximation (Steiger 1990): how far the model's correlations
+        are from free ones, for each degree of freedom.  Up to 0.05 is close, up to 0.08 reasonable,
+        above 0.1 poor (Browne and Cudeck 1993).
+        """
         return math.sqrt(max(0.0, self.chi_square / self.df - 1) / self.n_rows)
+
+    @property
+    def rmsea_interval(self) -> tuple[float, float]:
+        """The 90 % confidence interval of ``rmsea`` (Browne and Cudeck 1993), for normal columns.
+
+        There is no standard error: where the model is right, ``rmsea`` is 0 in half the tables.
+        """
+        most = self.chi_square + 10 * math.sqrt(2 * self.df + 4 * self.chi_square)
+
+        def end(share: float) -> float:
+            def excess(noncentrality: float) -> float:
+                return float(ncx2.cdf(self.chi_square, self.df, noncentrality)) - share
+
+            far = brentq(excess, 0.0, most) if excess(0.0) > 0 else 0.0
+            return math.sqrt(far / self.df / self.n_rows)
+
+        return (math.nan, math.nan) if math.isnan(most) else (end(0.95), end(0.05))
+
+    @property
+    def _reading(self) -> str:
+        if self.rmsea > _REASONABLE:
+            return f"above {_REASONABLE}, the latents leave correlations unexplained"
+        return "a close fit" if self.rmsea <= _CLOSE else f"a reasonable fit, up to {_REASONABLE}"
 
     def __str__(self) -> str:
         least = "" if self.exact else "at least "
@@ -72,15 +102,17 @@ class GoodnessOfFit:
             + ("." if math.isnan(self.bic) else f", BIC {self.bic:.1f} (smaller is better).")
         ]
         if not math.isnan(self.chi_square):
+            low, high = self.rmsea_interval
             lines.append(
-                f"RMSEA {self.rmsea:.3f} (below 0.05 is close; chi-square {self.chi_square:.1f} "
-                f"with {self.df:.0f} degrees of freedom)."
+                f"RMSEA {self.rmsea:.3f} (90 % interval {low:.3f} to {high:.3f}; chi-square "
+                f"{self.chi_square:.1f} with {self.df:.0f} degrees of freedom): {self._reading}."
             )
         if self.largest_pair is not None:
             a, b = self.largest_pair
             lines.append(
-                f"Correlations that the latents leave: {self.srmr:.3f} on average (SRMR), most "
-                f"{self.largest_residual:+.3f}, between {a} and {b}."
+                f"Correlations that the latents leave unexplained: {self.srmr:.3f} on average "
+                f"(SRMR, good up to 0.08); the largest is {self.largest_residual:+.3f}, between "
+                f"{a} and {b}."
             )
         return "\n".join(lines)
 
@@ -102,7 +134,10 @@ def choose_states(
     for s in range(2, min(_MAX_STATES, len(x)) + 1):
         program = fit_categorical(coding, x, replace(options, n_states=s)).program
         with torch.no_grad():
-            each = [program.log_joint(rows).logsumexp(-1).sum(-1) for rows in code.split(_BLOCK)]
+            each = [
+                program.log_joint(code[own]).logsumexp(-1).sum(-1)
+                for own in blocks(len(code), code.shape[1] * s)
+            ]
         likelihood = float(np.average(torch.cat(each).numpy(), weights=often))
         bics[s] = math.log(n) * n_parameters(program) - 2 * n * likelihood
         best = min(bics, key=lambda k: bics[k])
@@ -139,10 +174,10 @@ def fit_figures(
     if normal:
         elbo = _normal_log_likelihood(layer, x, often)
         chi = _chi_square(layer, x, n, often, elbo, free)
-    found = _Correlations(layer, x, often)
+    found = Correlations(layer, x, often)
     srmr, largest, pair = _residuals(found)
     fit = GoodnessOfFit(n * elbo, normal, free, n, *chi, srmr, largest, pair)
-    return {"fit_": fit, "bic_": fit.bic, **_reliability(found, layer.n_reported, clusters)}
+    return {"fit_": fit, "bic_": fit.bic, **reliability(found, layer.n_reported, clusters)}
 
 
 def _free_parameters(layer: GaussianLayer) -> float:
@@ -165,14 +200,16 @@ def _normal_log_likelihood(layer: GaussianLayer, x: Tensor, often: Array | None)
     """That of the observed entries of a row, on average, of a linear program of normal columns."""
     program = layer.program
     w, noise, prior = program.loadings(), (2 * program.log_scale).exp(), program.prior_precision
-    outer = (w[:, :, None] * w[:, None, :] / noise[:, None, None]).flatten(1)
+    whole = prior + (w / noise[:, None]).T @ w
+    complete = not bool(x.isnan().any())
+    outer = None if complete else (w[:, :, None] * w[:, None, :] / noise[:, None, None]).flatten(1)
     found = []
-    for rows in x.split(_BLOCK):
-        seen = (~rows.isnan()).to(x.dtype)
-        rest = (rows - program.bias).nan_to_num() * seen
-        inner = prior + (seen @ outer).unflatten(-1, prior.shape)
+    for own in blocks(*x.shape):
+        seen = (~x[own].isnan()).to(x.dtype)
+        rest = (x[own] - program.bias).nan_to_num() * seen
+        inner = whole if outer is None else prior + (seen @ outer).unflatten(-1, prior.shape)
         right = (rest / noise) @ w
-        solved = torch.linalg.solve(inner, right)
+        solved = torch.linalg.solve(inner, right[..., None])[..., 0]
         quadratic = (rest.square() / noise).sum(1) - (right * solved).sum(1)
         log_det = seen @ noise.log() + inner.logdet() - prior.logdet()
         found.append(-0.5 * (quadratic + log_det + _LN_2PI * seen.sum(1)))
@@ -187,7 +224,12 @@ def _chi_square(
     df = d * (d + 3) / 2 - free
     if d > min(_MOST, n - 2) or df <= 0 or bool(x.isnan().any()):
         return math.nan, math.nan
-    sign, log_det = np.linalg.slogdet(np.cov(x.numpy().T, aweights=often, bias=True).reshape(d, d))
+    cov, mean = np.zeros((d, d)), np.average(x.numpy(), 0, often)
+    weight = np.ones(len(x)) if often is None else often
+    for own in blocks(*x.shape):
+        rest = x.numpy()[own] - mean
+        cov += (rest * weight[own, None]).T @ rest / weight.sum()
+    sign, log_det = np.linalg.slogdet(cov)
     if sign <= 0:
         return math.nan, math.nan
     saturated = -0.5 * (log_det + d * (1 + _LN_2PI))
@@ -197,7 +239,7 @@ def _chi_square(
 # ---------------------------------------------------------------------- correlations
 
 
-class _Correlations:
+class Correlations:
     """Codes of columns that are not categorical, standardised, and what the model says of them."""
 
     def __init__(self, layer: GaussianLayer, x: Tensor, often: Array | None) -> None:
@@ -205,31 +247,44 @@ class _Correlations:
         order = np.argsort(scalar)
         self.columns = scalar[order]
         self.names = [str(layer.columns[i].name) for i in self.columns]
-        code = x.numpy()[:, self.columns]
-        self.often = np.ones(len(code)) if often is None else often
-        self.seen = ~np.isnan(code)
-        known = self.often @ self.seen
-        z = np.where(self.seen, code, 0.0)
-        z = np.where(self.seen, z - self.often @ z / known, 0.0)
-        self.z = z / np.sqrt(np.maximum(self.often @ z**2 / known, 1e-12))
+        self._code = x.numpy()
+        self.often = np.ones(len(x)) if often is None else often
+        self.complete = True
+        k = len(self.columns)
+        self._loc, self._scale = np.zeros((2, k))
+        for own in blocks(k, len(x)):
+            z = self._code[:, self.columns[own]]
+            seen = ~np.isnan(z)
+            known = self.often @ seen
+            loc = self.often @ np.nan_to_num(z) / known
+            square = np.nan_to_num(z - loc) ** 2
+            self._loc[own], self._scale[own] = loc, np.sqrt(self.often @ square / known)
+            self.complete &= bool(seen.all())
         # loadings of the codes themselves: levels are coarser than what the latents predict
         rows = correlation_loadings(layer.program)[: len(scalar)][order]
         fine = np.array([_fineness(layer.columns[i]) for i in self.columns])
         self.loadings = rows * fine[:, None] @ np.linalg.inv(layer.rotation).T
         self.among = layer.correlations()
 
-    def pairs(self, a: Array | slice, b: Array | slice) -> Array:
-        """Correlations of columns, from all rows that have both."""
+    def standardised(self, own: Array | slice) -> tuple[Array, Array]:
+        """Standardised columns, 0 where they are missing, and where they are observed."""
+        z = self._code[:, self.columns[own]] - self._loc[own]
+        z /= np.maximum(self._scale[own], 1e-6)
+        seen = ~np.isnan(z)
+        return np.nan_to_num(z, copy=False), seen
+
+    def pairs(self, a: tuple[Array, Array], b: tuple[Array, Array]) -> Array:
+        """Correlations of standardised columns, from all rows that have both."""
         w = self.often[:, None]
-        products = (self.z[:, a] * w).T @ self.z[:, b]
-        if self.seen.all():
+        products = (a[0] * w).T @ b[0]
+        if self.complete:
             return np.asarray(products / self.often.sum())
-        counts = (self.seen[:, a] * w).T @ self.seen[:, b].astype(float)
+        counts = (a[1] * w).T @ b[1].astype(float)
         return np.asarray(products / np.maximum(counts, 1e-12))
 
     def many(self, k: int) -> bool:
         """Whether pairs of so many columns are too many to be looked at."""
-        return len(self.z) * float(k) ** 2 > _PRODUCTS
+        return len(self._code) * float(k) ** 2 > _PRODUCTS
 
 
 def _fineness(column: Column) -> float:
@@ -242,27 +297,29 @@ def _fineness(column: Column) -> float:
     return float(-(np.diff(norm.pdf(edges)) * code).sum() / spread)
 
 
-def _residuals(found: _Correlations) -> tuple[float, float, tuple[str, str] | None]:
+def _residuals(found: Correlations) -> tuple[float, float, tuple[str, str] | None]:
     """SRMR, the largest residual, and the columns that it is of."""
     k = len(found.columns)
     if k < 2 or found.many(k):
         return math.nan, math.nan, None
     total, largest, pair = 0.0, 0.0, (0, 1)
-    for start in range(0, k, _BLOCK):
-        own = slice(start, min(start + _BLOCK, k))
-        rest = found.pairs(own, slice(None))
-        rest -= found.loadings[own] @ found.among @ found.loadings.T
-        rest[np.arange(len(rest)), np.arange(start, start + len(rest))] = 0.0
-        total += float((rest**2).sum())
-        a, b = np.unravel_index(np.abs(rest).argmax(), rest.shape)
-        if abs(rest[a, b]) > abs(largest):
-            largest, pair = float(rest[a, b]), (start + int(a), int(b))
+    for a in blocks(k, _BLOCK):
+        some, model = found.standardised(a), found.loadings[a] @ found.among
+        for b in blocks(a.stop, _BLOCK):  # each pair of blocks once
+            rest = found.pairs(some, some if a == b else found.standardised(b))
+            rest -= model @ found.loadings[b].T
+            if a == b:
+                np.fill_diagonal(rest, 0.0)
+            total += float((rest**2).sum()) * (1 if a == b else 2)
+            i, j = np.unravel_index(np.abs(rest).argmax(), rest.shape)
+            if abs(rest[i, j]) > abs(largest):
+                largest, pair = float(rest[i, j]), (a.start + int(i), b.start + int(j))
     first, second = sorted(pair)
     names = found.names[first], found.names[second]
     return math.sqrt(total / (k * (k - 1))), largest, names
 
 
-def _reliability(found: _Correlations, m: int, clusters: Array) -> dict[str, Array]:
+def reliability(found: Correlations, m: int, clusters: Array) -> dict[str, Array]:
     """Omega and alpha of the sum of each latent's columns, NaN for fewer than two: ``(m,)`` each.
 
     Columns that load negatively are turned, and all are standardised.
@@ -279,11 +336,12 @@ def _reliability(found: _Correlations, m: int, clusters: Array) -> dict[str, Arr
         explained = float(common @ found.among @ common)
         noise = k - float(((loadings @ found.among) * loadings).sum())
         out["omega_"][j] = common[j] ** 2 / (explained + noise)
-        if found.seen[:, own].all():
-            variance = float(np.average((found.z[:, own] @ sign) ** 2, weights=found.often))
-        elif found.many(k):
+        if not found.complete and found.many(k):
             continue
+        some = found.standardised(own)
+        if some[1].all():
+            variance = float(np.average((some[0] @ sign) ** 2, weights=found.often))
         else:
-            variance = float(sign @ found.pairs(own, own) @ sign)
+            variance = float(sign @ found.pairs(some, some) @ sign)
         out["alpha_"][j] = k / (k - 1) * (1 - k / variance)
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 from scipy.stats import norm
+from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.factors import FLOOR, nearest_correlation
@@ -69,21 +70,19 @@ def moments(coding: Coding, x: Array, weight: Array | None = None) -> Moments:
 
     :param weight: of the rows, ``(N,)``.
     """
-    tables = [None if c.kind == "continuous" else level_scores(c) for c in coding.used]
-    widths = [1 if table is None else table.shape[1] for table in tables]
-    column = np.repeat(np.arange(len(tables)), widths)
-    has_table = np.array([tables[i] is not None and widths[i] == 1 for i in column])
-    parts = (scored(tables, widths, batch.numpy()) for batch in coding.batches(x))
+    column = columns_of_scores(coding)
+    has_table = np.array([coding.used[i].kind not in ("continuous", "categorical") for i in column])
     weight = np.ones(len(x)) if weight is None else weight
     if len(column) > len(x):
-        return _of_few_rows(list(parts), column, has_table, weight)
+        return _of_few_rows(all_scores(coding, x), column, has_table, weight)
     sums: list[Any] = [0.0] * 3
     complete = True
-    for s, rows in zip(parts, coding.parts(x), strict=True):
+    for s, rows in zip(scores(coding, x), coding.parts(x), strict=True):
         root = np.sqrt(weight[rows, None])
         seen = (~np.isnan(s)).astype(s.dtype)
         complete &= bool(seen.all())
-        s = np.nan_to_num(s) * root
+        s = np.nan_to_num(s)
+        s *= root
         seen *= root
         own = (s.T @ s, seen.T @ seen, (s * root).sum(0))
         sums = [a + b for a, b in zip(sums, own, strict=True)]
@@ -96,27 +95,40 @@ def moments(coding: Coding, x: Array, weight: Array | None = None) -> Moments:
     return Moments(corr, column, complete, float(weight.sum()), np.ones(len(column)))
 
 
-def scored(tables: Sequence[Array | None], widths: Sequence[int], code: Array) -> Array:
-    """The scores of coded rows, ``(N, k)``, NaN where an entry is missing."""
-    if not any(table is not None for table in tables):
-        return code
-    out = np.empty((len(code), sum(widths)))
-    start = 0
-    for i, (table, width) in enumerate(zip(tables, widths, strict=True)):
-        own = code[:, [i]]
-        if table is not None:
-            level = np.clip(np.nan_to_num(code[:, i]), 0, len(table) - 1).astype(int)
-            own = np.where(np.isnan(own), np.nan, table[level])
-        out[:, start : start + width] = own
-        start += width
+def columns_of_scores(coding: Coding) -> Array:
+    """The column of each normal score: one, but of a nominal column one for each state."""
+    widths = [c.n_levels if c.kind == "categorical" else 1 for c in coding.used]
+    return np.repeat(np.arange(len(widths)), widths)
+
+
+def scores(coding: Coding, x: Array) -> Iterator[Array]:
+    """The scores of a table ``(N, d)``, NaN where an entry is missing: some rows at a time."""
+    tables = [None if c.kind == "continuous" else level_scores(c) for c in coding.used]
+    column = columns_of_scores(coding)
+    first = np.searchsorted(column, np.arange(len(tables)))
+    for code in map(Tensor.numpy, coding.batches(x)):
+        found = code if len(column) == len(tables) else code[:, column]
+        for i, table in enumerate(tables):
+            if table is not None:
+                own = code[:, [i]]
+                level = np.clip(np.nan_to_num(own[:, 0]), 0, len(table) - 1).astype(int)
+                own = np.where(np.isnan(own), np.nan, table[level])
+                found[:, first[i] : first[i] + table.shape[1]] = own
+        yield found
+
+
+def all_scores(coding: Coding, x: Array) -> Array:
+    """The scores of all rows at once, ``(N, k)``."""
+    out = np.empty((len(x), len(columns_of_scores(coding))))
+    for rows, part in zip(coding.parts(x), scores(coding, x), strict=True):
+        out[rows] = part
     return out
 
 
-def _of_few_rows(parts: Sequence[Array], column: Array, has_table: Array, weight: Array) -> Moments:
-    s = np.concatenate(parts) if len(parts) > 1 else parts[0]
+def _of_few_rows(s: Array, column: Array, has_table: Array, weight: Array) -> Moments:
     gaps = np.isnan(s)
     s[gaps] = 0.0
-    known = np.maximum(weight @ ~gaps, 1e-12)
+    known = np.maximum(weight.sum() - (weight @ gaps if gaps.any() else 0.0), 1e-12)
     s -= weight @ s / known
     s[gaps] = 0.0
     s *= np.sqrt(weight)[:, None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,8 +14,12 @@ import torch
 from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, Column
+from pyro_corex.information import Bracket, Estimate, aggregate_total_correlation
 from pyro_corex.programs.latent_classes import LatentClasses
 from pyro_corex.programs.tables import TableSpec, TableVAE
+
+_FEW = 10  # rows below which nothing is said
+_ALL = 1e8  # draws, times rows and latents, of which TC(z) is found, at most
 
 Points = Iterable[tuple[Tensor, Tensor]]
 """Weights, which broadcast against ``(N, d)`` and sum to 1, and latents ``(N or 1, m)``."""
@@ -46,6 +52,9 @@ class Layer(Protocol):
     training: Training
     n_extra: int = 0
     """How many of the last latents are not shown."""
+    least_errors: float = -1.0
+    """How many of its errors above 0 a latent's share of the bound has to be for it to have
+    columns.  A bound of what is there may well be below 0; what was sought is there by chance."""
 
     @property
     def n_hidden(self) -> int:
@@ -137,6 +146,32 @@ def draw(layer: Layer, x: Tensor, seed: int) -> tuple[Tensor, Array]:
         missing = x.isnan()
         filled = torch.where(missing, _draw_columns(layer, z), x) if missing.any() else x
         return filled, layer.reported(z)
+
+
+@torch.no_grad()
+def encodings(layer: Layer, x: Tensor) -> list[Array]:
+    """The parameters of q(z|x): means and standard deviations ``(N, m)``, or the probabilities
+    ``(N, m, n_states)``, of the program's latents.
+    """
+    q = layer.program.encode(x)
+    return [value.numpy() for value in ([q.loc, q.scale] if hasattr(q, "loc") else [q.probs])]
+
+
+def dependence(layer: Layer, encoded: Sequence[Array]) -> Bracket:
+    """TC(z) of the reported latents, those that are not shown included, in nats.
+
+    :param encoded: as :func:`encodings` gives them.
+    """
+    if layer.n_hidden == 1 or len(encoded[0]) < _FEW:
+        known = layer.n_hidden == 1
+        ends = Estimate(0.0, 0.0), Estimate(0.0 if known else math.inf, 0.0)
+        return Bracket(0.0, ends[1].value, *ends, open=not known)
+    turn = torch.as_tensor(layer.rotation) if len(encoded) > 1 else None
+    draws = int(np.clip(_ALL / encoded[0].size, 256, 1024))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of rows that are too few, which the interval says, too
+        parameters = map(torch.as_tensor, encoded)
+        return aggregate_total_correlation(*parameters, num_samples=draws, turn=turn)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from pyro_corex.estimator.columns import Array, Column
 _SPAN = 20  # from the least number to the one above the largest
 _DATES = 19000101  # numbers from here on may be dates
 _LEAST = 10  # rows
-_CELLS = 1 << 18  # entries that are looked at at once
+_CELLS = 1 << 16  # entries that are looked at at once
 
 
 class Levels(NamedTuple):

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pyro_corex.estimator.blocks import blocks
 from pyro_corex.estimator.categorical import fit_categorical
 from pyro_corex.estimator.columns import Array, Coding
 from pyro_corex.estimator.factors import FLOOR, factor_analysis, nearest_correlation
-from pyro_corex.estimator.initial import level_scores, scored
+from pyro_corex.estimator.initial import all_scores, columns_of_scores
 from pyro_corex.estimator.layer import Layer
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.results import MAX_ROWS, shared_terms
@@ -22,7 +23,7 @@ _FOLDS = 5
 _PAST = 2  # numbers that are tried beyond the best
 _REPEATS = 20  # permutations of a table
 _CELLS = 1 << 24  # entries that all permutations may have
-_SOUGHT = 2.0  # standard errors that chance may lead by where groups are sought, in place of 1
+_SOUGHT = 2.0  # errors that chance may lead by where groups, or anything at all, are sought; else 1
 _TINY = 1e-3  # of the bound, or of a nat: what is not worth a latent
 _SMALL = 0.1  # a loading that is next to none
 _95 = 1.645  # standard deviations above the mean that 1 in 20 exceeds
@@ -65,10 +66,7 @@ class Scores:
 
 def normal_scores(coding: Coding, x: Array) -> Scores:
     """The scores of a table ``(N, d)``."""
-    tables = [None if c.kind == "continuous" else level_scores(c) for c in coding.used]
-    widths = [1 if table is None else table.shape[1] for table in tables]
-    parts = [scored(tables, widths, batch.numpy()) for batch in coding.batches(x)]
-    return Scores(np.concatenate(parts), np.repeat(np.arange(len(tables)), widths))
+    return Scores(all_scores(coding, x), columns_of_scores(coding))
 
 
 def scree(scores: Scores, rng: np.random.Generator) -> Scree:
@@ -81,23 +79,27 @@ def scree(scores: Scores, rng: np.random.Generator) -> Scree:
     first = np.flatnonzero(np.diff(of, prepend=-1))
     blocks = np.split(np.arange(len(of)), first[1:])
     several = [block for block in blocks if len(block) > 1]
-    found = []
+    found, own = [], np.empty_like(values)
     for _ in range(repeats):
-        own = rng.permuted(values, axis=0)
+        rng.permuted(values, axis=0, out=own)
         for block in several:
             own[:, block] = values[rng.permutation(len(values))][:, block]
         found.append(_eigenvalues(own))
     reference = np.mean(found, 0) + _95 * np.std(found, 0, ddof=1)
-    return Scree(_eigenvalues(values), reference)
+    own[:] = values
+    return Scree(_eigenvalues(own), reference)
 
 
 def _eigenvalues(values: Array) -> Array:
-    """Of the correlations of scores: as many as there are scores, or rows less one."""
+    """Of the correlations of scores, which are overwritten: as many as there are scores, or rows
+    less one.
+    """
     n, k = values.shape
-    z = _standardised(values, values)
+    for own in blocks(k, n):
+        values[:, own] = _standardised(values[:, own], values[:, own])
     if k < n:
-        return np.linalg.eigvalsh(_correlations(z))[::-1]
-    z = np.nan_to_num(z)
+        return np.linalg.eigvalsh(_correlations(values))[::-1]
+    z = np.nan_to_num(values, copy=False)
     return np.linalg.eigvalsh(z @ z.T / n)[:0:-1]
 
 
@@ -112,11 +114,13 @@ def _standardised(values: Array, by: Array) -> Array:
 
 def _correlations(z: Array) -> Array:
     """Of standardised scores, from all pairs of observed entries."""
-    seen = ~np.isnan(z)
-    if seen.all():
-        return np.asarray(z.T @ z / len(z))
-    filled, seen = np.where(seen, z, 0.0), seen.astype(float)
-    return np.asarray(filled.T @ filled / np.maximum(seen.T @ seen, 1.0))
+    products, counts = np.zeros((2, z.shape[1], z.shape[1]))
+    for own in blocks(*z.shape):
+        seen = ~np.isnan(z[own])
+        filled, seen = np.where(seen, z[own], 0.0), seen.astype(float)
+        products += filled.T @ filled
+        counts += seen.T @ seen
+    return np.asarray(products / np.maximum(counts, 1.0))
 
 
 # ---------------------------------------------------------------------- choosing
@@ -127,10 +131,10 @@ def choose_number(
 ) -> tuple[int, list[dict[str, float]]]:
     """The fewest latents that are as good as the best for rows held out; 0 where none are.
 
-    As good is within a standard error of the difference, or two where groups are sought, or within
-    a thousandth.  Factor models of normal scores are tried around the number that parallel analysis
-    finds, in 5 folds.  Where they are not the model that is fitted, fewer are tried with that, and
-    for categorical latents all are.
+    As good is within a standard error of the difference, or within a thousandth.  Where groups are
+    sought, and for none at all, it is within two errors.  Factor models of normal scores are tried
+    around the number that parallel analysis finds, in 5 folds.  Where they are not the model that
+    is fitted, fewer are tried with that, and for categorical latents all are.
 
     :param scores: of all or some of the rows.
     :returns: the number, and what was tried: "n_hidden", "score" in nats, "stderr".
@@ -178,11 +182,14 @@ class _Search:
         """The fewest that are near the best; 0 is independence."""
         best = self.bounds[self.best]
         tried = {0: np.zeros_like(best), **dict(sorted(self.bounds.items()))}
-        return next(m for m, own in tried.items() if self._is_near(best - own))
+        errors = {0: _SOUGHT}
+        return next(
+            m for m, own in tried.items() if self._is_near(best - own, errors.get(m, self._errors))
+        )
 
-    def _is_near(self, lead: Array) -> bool:
+    def _is_near(self, lead: Array, errors: float) -> bool:
         least = _TINY * max(1.0, float(self.bounds[self.best].mean()))
-        return bool(lead.mean() <= max(self._errors * _stderr(lead), least))
+        return bool(lead.mean() <= max(errors * _stderr(lead), least))
 
     def climb(self, start: int) -> None:
         """From a number upwards until the best is passed, and down while fewer are as good."""
@@ -201,7 +208,8 @@ class _Search:
         """From the most down, while fewer are as good."""
         m = self._most
         while m >= 1 and (
-            m == self._most or self._is_near(self.bound(self.best) - self.bound(m + 1))
+            m == self._most
+            or self._is_near(self.bound(self.best) - self.bound(m + 1), self._errors)
         ):
             self.bound(m)
             m -= 1

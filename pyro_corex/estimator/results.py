@@ -16,6 +16,7 @@ import torch
 from scipy.stats import false_discovery_control
 from torch import Tensor
 
+from pyro_corex.estimator.blocks import blocks
 from pyro_corex.estimator.columns import Array, log_marginals
 from pyro_corex.estimator.layer import Layer, draw
 from pyro_corex.estimator.weights import variance
@@ -27,7 +28,7 @@ from pyro_corex.programs.tables import TableVAE
 MAX_ROWS = 20_000
 """Rows on which the bound is evaluated; of longer tables a random subset."""
 _DRAWS = 20  # of what is missing, at most
-_CELLS = 1 << 19  # entries, times the values of a latent, that are evaluated at once
+_CELLS = 1 << 18  # entries, times the values of a latent, that are evaluated at once
 _ALL_CELLS = 1 << 24  # and that all draws of what is missing may take
 _FALSE = 0.05  # of the columns with a latent, those that have it by chance
 _GAP = 1e-6  # half the least width of a cell over which equal values are spread
@@ -88,10 +89,10 @@ def _quadratic_terms(layer: Layer, x: Tensor) -> RowTerms:
     """
     program = layer.program
     q, w = program.encode(x), program.loadings()
-    square = (x - q.loc @ w.T - program.bias).square()
-    square += q.scale.square() @ w.square().T
+    own = (q.loc @ w.T).add_(program.bias).sub_(x).square_()
+    own += q.scale.square() @ w.square().T
     noise = (2 * program.log_scale).exp()
-    own = (-0.5 * (square / noise + (2 * math.pi * noise).log())).masked_fill(x.isnan(), 0.0)
+    own.div_(noise).add_((2 * math.pi * noise).log()).mul_(-0.5).masked_fill_(x.isnan(), 0.0)
     kl = (0.5 * (q.loc.square() + q.scale.square() - 1) - q.scale.log()).sum(1).numpy()
     by_latent = layer.latent_kl(x, {"z": kl})
     return RowTerms(own.numpy(), kl, by_latent, log_marginals(layer.columns, x.numpy()))
@@ -136,19 +137,18 @@ def shared_terms(layer: Layer, x: Tensor, share: Array) -> SharedTerms:
     known = ("counts",) if linear else ("counts", "continuous")
     columns = [i for i, column in enumerate(layer.columns) if column.kind in known]
     gain = np.zeros((len(x), len(columns)))
-    parts = []
-    step = max(1, _CELLS // len(layer.columns))
-    for start in range(0, len(x), step):
-        rows = x[start : start + step]
+    relevance, latent_kl = np.empty((2, len(x), layer.n_hidden))
+    elbo = np.empty(len(x))
+    for some in blocks(*x.shape):
+        rows = x[some]
         terms = row_terms(layer, rows)
         if columns:
             own = _model_marginal(layer, rows) - terms.marginal
             own[rows.isnan().numpy()] = 0.0
-            gain[start : start + step] = own[:, columns]
-        elbo = terms.reconstruction.sum(1) - terms.kl
+            gain[some] = own[:, columns]
+        elbo[some] = terms.reconstruction.sum(1) - terms.kl
         terms.reconstruction -= terms.marginal
-        parts.append((terms.reconstruction @ share.T, terms.latent_kl, elbo))
-    relevance, latent_kl, elbo = map(np.concatenate, zip(*parts, strict=True))
+        relevance[some], latent_kl[some] = terms.reconstruction @ share.T, terms.latent_kl
     return SharedTerms(relevance, latent_kl, columns, elbo, gain, share[:, columns])
 
 
@@ -197,7 +197,9 @@ class Results:
     doubts: Array
     """How probable it is by chance alone that a latent tells as much of a column, ``(m, d)``."""
     alive: Array
-    """Which latents may tell something: what they add is above minus its error, ``(m,)``."""
+    """Which latents may tell something, ``(m,)``: what they add is above ``least`` errors."""
+    least: float
+    """See :attr:`.Layer.least_errors`."""
     extra: float
     """What those add that are not shown."""
     tc_observed: float
@@ -222,7 +224,7 @@ def completed(layer: Layer, x: Tensor, seed: int, fill: bool = True) -> Tensor:
     filled = draw(layer, x, seed)[0] if fill else x
     rng = np.random.default_rng(seed)
     numbers = np.array([i for i, c in enumerate(layer.columns) if c.kind == "continuous"], int)
-    for some in np.array_split(numbers, 1 + len(numbers) * len(x) // _CELLS):
+    for some in (numbers[own] for own in blocks(len(numbers), len(x))):
         ordered = np.sort(filled[:, some].numpy(), 0)
         for i in some[(ordered[1:] == ordered[:-1]).any(0)]:
             filled = filled.clone() if filled is x else filled
@@ -308,7 +310,8 @@ def evaluate(
         mis=mis[:k],
         mis_stderr=mis_stderr[:k],
         doubts=doubts[:k],
-        alive=tcs[:k] > -tcs_stderr[:k],
+        alive=tcs[:k] > layer.least_errors * tcs_stderr[:k],
+        least=layer.least_errors,
         extra=float(tcs[k:].sum()),
         tc_observed=float(np.average(observed, 0, often) - optimism.sum() * seen.mean()),
         elbo=float(np.average(terms.elbo[:n], 0, often)),
@@ -345,9 +348,12 @@ def informative_rows(seen: Array, share: Array, often: Array | None = None) -> A
     :param seen: ``(N, d)``; *share* ``(m, d)``, how much of a column is a latent's.
     :param often: how often each row counts, relative to the others.
     """
-    several = seen @ (share.T > 0).astype(float) > 1
+    loads = (share.T > 0).astype(float)
     each = np.ones(len(seen)) if often is None else often * (len(seen) / often.sum())
-    entries = several.T.astype(float) * each @ seen
+    entries = np.zeros(share.shape)
+    for own in blocks(*seen.shape):
+        known = seen[own].astype(float)
+        entries += ((known @ loads > 1) * each[own, None]).T @ known
     total = share.sum(1)
     mean = (entries * share).sum(1) / np.maximum(total, 1e-300)
     return np.maximum(np.where(total > 0, mean, len(seen)), 1.0)

@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from pyro_corex.estimator.columns import Array
 
 _LEAST = 0.05  # eigenvalue of the correlations of factors
+_BLOCK = 1024  # rows that are treated at once
 _OPTIONS = {"maxiter": 300, "ftol": 1e-12, "gtol": 1e-7}
 
 
@@ -88,11 +89,12 @@ def oblimin(
     values, vectors = np.linalg.eigh((loadings / np.maximum(psi, 1e-9)[:, None]).T @ loadings)
     information = np.maximum(values / (1 + values), 0.1)  # of scores on factors
     cov = (vectors / (n * information)) @ vectors.T
+    own, scale = (loadings * psi[:, None]).T @ loadings, float(psi @ psi)
 
     def loss(flat: Array) -> tuple[float, Array]:
         raw = flat.reshape(m, m)
         length = np.linalg.norm(raw, axis=0)
-        value, slope = _crossings(loadings, psi, cov, raw / length)
+        value, slope = _crossings(loadings, own, scale, cov, raw / length)
         across = (slope - raw * (raw * slope).sum(0) / length**2) / length
         across[:, :n_fixed] = 0.0
         return value, across.ravel()
@@ -106,23 +108,35 @@ def oblimin(
     return start
 
 
-def _crossings(rows: Array, psi: Array, cov: Array, axes: Array) -> tuple[float, Array]:
+def _crossings(
+    loadings: Array, own: Array, scale: float, cov: Array, axes: Array
+) -> tuple[float, Array]:
     r"""The mean of :math:`\frac14 \sum_{j \ne k} \lambda_{ij}^2 \lambda_{ik}^2` over rows, less
     what errors of the covariance ``psi[i] * cov`` add to it; and its gradient by the axes.
+
+    :param own: products of the loadings, weighted by psi, ``(m, m)``; *scale* is that of psi.
     """
     inverse = np.linalg.inv(axes)
-    pattern, error = rows @ inverse.T, inverse @ cov @ inverse.T
-    square, variance = pattern**2, np.diag(error)
+    value, by_inverse = 0.0, np.zeros_like(inverse)
+    for start in range(0, len(loadings), _BLOCK):
+        rows = loadings[start : start + _BLOCK]
+        pattern = rows @ inverse.T
+        others = pattern**2
+        total = others.sum(1)
+        value += total @ total - (others**2).sum()
+        others -= total[:, None]
+        others *= pattern
+        by_inverse -= others.T @ rows
+    error, by_psi = inverse @ cov @ inverse.T, inverse @ own
+    variance = np.diag(error)
     apart = error - np.diag(variance)
-    others = square.sum(1, keepdims=True) - square
     rest = variance.sum() - variance
-    gram, scale = (pattern * psi[:, None]).T @ pattern, psi @ psi
-    own = np.diag(gram)
-    value = (square * others).sum() - 2 * own @ rest - 4 * (gram * apart).sum()
+    gram = by_psi @ inverse.T
+    sizes = np.diag(gram)
     value += scale * (variance @ rest + 2 * (apart**2).sum())
-    by_pattern = pattern * others - psi[:, None] * (pattern * rest + 2 * pattern @ apart)
-    by_error = scale * apart - gram + np.diag(own)
-    by_error += np.diag(scale * rest - own.sum() + own) / 2
-    by_inverse = by_pattern.T @ rows + 2 * by_error @ inverse @ cov
-    n = len(rows)
+    value -= 2 * sizes @ rest + 4 * (gram * apart).sum()
+    by_error = scale * apart - gram + np.diag(sizes)
+    by_error += np.diag(scale * rest - sizes.sum() + sizes) / 2
+    by_inverse += 2 * by_error @ inverse @ cov - rest[:, None] * by_psi - 2 * apart @ by_psi
+    n = len(loadings)
     return float(value) / (4 * n), -inverse.T @ by_inverse @ inverse.T / n

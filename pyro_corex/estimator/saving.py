@@ -18,6 +18,7 @@ from pyro_corex.estimator.layer import Training
 from pyro_corex.estimator.number import Scree
 from pyro_corex.estimator.numerals import Numerals
 from pyro_corex.estimator.table import Words
+from pyro_corex.information import Bracket, Estimate
 from pyro_corex.programs.latent_classes import LatentClasses
 from pyro_corex.programs.tables import TableSpec, TableVAE
 from pyro_corex.training.checkpoint import CheckpointError, check_folder, read, write
@@ -25,15 +26,15 @@ from pyro_corex.training.checkpoint import CheckpointError, check_folder, read, 
 _CLASSES: dict[str, Any] = {
     each.__name__: each
     for each in (
-        CategoricalLayer, Coding, Column, Description, GaussianLayer, GoodnessOfFit, Numerals,
-        Scree, TableSpec, Training, Words,
+        Bracket, CategoricalLayer, Coding, Column, Description, Estimate, GaussianLayer,
+        GoodnessOfFit, Numerals, Scree, TableSpec, Training, Words,
     )
 }  # fmt: skip
 _PROGRAMS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "TableVAE": (TableVAE, ("spec", "latent_dim", "hidden", "oblique")),
     "LatentClasses": (LatentClasses, ("spec", "parents", "n_states")),
 }
-_DROPPED = ("bound_", "program_")  # the bound is that of program_, which the layer holds
+_DROPPED = ("bound_", "program_", "_encoded")  # the first two of the layer, and what is of rows
 
 
 def save_estimator(estimator: Any, path: str | Path) -> None:

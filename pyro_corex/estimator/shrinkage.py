@@ -64,15 +64,16 @@ def shrunken_loadings(
             np.linalg.inv(corr) + found.mean.T @ weighted + np.diag(found.variance.T @ (1 / psi))
         )
         z = np.sqrt(n) * (factor.T @ weighted) @ cov
+        del weighted
         gram = z.T @ z + n * cov
-        cross = np.sqrt(n) * (factor @ z)
+        cross = factor @ (np.sqrt(n) * z)
         # the latents have the variance 1: what they lack of it, their loadings are given (Liu et
         # al. 1998)
         scale = np.sqrt(np.diag(gram) / n)
-        gram, cross = gram / scale / scale[:, None], cross / scale
+        gram, cross = gram / scale / scale[:, None], np.divide(cross, scale, out=cross)
         corr = corr if among is None else gram / n
         before = found.mean
-        mean, variance, kept = before * scale, found.variance * scale**2, found.kept.copy()
+        mean, variance, kept = before * scale, found.variance, found.kept
         slab = slab * scale**2
         for j in range(m):
             rest = cross[:, j] - mean @ gram[:, j] + mean[:, j] * n
@@ -81,9 +82,10 @@ def shrunken_loadings(
         found = _Entries(mean, variance, kept)
         total = kept.sum(0)
         share = np.clip(total / len(psi), 1e-6, 1 - 1e-6)
-        square = mean**2 + variance
-        slab = np.maximum(square.sum(0) / np.maximum(total, 1e-6), 1e-6)
-        fitted = 2 * (mean * cross).sum(1) - ((mean @ gram) * mean).sum(1) - n * variance.sum(1)
+        square = np.einsum("ij,ij->j", mean, mean) + variance.sum(0)
+        slab = np.maximum(square / np.maximum(total, 1e-6), 1e-6)
+        fitted = 2 * np.einsum("ij,ij->i", mean, cross) - n * variance.sum(1)
+        fitted -= np.einsum("ij,ij->i", mean @ gram, mean)
         # so many of the rows' degrees of freedom went into the latents
         psi = np.clip((n - fitted) / max(n - m, 1), floor, 1.0)
         moved = np.abs(mean - before).max()

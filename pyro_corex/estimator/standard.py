@@ -14,7 +14,7 @@ SHAPE = 12.0
 WHOLE = 2.0**53
 """From here on each number is a whole one, because no more digits are kept."""
 _FEW = 20  # rows below which its shape is not asked for
-_CELLS = 1 << 18  # entries that are looked at at once
+_CELLS = 1 << 16  # entries that are looked at at once
 _COARSE = 0.05  # standard deviations by which rounded numbers may be apart
 
 

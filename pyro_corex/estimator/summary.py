@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from pyro_corex.information import Bracket
+
 _PM = "\N{PLUS-MINUS SIGN}"
 
 
@@ -32,8 +34,11 @@ def summarise(e: Any, n_columns: int) -> str:
     ]
     if e.style_tc_ > 0:
         lines.append(
-            f"A style of answering (agreeing with everything): {e.style_tc_:.2f} nats of these."
+            f"A style of answering (agreeing with everything): {e.style_tc_:.2f}"
+            f"{error(e, 'style_tc_')} nats of the total."
         )
+    if e.n_hidden_ > 1:
+        lines.append(apart(e.tc_z_))
     lines.append("What each latent adds, and what it tells of its columns, in nats:")
     names = [str(column.name) for column in e.columns_]
     lines += _latents(e, names, n_columns)
@@ -42,10 +47,19 @@ def summarise(e: Any, n_columns: int) -> str:
     lines.append(str(e.fit_))
     if e.latent == "gaussian" and not np.isnan(e.omega_).all():
         lines.append(
-            "Omega and alpha: how reliable the sum of a latent's columns is, from 0 to 1, with "
-            "those turned that load negatively."
+            "Omega and alpha say how reliable the sum of a latent's columns is, from 0 to 1; "
+            "columns that load negatively are turned first."
         )
     return "\n".join(lines)
+
+
+def apart(tc: Bracket) -> str:
+    """What TC(z) says of the latents, and its limits."""
+    few = " The rows are too few for a closer upper end; the lower one is most often near."
+    return (
+        f"TC(z), what the latents tell of each other: from {tc.lower:.2f} to {tc.upper:.2f} nats. "
+        "Near 0 each can be read without the others." + (few if tc.open else "")
+    )
 
 
 def standing(e: Any) -> str:
@@ -54,8 +68,8 @@ def standing(e: Any) -> str:
     if more <= max(2 * e.tc_stderr_, 0.05 * e.tc_):
         return "a lower bound"
     return (
-        f"no bound, as {more:.2f} of these are of columns that repeat values or are not normal: "
-        f"{e.tc_ - more:.2f} without them"
+        f"no bound: {more:.2f} nats of this correct for columns that repeat values or are not "
+        f"normal; {e.tc_ - more:.2f} without them"
     )
 
 
@@ -72,12 +86,27 @@ def _latents(e: Any, names: list[str], n_columns: int) -> list[str]:
         more = f" and {len(own) - n_columns} more" if len(own) > n_columns else ""
         lines.append(f"  {j}: {_nats(tc, stderr)}. {', '.join(shown) or 'no column'}{more}.")
         if e.latent == "categorical":
-            sizes = ", ".join(f"{size:.0%}" for size in e.class_sizes_[j])
+            sizes = ", ".join(
+                f"{size:.0%}{error(e, 'class_sizes_', j, k, form='.0%')}"
+                for k, size in enumerate(e.class_sizes_[j])
+            )
             lines.append(f"     classes of {sizes} of the rows")
         elif not np.isnan(e.omega_[j]):
-            alpha = "" if np.isnan(e.alpha_[j]) else f", alpha {e.alpha_[j]:.2f}"
-            lines.append(f"     omega {e.omega_[j]:.2f}{alpha}")
+            alpha = f", alpha {e.alpha_[j]:.2f}{error(e, 'alpha_', j)}"
+            alpha = "" if np.isnan(e.alpha_[j]) else alpha
+            lines.append(f"     omega {e.omega_[j]:.2f}{error(e, 'omega_', j)}{alpha}")
     return lines
+
+
+def error(e: Any, name: str, *at: int, form: str = ".2f") -> str:
+    """The standard error of an entry of a figure, where :meth:`~pyro_corex.CorEx.bootstrap` has
+    found it.
+    """
+    if (found := getattr(e, f"{name}stderr_", None)) is None:
+        return ""
+    for index in at:
+        found = found[index]
+    return f" {_PM} {found:{form}}"
 
 
 def _no_latent(e: Any, names: list[str], n_columns: int) -> list[str]:
@@ -87,8 +116,8 @@ def _no_latent(e: Any, names: list[str], n_columns: int) -> list[str]:
         return []
     more = f" and {len(own) - n_columns} more" if len(own) > n_columns else ""
     shown = ", ".join(names[i] for i in own[:n_columns])
-    chance = f"  Of no latent, as what they tell may be chance: {len(own)} of the columns"
-    return [f"{chance} ({shown}{more})."]
+    chance = "  Columns that belong to no latent, as what they tell may be chance"
+    return [f"{chance}: {len(own)} ({shown}{more})."]
 
 
 def _layers(e: Any, n_columns: int) -> list[str]:
@@ -152,8 +181,8 @@ def _how(e: Any) -> str:
     if e.n_folds_ == 1:
         return f"{e.n_samples_} rows say nothing of that: at least 10 are needed."
     if e.n_folds_:
-        return f"From rows held out, in {e.n_folds_} folds: the parameters are many for the rows."
-    return "Less the asymptotic optimism of the fit: the parameters are few for the rows."
+        return f"Measured on rows held out, in {e.n_folds_} folds: they are few for the parameters."
+    return "The optimism of the fit is taken off, by Akaike's formula."
 
 
 def _nats(value: float, stderr: float) -> str:

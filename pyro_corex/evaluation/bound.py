@@ -92,8 +92,8 @@ class TCBound(Estimate[float]):
         if y is not None:
             found.append(
                 f"H(y) = {float(entropy_estimate(y, 'categorical').value):.4g} has been taken off, "
-                f"as the model is told y = {self.terms.evidence.sight().y}: without that it would "
-                "be a bound on TC(x) + I(x : y)"
+                f"as the model is given y, here {self.terms.evidence.sight().y}: without that it "
+                "would be a bound on TC(x) + I(x : y)"
             )
         return found
 
@@ -243,6 +243,8 @@ def dataset_terms(
             if watch is not None:
                 watch(batch, terms)
             parts.append(replace(terms, _source=terms.evidence.compact()))
+            while len(parts) > 1 and parts[-2].evidence.size <= parts[-1].evidence.size:
+                parts[-2:] = [CorExTerms.join(parts[-2:])]  # few are kept, each term joined seldom
     if not parts:
         raise ValueError("The data are empty: there is no batch to evaluate on")
     return CorExTerms.join(parts)

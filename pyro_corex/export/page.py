@@ -51,8 +51,8 @@ def report(
     without a proper likelihood there is no bound.
 
     :param module: a program with ``.model(*batch)`` and ``.guide(*batch)``; or a fitted ``CorEx``,
-        whose ``data`` are a table ``(N, d)`` as it takes them, and to which ``title`` and ``seed``
-        apply alone.
+        whose ``data`` are a table ``(N, d)`` as it takes them.  Of the options only ``title`` and
+        ``seed`` are for a ``CorEx``.
     :param data: as :func:`~pyro_corex.tc_bound` takes it, shape ``(N, ...)``; preferably data that
         the program was not trained on.  All of it is kept in memory.  Of several things x is the
         first that is observed; the pictures are of it.

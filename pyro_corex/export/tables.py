@@ -10,7 +10,7 @@ from markupsafe import Markup
 from sklearn.utils import resample
 
 from pyro_corex import figures
-from pyro_corex.estimator.summary import standing
+from pyro_corex.estimator.summary import error, standing, upper_rows
 from pyro_corex.export.blocks import (
     Heading,
     Items,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ROWS = 400  # that are drawn against latents
 DATA = 3  # rows beside their reconstructions
+_ALL = "All numbers"
 LATENTS = 8  # with a picture of their own
 
 _CORRECTIONS = {
@@ -40,7 +41,8 @@ _CORRECTIONS = {
 _LIMITS = (
     "The figure is a lower bound on the total correlation: another number of latents, or of "
     "another kind, may explain more.",
-    "Errors say how far a figure may move with other rows of the same kind.",
+    "Errors say how far a figure may move with other rows of the same kind. Loadings, correlations "
+    "of latents, reliabilities and classes have theirs after CorEx.bootstrap.",
     "A latent says that columns agree, not why. Neither its name nor a cause is in the data.",
     "Latents have a sign and an order by convention only: turn both round, and the model is the "
     "same.",
@@ -128,7 +130,7 @@ def _map(corex: CorEx) -> Iterator[Any]:
         for i, (c, j) in enumerate(zip(corex.columns_, corex.clusters_, strict=True))
     ]
     head = ["column", "latent", *map(str, range(corex.n_hidden_))]
-    yield Table("Nats", head, rows, folded="All numbers")
+    yield Table("Nats", head, rows, folded=_ALL)
 
 
 def _loadings(corex: CorEx) -> Iterator[Any]:
@@ -142,11 +144,15 @@ def _loadings(corex: CorEx) -> Iterator[Any]:
     alt = "Heat map: the loading of each column on each latent"
     yield drawn(figures.loadings(corex), alt, "Blue is positive, red negative")
     rows = [
-        (c.name, *(f"{value:.2f}" for value in loadings[i]), f"{corex.communalities_[i]:.2f}")
+        (
+            c.name,
+            *(_with(corex, "loadings_", i, j) for j in range(loadings.shape[1])),
+            _with(corex, "communalities_", i),
+        )
         for i, c in enumerate(corex.columns_)
     ]
     head = ["column", *map(str, range(corex.n_hidden_)), "communality"]
-    yield Table("Loadings and communalities", head, rows, folded="All numbers")
+    yield Table("Loadings and communalities", head, rows, folded=_ALL)
 
 
 def _correlations(corex: CorEx) -> Iterator[Any]:
@@ -157,7 +163,8 @@ def _correlations(corex: CorEx) -> Iterator[Any]:
         "Latents may go together. Where two of them correlate strongly, they may be two sides of "
         "one."
     )
-    rows = [(str(j), *(f"{value:.2f}" for value in row)) for j, row in enumerate(among)]
+    m = range(len(among))
+    rows = [(str(j), *(_with(corex, "factor_correlations_", j, k) for k in m)) for j in m]
     yield Table("Correlations", ["latent", *map(str, range(len(among)))], rows)
 
 
@@ -195,10 +202,16 @@ def _fit(corex: CorEx) -> Iterator[Any]:
         "explain (omega), or would if its columns were alike (alpha)."
     )
     rows = [
-        (str(j), *("" if np.isnan(value) else f"{value:.2f}" for value in both))
-        for j, both in enumerate(zip(corex.omega_, corex.alpha_, strict=True))
+        (str(j), _with(corex, "omega_", j), _with(corex, "alpha_", j))
+        for j in range(len(corex.omega_))
     ]
     yield Table("Reliability", ["latent", "omega", "alpha"], rows)
+
+
+def _with(corex: CorEx, name: str, *at: int) -> str:
+    """An entry of a figure, and its error where there is one; nothing for NaN."""
+    value = getattr(corex, name)[at]
+    return "" if np.isnan(value) else f"{value:.2f}{error(corex, name, *at)}"
 
 
 def _tree(corex: CorEx) -> Iterator[Any]:
@@ -207,6 +220,10 @@ def _tree(corex: CorEx) -> Iterator[Any]:
         "Thick lines tell much. Columns without a line have no latent."
     )
     yield drawn(figures.hierarchy(corex), "Tree of columns and latents", "From columns to layers")
+    if corex.upper_ is not None:
+        rows = [(*map(str, r[:3]), nats(r[3]), nats(r[4])) for r in upper_rows(corex)]
+        head = ["layer", "latent", "latent below", "nats", "standard error"]
+        yield Table("What latents of the layers above tell of those below", head, rows, folded=_ALL)
 
 
 def _scree(corex: CorEx) -> Iterator[Any]:

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_corex.information.checks import check_gaussian
+from pyro_corex.information.checks import as_floats, check_gaussian
 from pyro_corex.information.estimate import Estimate
 from pyro_corex.information.mixture import fit_mixture
 from pyro_corex.information.mutual_information import check_probs
@@ -39,6 +39,8 @@ _ERRORS = 3.0
 _COMPONENTS = (1, 4, 16)
 _FIT = 10_000
 """Draws to which a mixture is fitted, at most."""
+_TABLE = 1 << 21
+"""Data times joint states of discrete latents that are summed over, at most."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,18 +83,26 @@ class Bracket:
 
 
 def aggregate_total_correlation(
-    loc: Tensor, scale: Tensor | None = None, *, num_samples: int = 1024, seed: int = 0
+    loc: Tensor,
+    scale: Tensor | None = None,
+    *,
+    num_samples: int = 1024,
+    seed: int = 0,
+    turn: Tensor | None = None,
 ) -> Bracket:
     """An interval that contains TC(z) (Eq. 4) of factorised encoders, in nats.
 
     It is about the distribution that the data are from, not about these N data alone.  A warning
-    says where N is too small to close it.  Time ``num_samples`` N m, memory bounded.
+    says where N is too small to close it.  Time ``num_samples`` N m, memory bounded.  Discrete
+    latents with few joint states for the data are summed over exactly, without draws.
 
     :param loc: ``(N, m)`` means of Gaussian encoders; without ``scale``, ``(N, m, K)``
         probabilities of discrete latents.
     :param scale: ``(N, m)`` standard deviations.
     :param num_samples: draws, at most one for each datum.
     :param seed: of the draws and of the fitted mixtures; the global random state is left alone.
+    :param turn: an invertible matrix ``(m, m)``: the interval is for TC of the Gaussian latents
+        times it, whose encoders need not factorise.
     :raises ValueError: for fewer than 4 draws or data, shapes that do not fit, and parameters that
         are not finite or out of range.
     :raises TypeError: where loc or scale is not floating.
@@ -109,24 +119,34 @@ def aggregate_total_correlation(
     n, device = len(loc), loc.device
     if num_samples < 4 or n < 4:
         raise ValueError(f"TC(z) needs at least 4 draws and 4 data, but got {num_samples} and {n}")
+    if scale is None and loc.shape[2] ** loc.shape[1] <= min(n / 3, _TABLE / n):
+        return _bracket(*_summed(loc.double()), False)
     generator = torch.Generator(device).manual_seed(seed)
     order = torch.randperm(n, generator=generator, device=device)
     source = order[:num_samples]
     if scale is None:
         aggregate, fitted = _discrete(loc, source, generator), None
+        joint, own = aggregate.joint, aggregate.own.sum(1)
         broad = torch.full_like(aggregate.marginal, -math.log(loc.shape[2]))
     else:
         z = _draw(loc, scale, order[: len(source) + _FIT], generator)
         aggregate = _gaussian(z[: len(source)], loc, scale, source)
+        joint, own = aggregate.joint, aggregate.own.sum(1)
+        if turn is not None:
+            turn = _check_turn(turn, loc)
+            z, loc, scale = z @ turn, loc.double() @ turn, (scale.double() ** 2 @ turn**2).sqrt()
+            aggregate = _gaussian(z[: len(source)], loc, scale, source)
+            stretched = torch.linalg.slogdet(turn).logabsdet
+            joint, own = joint - stretched, own - stretched
         broad, fitted = _fitted(z, len(source), seed)
     apart = _others(aggregate.marginal, aggregate.own, n)
     rare = n**-0.5  # the share of the broad density, for draws that are far from all other data
     apart = torch.logaddexp(apart + math.log1p(-rare), broad + math.log(rare)).sum(1)
-    densities = [_others(aggregate.joint, aggregate.own.sum(1), n), apart]
+    densities = [_others(joint, own, n), apart]
     densities += [] if fitted is None else list(fitted.T)
     low = _held_out(torch.stack(densities, 1)) - aggregate.marginal.sum(1)
-    high = aggregate.joint - apart
-    information = float((aggregate.own.sum(1) - aggregate.joint).mean())
+    high = joint - apart
+    information = float((own - joint).mean())
     few = information > math.log(n) - 1
     if few:
         warnings.warn(
@@ -138,6 +158,16 @@ def aggregate_total_correlation(
             stacklevel=2,
         )
     return _bracket(_mean(low), _mean(high), few)
+
+
+def _check_turn(turn: Tensor, loc: Tensor) -> Tensor:
+    turn, m = as_floats("turn", turn).to(loc.device, torch.double), loc.shape[1]
+    if turn.shape != (m, m) or not bool(torch.linalg.slogdet(turn).logabsdet.isfinite()):
+        raise ValueError(
+            f"turn must be an invertible matrix ({m}, {m}) for these {m} latents, but got "
+            f"{turn.tolist()}"
+        )
+    return turn
 
 
 def _bracket(low: Estimate[float], high: Estimate[float], few: bool) -> Bracket:
@@ -172,6 +202,24 @@ def _discrete(probs: Tensor, source: Tensor, generator: torch.Generator) -> Aggr
         return probs[data].double().log()[:, latent, drawn[draws]].transpose(0, 1)
 
     return aggregate_log_density(log_density, source, n, m)
+
+
+def _summed(probs: Tensor) -> tuple[Estimate[float], Estimate[float]]:
+    """Both bounds of discrete latents, summed over their joint states."""
+    n, m, k = probs.shape
+    states = torch.cartesian_prod(*[torch.arange(k, device=probs.device)] * m).view(-1, m)
+    latent = torch.arange(m, device=probs.device)
+    each = probs[:, latent, states].prod(2)  # (N, joint states)
+    joint, single = each.mean(0), probs.mean(0)
+    marginal = single.log()[latent, states].sum(1)
+    without = ((n * single - probs) / (n - 1)).clamp(min=1 / n**2)  # for states of one datum only
+    apart = without.log()[:, latent, states].sum(2)
+    rest = torch.logaddexp(
+        ((n * joint - each).clamp(min=0) / (n - 1)).log() + math.log1p(-1 / n), apart - math.log(n)
+    )
+    low = torch.where(each > 0, each * (rest - marginal), 0.0).sum(1)
+    high = torch.where(each > 0, each * (joint.log() - apart), 0.0).sum(1)
+    return _mean(low), _mean(high)
 
 
 def _others(whole: Tensor, own: Tensor, n: int) -> Tensor:

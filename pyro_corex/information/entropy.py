@@ -7,7 +7,7 @@ It turns the evidence lower bound into a bound on TC(x) (Gao et al. 2018, Eq. 8 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -16,10 +16,10 @@ from torch import Tensor
 from pyro_corex.arrays import as_tensor
 from pyro_corex.information.checks import check_finite, check_matrix
 from pyro_corex.information.estimate import Estimate
-from pyro_corex.information.spacings import new_run, refuse_ties, spacings
+from pyro_corex.information.spacings import count_tied, new_run, spacings
 
 _KINDS = ("auto", "binary", "categorical", "continuous")
-_ELEMENTS = 1 << 18  # bound on data * dimensions held at once
+_ELEMENTS = 1 << 16  # bound on data * dimensions held at once
 _logger = logging.getLogger(__name__)
 
 
@@ -93,21 +93,19 @@ def entropy_estimate(x: Tensor, kind: str = "auto") -> Estimate[Tensor]:
         _logger.info("marginal entropy: x of shape %s is taken as %s", tuple(x.shape), kind)
     if kind == "binary":
         value, stderr = _binary(x)
+    elif kind == "categorical":
+        found = [_categorical(ordered) for ordered in _sorted(x, x.dtype)]
+        value, stderr = map(torch.cat, zip(*found, strict=True))
     else:
-        # one dimension a row; float64, so that the gaps between float32 data are exact
-        ordered = _sorted(x, x.dtype if kind == "categorical" else torch.float64)
-        value, stderr = (_categorical if kind == "categorical" else _continuous)(ordered)
+        value, stderr = _continuous(x)
     correction = "spacings (digamma)" if kind == "continuous" else "Miller-Madow"
     return Estimate(value.to(dtype), stderr.to(dtype), kind=kind, correction=correction)
 
 
-def _sorted(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """The dimensions of (N, d) as sorted rows (d, N)."""
-    ordered = x.new_empty(x.shape[1], x.shape[0], dtype=dtype)
+def _sorted(x: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
+    """The dimensions of (N, d) as sorted rows, some at a time."""
     step = max(1, _ELEMENTS // x.shape[0])
-    for rows, block in zip(ordered.split(step), x.split(step, dim=1), strict=True):
-        rows.copy_(block.t().to(dtype).sort(dim=1).values)
-    return ordered
+    return (block.t().to(dtype).sort(dim=1).values for block in x.split(step, dim=1))
 
 
 def _decide(x: Tensor) -> str:
@@ -164,16 +162,25 @@ def _categorical(ordered: Tensor) -> tuple[Tensor, Tensor]:
     return value + more / (2 * n), (square / n + _second_order(more, n)).sqrt()
 
 
-def _continuous(ordered: Tensor) -> tuple[Tensor, Tensor]:
-    n = ordered.shape[1]
-    refuse_ties(ordered)
-    blocks = [spacings(block) for block in ordered.split(max(1, _ELEMENTS // n))]
-    value, variance = [], []
-    for found in blocks:
+def _continuous(x: Tensor) -> tuple[Tensor, Tensor]:
+    n, d = x.shape
+    value, variance, n_tied = [], [], 0
+    for ordered in _sorted(x, torch.float64):  # so that the gaps between float32 data are exact
+        n_tied += count_tied(ordered)
+        if n_tied:
+            continue
+        found = spacings(ordered)
         spread = (found.surprisal.var(1) - found.excess).clamp(min=0)
         variance.append(torch.maximum(spread, found.noise) / n)
         variance[-1] += _doubt(found.drift, found.drift_noise)
         value.append(found.value)
+    if n_tied:
+        raise ValueError(
+            f'kind="continuous" expects data that hardly repeat, but {n_tied} of {d} dimensions '
+            "have atoms or mostly tied values, so that their differential entropy is not finite; "
+            'use kind="categorical", or add noise as wide as the rounding (dequantise). Float32 '
+            "rounds data far from 0: centre them before they are converted"
+        )
     return torch.cat(value), torch.cat(variance).sqrt()
 
 

@@ -127,26 +127,19 @@ def _longest_run(ordered: Tensor) -> Tensor:
     return longest
 
 
-def refuse_ties(ordered: Tensor) -> None:
-    """Raises where rows (d, N) of sorted data have atoms, or more ties than rounding explains."""
-    d, n = ordered.shape
+def count_tied(ordered: Tensor) -> int:
+    """How many rows (d, N) of sorted data have atoms, or more ties than rounding explains."""
+    n = ordered.shape[1]
     longest = _longest_run(ordered)
     if bool((longest == 1).all()):
-        return
+        return 0
     tied = n - new_run(ordered).sum(1)
     # rounding gives a cell so many data with this chance, by Poisson and the ties of other data
     share = 6 * (tied - longest + 1) / n
     chance = math.log(n) + (longest - 1) * share.double().log() - (longest + 1.0).lgamma()
     lonely = (longest > 2) & (chance < -14)
     atoms = lonely | (longest > _most_ties(n))
-    bad = int((atoms | (tied * 2 > n)).sum())
-    if bad:
-        raise ValueError(
-            f'kind="continuous" expects data that hardly repeat, but {bad} of {d} dimensions have '
-            "atoms or mostly tied values, so that their differential entropy is not finite; use "
-            'kind="categorical", or add noise as wide as the rounding (dequantise). Float32 rounds '
-            "data far from 0: centre them before they are converted"
-        )
+    return int((atoms | (tied * 2 > n)).sum())
 
 
 def new_run(ordered: Tensor) -> Tensor:

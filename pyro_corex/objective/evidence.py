@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from pyro_corex.batches import together
 from pyro_corex.objective.arguments import Programs
 from pyro_corex.objective.axes import Axes
 from pyro_corex.objective.inputs import sight
@@ -181,9 +182,9 @@ class Evidence:
             first,
             inputs={
                 name: Inputs(whole, first.inputs[name].kind, next(filter(None, problems[name]), ""))
-                for name, whole in by_key(values, torch.cat).items()
+                for name, whole in by_key(values).items()
             },
-            per_datum=by_key([part.per_datum for part in parts], torch.cat),
+            per_datum=by_key([part.per_datum for part in parts]),
             below={
                 name: Below(
                     *map(torch.cat, zip(*(part.below[name] for part in parts), strict=True))
@@ -192,9 +193,7 @@ class Evidence:
             },
             problem=next((part.problem for part in parts if part.problem), ""),
             seen=Sight.join(part.sight() for part in parts),
-            given=by_key(
-                [{at: p.given[at] for at, _ in set.intersection(*sizes)} for p in parts], torch.cat
-            ),
+            given=by_key([{at: p.given[at] for at, _ in set.intersection(*sizes)} for p in parts]),
             sources=(),
         )
 
@@ -220,10 +219,10 @@ class Evidence:
 
 
 def by_key(
-    parts: Sequence[Mapping[K, Tensor]], together: Callable[[list[Tensor]], Tensor]
+    parts: Sequence[Mapping[K, Tensor]], merge: Callable[[list[Tensor]], Tensor] = together
 ) -> dict[K, Tensor]:
     """The values of several mappings with the same keys, put together key by key."""
-    return {key: together([part[key] for part in parts]) for key in parts[0]}
+    return {key: merge([part[key] for part in parts]) for key in parts[0]}
 
 
 class _Latent(NamedTuple):

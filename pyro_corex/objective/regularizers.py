@@ -102,8 +102,8 @@ class Invariance(_OfSites):
     It asks them to give the same answer for transformed copies of a datum.  What is penalised is
     :math:`I(z_j : t \mid x)`, the information that the latent keeps about which copy :math:`t(x)`
     of a datum it was given, in nats: the generalised Jensen-Shannon divergence (Lin 1991) of
-    :math:`p(z_j|t(x))` over the datum itself and its ``copies``.  Where the guide draws the site
-    given another latent, a draw of that is a part of the copy.  By the chain rule
+    :math:`p(z_j|t(x))` over the datum itself and its ``copies``.  If the guide draws the site
+    given another latent, each copy has a draw of that latent.  By the chain rule
     :math:`I(z_j : x, t) - I(z_j : t|x) = I(z_j : x)`, so that with equal weights on this and on
     ``mi_weight`` the information about x *up to* the transformations is rewarded.
 

@@ -112,8 +112,8 @@ def save(module: nn.Module, path: str | Path) -> None:
     """Saves the parameters, buffers and KL-weight schedules of a module.
 
     The file is data: tensors, and in words of which parts the module is made.  It is written at
-    once or not at all.  A ready-made program whose parts are this library's and torch.nn's,
-    :func:`load` makes again from the file alone; of others keep the code that makes them.
+    once or not at all.  :func:`load` makes a ready-made program again from the file alone, if its
+    parts are this library's and torch.nn's.  For others keep the code that makes them.
 
     :param path: the file; its folder has to exist.
     :raises OSError: where it cannot be written; a file that was there is then as it was.

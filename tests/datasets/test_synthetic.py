@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from pyro_corex.datasets import layered, linear_gaussian, noisy_coins
-from pyro_corex.information import discrete_total_correlation, total_correlation
+from pyro_corex.information import (
+    discrete_total_correlation,
+    gaussian_total_correlation,
+    total_correlation,
+)
 
 
 @pytest.mark.parametrize("groups", [False, True])
@@ -22,6 +26,20 @@ def test_linear_gaussian(groups):
     other = linear_gaussian(20_000, 12, 3, noise=0.5, groups=groups, seed=1, sample_seed=5)
     assert other.total_correlation == data.total_correlation
     assert not torch.equal(other.x, data.x)
+
+
+@pytest.mark.parametrize("groups", [False, True])
+def test_the_total_correlation_is_that_of_the_covariance(groups):
+    d, m, seed = 40, 7, 3
+    data = linear_gaussian(5, d, m, noise=0.5, groups=groups, seed=seed)
+    g = torch.Generator().manual_seed(seed)
+    w = torch.randn(d, m, generator=g, dtype=torch.float64) / m**0.5
+    if groups:
+        own = torch.arange(d)[:, None] % m == torch.arange(m)
+        w = torch.where(own, torch.where(w < 0, -1.0, 1.0), 0.0).double()
+    scale = 0.5 * 1.5 ** (torch.rand(d, generator=g, dtype=torch.float64) * 2 - 1)
+    exact = gaussian_total_correlation(w @ w.T + scale.square().diag())
+    assert data.total_correlation == pytest.approx(float(exact), rel=1e-12)
 
 
 def test_every_dimension_of_a_group_loads_on_its_latent():

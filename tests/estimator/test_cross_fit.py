@@ -8,10 +8,15 @@ from pyro_corex.estimator.cross_fit import _confirmed, _mean, _stderr
 from tests.estimator.tables import factor_table
 
 RNG = np.random.default_rng(0)
+OTHER = np.random.default_rng([14, 100, 20])
 NOISE = {
     "normal": (RNG.standard_normal((40, 60)), {}),
     "few": (RNG.standard_normal((12, 30)), {}),
     "binary": (RNG.integers(2, size=(60, 20)).astype(float), {"latent": "categorical"}),
+    "groups": (  # one of which is a hundredth of a nat above 0 for rows held out
+        (OTHER.random((100, 20)) < OTHER.uniform(0.2, 0.8, 20)).astype(float),
+        {"latent": "categorical", "n_hidden": 4},
+    ),
     "words": (
         RNG.integers(40, size=(150, 3)).astype(float),
         {"n_hidden": 1, "latent": "categorical", "kinds": "categorical"},
@@ -29,6 +34,7 @@ def test_nothing_is_found_in_noise(name):
         assert corex.bound_.estimate > 2 * corex.bound_.stderr  # on the rows that were fitted
     assert "nothing found beyond the error" in corex.summary()
     assert "in 5 folds" in corex.summary()
+    assert (corex.clusters_ == -1).all()
     assert "of the rows that the program was fitted to" in repr(corex.bound_)
     assert corex.tcs_.sum() == pytest.approx(corex.tc_)
     assert corex.bound_.estimate + sum(corex.corrections_.values()) == pytest.approx(corex.tc_)
@@ -56,7 +62,8 @@ def test_cross_fitting_and_the_asymptotic_correction_agree_where_rows_abound():
     x, _ = factor_table(5000, 2, 4, 0.5, seed=0)
     asymptotic, held = CorEx(2, random_state=0).fit(x), CorEx(2, cv=5, random_state=0).fit(x)
     assert asymptotic.n_folds_ == 0
-    assert "asymptotic" in asymptotic.summary()
+    assert "by Akaike's formula" in asymptotic.summary()
+    assert "on rows held out, in 5 folds" in held.summary()
     assert held.tc_ == pytest.approx(asymptotic.tc_, abs=0.01)
     np.testing.assert_allclose(held.tcs_, asymptotic.tcs_, atol=0.01)
     np.testing.assert_array_equal(held.transform(x), asymptotic.transform(x))  # one model

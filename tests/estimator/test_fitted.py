@@ -190,3 +190,40 @@ def test_a_person_with_all_words_missing(latent, gap):
     with pytest.warns(UserWarning, match=r"'b' holds states that it had not in fit, such as 'nev"):
         found = corex.transform(one)
     np.testing.assert_array_equal(found, corex.transform(one.assign(b=[None])))
+
+
+@pytest.mark.parametrize(
+    ("rho", "rotation"), [(0.0, "oblimin"), (0.5, "oblimin"), (0.5, "varimax")]
+)
+def test_tc_of_latents_is_that_of_their_correlations(rho, rotation):
+    """Of normal ones it is known; those that are turned orthogonally stay independent."""
+    rng = np.random.default_rng(1)
+    z = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], 2000)
+    x = 0.7 * z.repeat(6, 1) + 0.7 * rng.standard_normal((2000, 12))
+    corex = CorEx(2, rotation=rotation, random_state=0).fit(x)
+    truth = -0.5 * np.log(1 - rho**2) if rotation == "oblimin" else 0.0
+    assert truth in corex.tc_z_
+    assert corex.tc_z_.upper - corex.tc_z_.lower < 0.15
+    shown = f"from {corex.tc_z_.lower:.2f} to {corex.tc_z_.upper:.2f} nats"
+    assert f"TC(z), what the latents tell of each other: {shown}" in corex.summary()
+
+
+def test_tc_of_discrete_latents_is_that_of_the_table_of_their_states():
+    rng = np.random.default_rng(0)
+    a = rng.random((3000, 1)) < 0.5
+    hidden = np.hstack([a, a ^ (rng.random((3000, 1)) < 0.2)])
+    x = (hidden.repeat(5, 1) ^ (rng.random((3000, 10)) < 0.02)).astype(float)
+    corex = CorEx(2, latent="categorical", cv=None, random_state=0).fit(x)
+    q = corex.posterior(x)
+    table = np.einsum("ni,nj->ij", q[:, 0], q[:, 1]) / len(q)
+    truth = (table * np.log(table / table.sum(1, keepdims=True) / table.sum(0))).sum()
+    found = corex.tc_z_
+    assert found.held_out.value < truth < found.multi_sample.value < found.held_out.value + 0.01
+
+
+def test_tc_of_a_single_latent_is_zero_and_few_rows_say_nothing():
+    x = np.random.default_rng(0).standard_normal((8, 3)) + np.arange(8)[:, None]
+    assert CorEx(1, random_state=0).fit(x).tc_z_.upper == 0
+    few = CorEx(2, random_state=0).fit(x).tc_z_
+    assert few.open
+    assert (few.lower, few.upper) == (0.0, np.inf)

@@ -1,10 +1,13 @@
 """Fit and reliability, against closed forms and computations written independently."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
 from pyro_corex import CorEx
+from pyro_corex.estimator import GoodnessOfFit
 from tests.estimator.tables import factor_table
 
 LOADINGS = np.array([0.8, 0.7, -0.6, 0.5])
@@ -88,7 +91,7 @@ def test_what_two_columns_share_beside_the_latents_is_named():
     )
     low = expected[np.tril_indices(4, -1)]
     assert fit.srmr == pytest.approx(np.sqrt((low**2).mean()), abs=1e-3)
-    assert "most +0." in str(fit)
+    assert "the largest is +0." in str(fit)
     assert "between x2 and x3" in str(fit)
 
 
@@ -98,3 +101,30 @@ def test_what_does_not_apply():
     assert np.isnan(fit.bic)
     assert "at least" in str(fit)
     assert "BIC" not in str(fit)
+
+
+@pytest.mark.parametrize(("chi", "reading"), [
+    (30.0, "a close fit."),
+    (39.0, "a reasonable fit, up to 0.08."),
+    (90.0, "above 0.08, the latents leave correlations unexplained."),
+])  # fmt: skip
+def test_rmsea_is_read_by_its_interval(chi, reading):
+    """Its ends are those noncentralities of which 5 % of statistics are above, or below."""
+    fit = GoodnessOfFit(-1.0, True, 3.0, 200, chi, 20.0, 0.1, 0.2, ("a", "b"))
+    low, high = fit.rmsea_interval
+    rng = np.random.default_rng(0)
+    for end, share in ((low, 0.95), (high, 0.05)):
+        if end:
+            drawn = rng.noncentral_chisquare(20, end**2 * 20 * 200, 100_000)
+            assert (drawn < chi).mean() == pytest.approx(share, abs=0.003)
+    assert low <= fit.rmsea <= high
+    assert f"RMSEA {fit.rmsea:.3f} (90 % interval {low:.3f} to {high:.3f}; chi-square" in str(fit)
+    assert reading in str(fit)
+    assert "0.100 on average (SRMR, good up to 0.08); the largest is +0.200, between a" in str(fit)
+
+
+def test_no_chi_square_no_interval():
+    fit = replace(ONE.fit_, chi_square=np.nan, df=np.nan)
+    assert np.isnan(fit.rmsea_interval).all()
+    assert "RMSEA" not in str(fit)
+    assert replace(ONE.fit_, chi_square=1.0, df=20.0).rmsea_interval == (0.0, 0.0)

@@ -15,7 +15,7 @@ def test_eigenvalues_are_those_of_the_correlations():
     values = np.linalg.eigvalsh(np.corrcoef(x.T))[::-1]
     np.testing.assert_allclose(corex.scree_.eigenvalues, values, atol=1e-10)
     assert corex.scree_.n_above == 3
-    wide = CorEx(2, cv=None, random_state=0).fit(x[:10]).scree_
+    wide = CorEx(2, random_state=0).fit(x[:10]).scree_
     own = np.linalg.eigvalsh(np.corrcoef(x[:10].T))[::-1]
     np.testing.assert_allclose(wide.eigenvalues, own[:9], atol=1e-10)
 
@@ -82,7 +82,7 @@ def test_auto_finds_the_number_of_latents(name):
     x, number = TABLES[name]
     if name == "wide":  # whose other columns have nothing to do with each other
         x[:, 60:] = np.random.default_rng(2).standard_normal((60, 20))
-    corex = CorEx("auto", cv=None, random_state=0).fit(x)
+    corex = CorEx("auto", random_state=0).fit(x)
     assert corex.n_hidden_ == number
     assert number in [trial["n_hidden"] for trial in corex.trials_]
     assert corex.transform(x).shape == (len(x), number)
@@ -116,7 +116,7 @@ def test_in_noise_auto_finds_nothing_and_says_so(n, d, latent):
     assert corex.tc_ <= 2 * corex.tc_stderr_
     assert corex.transform(x).shape == (n, 1)
     assert "the columns look independent" in corex.summary()
-    assert f"may be chance: {d} of the columns" in corex.summary()
+    assert f"may be chance: {d} (" in corex.summary()
 
 
 def test_of_few_rows_auto_says_nothing():

@@ -28,6 +28,7 @@ def test_a_model_comes_back_as_it_was(tmp_path, options):
     np.testing.assert_array_equal(found.score_samples(rows), corex.score_samples(rows))
     pd.testing.assert_frame_equal(found.impute(rows), corex.impute(rows))
     pd.testing.assert_frame_equal(found.sample(5, 0), corex.sample(5, 0))
+    assert found.tc_z_ == corex.tc_z_
     assert (found.summary(), found.tc_, str(found)) == (corex.summary(), corex.tc_, str(corex))
 
 

@@ -62,9 +62,9 @@ def test_latents_that_correlate_are_found_to():
     rng = np.random.default_rng(0)
     z = rng.standard_normal((390, 2)) + rng.standard_normal((390, 1))  # they correlate by 0.5
     x, new = np.split(z.repeat(60, 1) + rng.standard_normal((390, 120)), [90])
-    corex = CorEx(2, cv=None, random_state=0).fit(x)
+    corex = CorEx(2, random_state=0).fit(x)
     sample = np.corrcoef(z[:90].T)[0, 1]
     assert abs(corex.factor_correlations_[0, 1]) == pytest.approx(sample, abs=0.1)
     assert np.median(np.abs(corex.loadings_).min(1)) < 0.02
-    apart = CorEx(2, rotation="varimax", cv=None, random_state=0).fit(x)
+    apart = CorEx(2, rotation="varimax", random_state=0).fit(x)
     assert corex.score(new) > apart.score(new)

@@ -374,7 +374,7 @@ def test_a_covariate_of_few_values_is_taken_off():
         bound = pc.tc_bound(programs, (x, a, b), batch_size=800, **options)
         assert bound.estimate == pytest.approx(3 * math.log(4), abs=4 * bound.stderr)
         assert bound.layers == ()
-        assert "H(y) = 1.386 has been taken off, as the model is told y = 'a' and 'b'" in repr(
+        assert "H(y) = 1.386 has been taken off, as the model is given y, here 'a' and 'b'" in repr(
             bound
         )
     codes = torch.arange(3000)
@@ -596,3 +596,16 @@ def test_grouped_decoder():
     with pytest.raises(ValueError, match="6 outputs do not make 4 equal groups"):
         GroupedDecoder(4, 6)
     assert mlp([2, 3])(torch.zeros(1, 2)).shape == (1, 3)
+
+
+def test_batches_in_any_number_are_joined_and_the_data_are_not_copied():
+    programs, _ = one_factor(5, 0.7)
+    x = readings(230, 5, 0.7)
+    whole = dataset_terms(programs, x, batch_size=230)
+    for size in (1, 7, 100):
+        found = dataset_terms(programs, x, batch_size=size)
+        assert found.evidence.size == found.num_data == 230
+        for site, values in found.evidence.inputs.items():
+            assert torch.equal(values.values, x)
+            assert values.values.data_ptr() == x.data_ptr()
+            torch.testing.assert_close(found.entropy[site], whole.entropy[site])

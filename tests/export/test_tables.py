@@ -62,6 +62,9 @@ def test_all_that_was_found_is_on_the_page(gaussian, people, tmp_path):
     for value in (gaussian.bound_.estimate, *gaussian.corrections_.values()):
         assert f"{value:.3f}</td>" in page
     assert "3 are above it" in page
+    for value in (*gaussian.upper_.mis_.flat, *gaussian.upper_.mis_stderr_.flat):
+        assert f"{value:.3f}</td>" in page
+    assert f"from {gaussian.tc_z_.lower:.2f} to {gaussian.tc_z_.upper:.2f} nats" in page
     again = gaussian.inverse_transform(gaussian.transform(people[:3]))
     assert f"missing → {again['age'][0]:.4g}" in page
     assert f"{people['colour'][1]} → {again['colour'][1]}" in page

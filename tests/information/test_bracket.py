@@ -89,6 +89,36 @@ def test_discrete_latents():
         assert found.upper - found.lower < 0.15
 
 
+def test_turned_latents_have_another_tc():
+    """Independent ones, turned so that they correlate by 0.6."""
+    loc, scale, _ = gaussian(3000, 2, 0.0, 0.7, 0)
+    turn = torch.tensor([[1.0, 0.6], [0.0, 0.8]], dtype=torch.double)
+    found = info.aggregate_total_correlation(loc, scale, turn=turn)
+    assert -0.5 * math.log(1 - 0.6**2) in found
+    assert found.upper - found.lower < 0.25
+    assert 0.0 in info.aggregate_total_correlation(loc, scale)
+    back = torch.linalg.inv(turn)  # they are the latents that were turned
+    again = info.aggregate_total_correlation(loc, scale, turn=turn @ back)
+    assert again.held_out.value == pytest.approx(
+        info.aggregate_total_correlation(loc, scale).held_out.value, abs=1e-6
+    )
+
+
+def test_a_table_of_few_states_is_summed_over():
+    """It is TC of the table, less what a datum says of itself, and closer than draws are."""
+    probs = torch.rand(4000, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    probs[:, 1] += 2 * probs[:, 0]
+    probs /= probs.sum(2, keepdim=True)
+    joint = torch.einsum("ni,nj->ij", probs[:, 0], probs[:, 1]) / len(probs)
+    truth = float(info.discrete_total_correlation(joint))
+    found = info.aggregate_total_correlation(probs)
+    assert found.held_out.value < truth < found.multi_sample.value
+    assert found.multi_sample.value - found.held_out.value < 4 / 4000
+    assert found.held_out.stderr < 0.2 * truth
+    alone = torch.eye(3).repeat(4, 1)[:, None].expand(12, 1, 3)
+    assert 0.0 in info.aggregate_total_correlation(alone)
+
+
 def test_copies_of_a_coin():
     coins = torch.randint(2, (1000, 1), generator=torch.Generator().manual_seed(0))
     probs = torch.nn.functional.one_hot(coins.expand(1000, 9), 2).double()
@@ -156,3 +186,9 @@ def test_how_it_is_shown():
 def test_refuses(arguments, match):
     with pytest.raises(ValueError, match=match):
         info.aggregate_total_correlation(*arguments)
+
+
+@pytest.mark.parametrize("turn", [torch.ones(2, 2), torch.eye(3)])
+def test_refuses_what_is_no_turn(turn):
+    with pytest.raises(ValueError, match=r"turn must be an invertible matrix \(2, 2\) for these 2"):
+        info.aggregate_total_correlation(torch.zeros(9, 2), torch.ones(9, 2), turn=turn)

@@ -105,7 +105,7 @@ def test_all_of_a_batch_reaches_the_programs(program, devices):
     if program is TwoModalities:
         assert pc.tc_bound(module, data).num_data == 512
     else:  # it is told y, so that it would bound TC(x) and what y tells of x
-        assert "as the model is told y = 'y'" in repr(pc.tc_bound(module, data))
+        assert "as the model is given y, here 'y'" in repr(pc.tc_bound(module, data))
 
 
 def test_the_same_batches_in_memory_and_from_a_data_set():

@@ -165,6 +165,7 @@ USES: list[Use] = [
         "4 draws",
         "0",
     ),
+    refused(AGG, "a row", lambda: info.aggregate_total_correlation(Z, ONES, turn=Z[0]), "turn"),
     refused(WEIGHT, "a number", lambda: info.batch_log_weight(40, 100), "like", "int"),
     refused(WEIGHT, "one datum", lambda: info.batch_log_weight(Z[:1], 100), "2 data", "1"),
     refused(
