@@ -1,25 +1,19 @@
 """Accuracy and speed beside the alternatives: the small table of the README.
 
-    python benchmarks/beside_others.py            # prints it, from the runs that are kept
-    python benchmarks/beside_others.py --speed    # measures its last row anew, in a minute
+    python benchmarks/beside_others.py
 
-The other rows are those of benchmarks/digits_seeds.py, stacked_mnist.py and tables.py, each a mean
-over seeds and its standard deviation; docs/results has the runs.
+The rows are those of benchmarks/digits_seeds.py, stacked_mnist.py and tables.py, each a mean over
+seeds and its standard deviation, and of benchmarks/training.py; docs/results has the runs.
 """
 
 from __future__ import annotations
 
-import argparse
-import copy
 import json
 import statistics
 from pathlib import Path
 from typing import Any
 
-import torch
-
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-OURS, BY_HAND, PYROS = "fit", "PyTorch by hand", "SVI and TraceEnum_ELBO"
 
 
 def rows(name: str) -> list[dict[str, Any]]:
@@ -77,16 +71,17 @@ def impute() -> list[str]:
 
 
 def speed() -> list[str]:
-    told = rows("speed")[-1]
+    told = [row for row in rows("epochs") if row["title"].startswith("stack")]
+    seconds = {row["name"]: row["seconds"] for row in told}
     hand, pyros = (
-        statistics.median(a / b for a, b in zip(told[key], told[OURS], strict=True))
-        for key in (BY_HAND, PYROS)
+        statistics.median(a / b for a, b in zip(seconds[other], seconds["fit"], strict=True))
+        for other in ("PyTorch by hand", "TraceEnum_ELBO, SVI")
     )
     return [
-        f"an epoch of the paper's MNIST network on {told['threads']} core, time divided by that of "
-        "`fit`",
+        f"an epoch of the paper's MNIST network on {told[0]['threads']} core, time divided by that "
+        "of `fit`",
         "1",
-        f"{hand:.2f}, {BY_HAND}; {pyros:.2f}, {PYROS}",
+        f"{hand:.2f}, PyTorch by hand; {pyros:.2f}, SVI and TraceEnum_ELBO",
     ]
 
 
@@ -96,33 +91,5 @@ def table() -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def measure(rounds: int) -> dict[str, Any]:
-    """Seconds of an epoch, of contestants that take turns."""
-    import training as t
-
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    make, loss, shape, objective, batches = t.NETWORKS["stack"]
-    first, x = make(), torch.bernoulli(torch.full((t.BATCH * batches, *shape), 0.5))
-    contestants = {
-        OURS: t.by_fit(copy.deepcopy(first), x),
-        BY_HAND: t.by_hand(copy.deepcopy(first), loss, x, t.loaded, t.adam),
-        PYROS: t.by_svi(copy.deepcopy(first), objective(), x, True),
-    }
-    about = {"threads": 1, "steps": batches, "torch": torch.__version__}
-    return about | t.take_turns(contestants, rounds)
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--speed", action="store_true", help="measure the last row on this machine")
-    parser.add_argument("--rounds", type=int, default=8)
-    args = parser.parse_args(argv)
-    if args.speed:
-        with (RESULTS / "speed.jsonl").open("w") as file:
-            file.write(json.dumps(measure(args.rounds)) + "\n")
-    print(table())
-
-
 if __name__ == "__main__":
-    main()
+    print(table())

@@ -19,6 +19,7 @@ import copy
 import json
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,22 @@ import torch
 from by_hand import anchor_loss, stack_loss
 from pyro.infer import SVI, TraceEnum_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
-from training import BATCH, BY_HAND, LR, Epochs, by_fit, paper_stack, take_turns, timed
+from training import BATCH, BY_HAND, LR, Epochs, by_fit, paper_stack, take_turns
 
 import pyro_corex as pc
 from pyro_corex.programs import conv_decoder, conv_encoder
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 WEIGHTS = {0: 0.1, 1: 0.1, 2: 0.0}
+
+
+def timed(epochs: int, one: Callable[[], None]) -> list[float]:
+    seconds = []
+    for _ in range(epochs):
+        start = time.perf_counter()
+        one()
+        seconds.append(time.perf_counter() - start)
+    return seconds
 
 
 def anchor_vae(latents: int, image: tuple[int, int, int]) -> tuple[pc.AnchorVAE, tuple[int, ...]]:

@@ -1,7 +1,10 @@
 """What training costs, as ratios to the same network trained by hand in PyTorch.
 
-    python benchmarks/training.py [--sections overhead steps ...]
+    python benchmarks/training.py [--sections overhead steps ...] [--out ROWS]
     python benchmarks/training.py --pythae FOLDER
+    python benchmarks/training.py --table ROWS    # prints tables of the times that are kept
+
+docs/results has the rows of the sections "epochs", "evaluation", "overhead" and "scaling".
 
 Networks: the paper's MNIST stack (784-512-512-64 and 64-32-32-16-16-10, mirrored decoders, the top
 summed over), its first layer alone as a VAE ("mlp"), and a convolutional VAE ("conv"); batches of
@@ -12,10 +15,10 @@ By hand, as people write it, is a DataLoader over a TensorDataset and torch.opti
 defaults.  fit uses torch's fused Adam and indexes the tensor, so that the table has the same by
 hand and fit with Adam's defaults, too.
 
-Sections "overhead" and "evaluation" count this process's CPU time, in which others on the machine
-have less part.  "overhead" has networks of 20-16-8 and batches of 16, where arithmetic costs next
-to nothing, and the paper's; a small step by hand is on a batch that is there, while fit's shuffles,
-indexes and keeps a history, too.
+All sections but "processes" count this process's CPU time, in which others on the machine have less
+part.  "overhead" has networks of 20-16-8 and batches of 16, where arithmetic costs next to nothing,
+and the paper's; a small step by hand is on a batch that is there, while fit's shuffles, indexes and
+keeps a history, too.
 
 pythae is compared with where it is there.  It is for this benchmark alone, and its pins are old, so
 it goes to a folder of its own:
@@ -32,6 +35,7 @@ import copy
 import importlib.util
 import io
 import itertools
+import json
 import logging
 import statistics
 import sys
@@ -54,7 +58,7 @@ from pyro_corex.programs import conv_decoder, conv_encoder, mlp_decoder, mlp_enc
 BATCH = 128
 LR = 1e-3
 TC_WEIGHT = 5.0
-BY_HAND = "PyTorch by hand"
+BY_HAND, FUSED = "PyTorch by hand", "by hand with fused Adam"
 
 Epochs = Callable[[int], list[float]]
 """Trains for so many epochs, and says how many seconds each took."""
@@ -101,15 +105,6 @@ def fused_adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Adam:
 # ---------------------------------------------------------------------- contestants
 
 
-def timed(epochs: int, one: Callable[[], None]) -> list[float]:
-    seconds = []
-    for _ in range(epochs):
-        start = time.perf_counter()
-        one()
-        seconds.append(time.perf_counter() - start)
-    return seconds
-
-
 def loaded(x: Tensor) -> Iterator[Tensor]:
     for (batch,) in DataLoader(TensorDataset(x), batch_size=BATCH, shuffle=True):
         yield batch
@@ -132,7 +127,7 @@ def by_hand(module: nn.Module, loss: Any, x: Tensor, batches: Any, make: Any) ->
             optimiser.step()
             total += value.item()
 
-    return lambda epochs: timed(epochs, epoch)
+    return cpu_time(epoch)
 
 
 def by_svi(module: Any, objective: Any, x: Tensor, validate: bool) -> Epochs:
@@ -143,15 +138,14 @@ def by_svi(module: Any, objective: Any, x: Tensor, validate: bool) -> Epochs:
             for batch in loaded(x):
                 svi.step(batch)
 
-    return lambda epochs: timed(epochs, epoch)
+    return cpu_time(epoch)
 
 
-def by_fit(module: nn.Module, x: Tensor, tc_weight: float = 0.0, **options: Any) -> Epochs:
-    elbo = pc.CorExELBO(tc_weight=tc_weight)
+def by_fit(module: nn.Module, x: Tensor, **options: Any) -> Epochs:
     options = {"batch_size": BATCH, "lr": LR, "device": "cpu", "progress": False, **options}
 
     def run(epochs: int) -> list[float]:
-        history = pc.fit(module, x, epochs=epochs, elbo=elbo, **options)
+        history = pc.fit(module, x, epochs=epochs, **options)
         return history["seconds"]
 
     return run
@@ -208,9 +202,9 @@ def by_pythae(vae: pc.CorExVAE, x: Tensor, tc_weight: float = 0.0) -> Epochs:
 
     class Trainer(BaseTrainer):
         def train_step(self, epoch: int) -> Any:  # without the copies that it makes in between
-            start = time.perf_counter()
+            start = time.process_time()
             loss = super().train_step(epoch)
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.process_time() - start)
             return loss
 
     def run(epochs: int) -> list[float]:
@@ -243,21 +237,47 @@ def take_turns(contestants: dict[str, Epochs], rounds: int) -> dict[str, list[fl
     return seconds
 
 
-def report(title: str, seconds: dict[str, list[float]], steps: int, base: str) -> None:
-    print(f"\n{title}")
-    print(f"{'':38}{'ms a step':>10}{'ratio':>8}  (quartiles)")
-    for name, times in seconds.items():
-        ratios = [a / b for a, b in zip(times, seconds[base], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        median = statistics.median(times) / steps * 1e3
-        print(f"{name:38}{median:10.2f}{middle:8.3f}  ({low:.3f} to {high:.3f})", flush=True)
+KEPT: list[dict[str, Any]] = []
+"""What was measured: a row for each contestant."""
+
+
+def report(
+    title: str, seconds: dict[str, list[float]], count: int, *bases: str, unit: str = "a step"
+) -> None:
+    """Keeps and prints times: each over those of ``bases``, round by round."""
+    about = {"title": title, "unit": unit, "count": count, "bases": bases}
+    about |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    rows = [about | {"name": name, "seconds": times} for name, times in seconds.items()]
+    KEPT.extend(rows)
+    print(f"\n{table(rows)}", flush=True)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A table for each title."""
+    tables = []
+    for title, of_title in itertools.groupby(rows, lambda row: row["title"]):
+        group = list(of_title)
+        seconds = {row["name"]: row["seconds"] for row in group}
+        bases, unit = group[0]["bases"], group[0]["unit"]
+        head = [title, f"ms {unit}", *(f"over {base}" for base in bases)]
+        lines = [head, ["---"] * len(head)]
+        for row in group:
+            median = statistics.median(row["seconds"]) / row["count"] * 1e3
+            over = [ratios(row["seconds"], seconds[base]) for base in bases]
+            lines.append([row["name"], f"{median:.2f}", *over])
+        tables.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(tables)
 
 
 def overhead(rounds: int, pythae: bool) -> None:
     """What is left beside the arithmetic: small networks, and the paper's."""
     n, batch = 100, 16
-    captured = {"devices": pc.Devices(capture=True)}
-    for name, make, loss in (("VAE", small_vae, vae_loss), ("stack", small_stack, stack_loss)):
+    plain, recorded = ({"devices": pc.Devices(capture=each)} for each in (False, True))
+    small = (
+        ("VAE", small_vae, vae_loss, Trace_ELBO),
+        ("stack", small_stack, stack_loss, TraceEnum_ELBO),
+    )
+    for name, make, loss, pyros in small:
         x = _random(n * batch, (20,))
 
         def step(
@@ -286,17 +306,17 @@ def overhead(rounds: int, pythae: bool) -> None:
         fits = {"batch_size": batch}
         contestants = {
             BY_HAND: step(adam, loss),
-            "  fused Adam": step(fused_adam, loss),
+            FUSED: step(fused_adam, loss),
             "CorExELBO": step(adam, ours),
             "CorExELBO, fused Adam": step(fused_adam, ours),
-            "fit": cpu_of_fit(make(), x, **fits),
-            "fit, captured": cpu_of_fit(make(), x, **fits, **captured),
+            "fit": cpu_of_fit(make(), x, **fits, **plain),
+            "fit, recorded": cpu_of_fit(make(), x, **fits, **recorded),
             "CorExELBO, SVI": svi(pc.CorExELBO()),
             "CorExELBO, SVI, fused Adam": svi(pc.CorExELBO(), fused=True),
-            "Trace_ELBO, SVI": svi(TraceEnum_ELBO() if name == "stack" else Trace_ELBO()),
+            f"{pyros.__name__}, SVI": svi(pyros()),
         }
-        title = f"A step, {name} of 20-16-8, batches of {batch} (CPU time)"
-        report(title, take_turns(contestants, rounds), n, BY_HAND)
+        title = f"{name} of 20-16-8, batches of {batch}"
+        report(title, take_turns(contestants, rounds), n, BY_HAND, FUSED)
     for name in (name for name in ("stack", "mlp") if name in NETWORKS):
         make, loss, shape, _, batches = NETWORKS[name]
         x = _random(BATCH * batches, shape)
@@ -319,37 +339,53 @@ def overhead(rounds: int, pythae: bool) -> None:
 
         contestants = {
             BY_HAND: hand(loaded, adam),
-            "  indexing, fused Adam": hand(indexed, fused_adam),
-            "fit": cpu_of_fit(make(), x),
-            "fit, captured": cpu_of_fit(make(), x, **captured),
+            FUSED: hand(indexed, fused_adam),
+            "fit": cpu_of_fit(make(), x, **plain),
+            "fit, recorded": cpu_of_fit(make(), x, **recorded),
         }
-        seconds = take_turns(contestants, rounds)
-        report(f"A step, {name} (CPU time)", seconds, batches, BY_HAND)
-        same = ratios(seconds["fit"], seconds["  indexing, fused Adam"])
-        print(f"fit over by hand with the same optimiser: {same}", flush=True)
+        title = f"{name} of the paper's size, batches of {BATCH}"
+        report(title, take_turns(contestants, rounds), batches, BY_HAND, FUSED)
 
 
 def evaluation(rounds: int, pythae: bool) -> None:
-    """What comes after training, against one pass of the encoder over the data."""
-    latents = 20
-    x = _random(4096, (100,))
-    encoder, decoder = mlp_encoder([100, 256, latents]), mlp_decoder([latents, 256, 100])
-    vae = pc.CorExVAE(encoder, decoder, latents).eval()
-    bare = "the encoder, bare"
-    with torch.no_grad():
-        contestants = {
-            bare: cpu_time(lambda: [vae.encoder(rows) for rows in x.split(BATCH)], 3),
-            "encoder and decoder, bare": cpu_time(
-                lambda: [vae.decoder(vae.encoder(r)[:, :latents]) for r in x.split(BATCH)], 3
-            ),
-            "AggregatePosterior.from_data": cpu_time(
-                lambda: pc.AggregatePosterior.from_data(vae, x), 3
-            ),
-            "tc_bound": cpu_time(lambda: pc.tc_bound(vae, x), 3),
-            "to_arviz": cpu_time(lambda: pc.to_arviz(vae, x), 3),
-        }
-        seconds = take_turns(contestants, rounds)
-    report("4,096 data, 100-256-20, one pass (CPU time)", seconds, 3, bare)
+    """What comes after training, against one pass of the bare networks over the data."""
+    n, rows, draws = 4096, 1024, 4
+    for name in (name for name in ("stack", "mlp") if name in NETWORKS):
+        make, _, shape, _, _ = NETWORKS[name]
+        module, x = make().eval(), _random(n, shape)
+        stacked = name == "stack"
+        encoders = list(module.encoders) if stacked else [module.encoder]
+        decoders = list(module.decoders) if stacked else [module.decoder]
+
+        def encoded(
+            x: Tensor, decode: bool, encoders: Any = encoders, decoders: Any = decoders
+        ) -> None:
+            """One layer after the other, and each layer decoded from its own codes."""
+            h = x
+            for encoder, decoder in zip(encoders, decoders, strict=True):
+                h = encoder(h)
+                h = h if h.shape[-1] == 10 else h.chunk(2, -1)[0]
+                if decode:
+                    decoder(h)
+
+        def one_pass(decode: bool, x: Tensor = x, encoded: Any = encoded) -> Epochs:
+            return cpu_time(lambda: [encoded(part, decode) for part in x.split(rows)])
+
+        def of(function: Any, module: Any = module, x: Tensor = x, **options: Any) -> Epochs:
+            return cpu_time(lambda: function(module, x, **options))
+
+        arviz = {"num_draws": draws, "num_chains": 1, "num_predictive": 0}
+        encoder, both = "the encoder, bare", "encoder and decoder, bare"
+        with torch.no_grad():
+            contestants = {
+                encoder: one_pass(False),
+                both: one_pass(True),
+                "AggregatePosterior.from_data": of(pc.AggregatePosterior.from_data),
+                "tc_bound": of(pc.tc_bound),
+                f"to_arviz, {draws} draws and the bound": of(pc.to_arviz, **arviz),
+            }
+            seconds = take_turns(contestants, rounds)
+        report(f"{name}, {n} data", seconds, 1, encoder, both, unit="a pass")
 
 
 def steps(rounds: int, pythae: bool) -> None:
@@ -368,7 +404,7 @@ def steps(rounds: int, pythae: bool) -> None:
                 value(module).backward()
                 optimiser.step()
 
-            return lambda epochs: timed(5 * epochs, step)
+            return lambda epochs: cpu_time(step)(5 * epochs)
 
         def svi_step(elbo: Any, validate: bool, first: Any = first, x: Tensor = x) -> Epochs:
             module = copy.deepcopy(first)
@@ -378,7 +414,7 @@ def steps(rounds: int, pythae: bool) -> None:
                 with pyro.validation_enabled(validate):
                     svi.step(x)
 
-            return lambda epochs: timed(5 * epochs, step)
+            return lambda epochs: cpu_time(step)(5 * epochs)
 
         def written(module: Any, loss: Any = loss, x: Tensor = x) -> Tensor:
             return loss(module, x)
@@ -391,7 +427,7 @@ def steps(rounds: int, pythae: bool) -> None:
 
         contestants = {
             BY_HAND: torch_step(adam, written),
-            "  fused Adam": torch_step(fused_adam, written),
+            FUSED: torch_step(fused_adam, written),
             "CorExELBO": torch_step(adam, ours),
             "CorExELBO, fused Adam": torch_step(fused_adam, ours),
             "CorExELBO, SVI, no validation": svi_step(pc.CorExELBO(), False),
@@ -407,8 +443,8 @@ def steps(rounds: int, pythae: bool) -> None:
                 model({"data": x}).loss.backward()
                 optimiser.step()
 
-            contestants["pythae VAE"] = lambda epochs, step=step: timed(5 * epochs, step)
-        report(f"A step, {name}", take_turns(contestants, rounds), 1, BY_HAND)
+            contestants["pythae VAE"] = lambda epochs, step=step: cpu_time(step)(5 * epochs)
+        report(name, take_turns(contestants, rounds), 1, BY_HAND)
 
 
 def epochs(rounds: int, pythae: bool) -> None:
@@ -423,30 +459,31 @@ def epochs(rounds: int, pythae: bool) -> None:
 
         contestants = {
             BY_HAND: by_hand(new(), loss, x, loaded, adam),
-            "  indexing": by_hand(new(), loss, x, indexed, adam),
-            "  indexing, fused Adam": by_hand(new(), loss, x, indexed, fused_adam),
-            "fit": by_fit(new(), x),
-            "fit, Adam as by hand": by_fit(new(), x, optimizer=adam),
-            "fit, networks compiled": by_fit(new(), x, devices=pc.Devices(compile_networks=True)),
-            "fit, bf16-mixed": by_fit(new(), x, devices=pc.Devices(precision="bf16-mixed")),
+            "by hand, indexing": by_hand(new(), loss, x, indexed, adam),
+            "by hand, indexing, fused Adam": by_hand(new(), loss, x, indexed, fused_adam),
+            "fit": cpu_of_fit(new(), x, devices=pc.Devices(capture=False)),
+            "fit, Adam as by hand": cpu_of_fit(
+                new(), x, optimizer=adam, devices=pc.Devices(capture=False)
+            ),
+            "fit, recorded": cpu_of_fit(new(), x, devices=pc.Devices(capture=True)),
+            "fit, networks compiled": cpu_of_fit(
+                new(), x, devices=pc.Devices(compile_networks=True)
+            ),
+            "fit, bf16-mixed": cpu_of_fit(new(), x, devices=pc.Devices(precision="bf16-mixed")),
             f"{objective.__name__}, SVI": by_svi(new(), objective(), x, True),
             f"{objective.__name__}, SVI, no validation": by_svi(new(), objective(), x, False),
         }
         if name != "stack":
-            contestants["fit, tc_weight"] = by_fit(new(), x, TC_WEIGHT)
+            penalty = pc.regularizers.MinibatchTotalCorrelation(TC_WEIGHT)
+            contestants["fit, penalty of beta-TCVAE"] = cpu_of_fit(
+                new(), x, elbo=pc.CorExELBO(regularizers=[penalty])
+            )
         if pythae and name != "stack":
             contestants["pythae VAE"] = by_pythae(new(), x)
             contestants["pythae BetaTCVAE"] = by_pythae(new(), x, TC_WEIGHT)
         seconds = take_turns(contestants, rounds)
-        report(f"An epoch, {name}", seconds, batches, BY_HAND)
-        print("fit is faster by:", end="")
-        pairs = [("fit", BY_HAND), ("fit", f"{objective.__name__}, SVI")]
-        pairs += [("fit", "pythae VAE"), ("fit, tc_weight", "pythae BetaTCVAE")]
-        for ours, theirs in pairs:
-            if ours in seconds and theirs in seconds:
-                ratio = ratios(seconds[theirs], seconds[ours])
-                print(f"\n  {ratio} x than {theirs} ({ours})", end="")
-        print(flush=True)
+        bases = [BY_HAND, "fit", "fit, penalty of beta-TCVAE"]
+        report(f"{name}, an epoch", seconds, batches, *(b for b in bases if b in seconds))
 
 
 def ratios(a: list[float], b: list[float]) -> str:
@@ -455,19 +492,22 @@ def ratios(a: list[float], b: list[float]) -> str:
 
 
 def scaling(rounds: int, pythae: bool) -> None:
-    """How the time of fit grows with the number of data and of latents."""
-    data = {n: by_fit(mlp_vae(), _random(n)) for n in (1024, 2048, 4096, 8192)}
-    seconds = take_turns({f"N = {n}": run for n, run in data.items()}, max(3, rounds // 4))
-    print("\nfit, mlp: an epoch of N data")
-    for (name, times), n in zip(seconds.items(), data, strict=True):
-        per_datum = statistics.median(times) / n * 1e6
-        print(f"{name:12}{per_datum:8.1f} us a datum, {ratios(times, seconds['N = 1024'])} x")
-    sizes = {m: by_fit(mlp_vae(m), _random(1024)) for m in (16, 64, 256, 1024)}
-    seconds = take_turns({f"m = {m}": run for m, run in sizes.items()}, max(3, rounds // 4))
-    print("\nfit, mlp: a step with m latents")
-    for name, times in seconds.items():
-        step = statistics.median(times) / 8 * 1e3
-        print(f"{name:12}{step:8.2f} ms a step, {ratios(times, seconds['m = 16'])} x", flush=True)
+    """How the time of fit grows with the number of data, of latents and of classes."""
+
+    def with_classes(k: int) -> pc.StackedCorEx:
+        return pc.StackedCorEx([(784, 512, 512, 64), (64, 32, 32, 16, 16, k)], n_classes=k)
+
+    n = 1024
+    epochs = {f"{n} data": (mlp_vae(), n) for n in (1024, 2048, 4096, 8192)}
+    latents = {f"{m} latents": (mlp_vae(m), n) for m in (16, 64, 256, 1024)}
+    classes = {f"{k} classes, summed over": (with_classes(k), n) for k in (10, 100, 300, 1000)}
+    for title, sizes, steps, unit in (
+        ("mlp, fit", epochs, 1, "an epoch"),
+        ("mlp, fit", latents, n // BATCH, "a step"),
+        ("stack, fit", classes, n // BATCH, "a step"),
+    ):
+        runs = {name: cpu_of_fit(module, _random(size)) for name, (module, size) in sizes.items()}
+        report(f"{title}: {unit}", take_turns(runs, rounds), steps, next(iter(sizes)), unit=unit)
 
 
 def processes(rounds: int, pythae: bool) -> None:
@@ -525,8 +565,13 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--out", type=Path, help="where the times are kept, a line a contestant")
+    parser.add_argument("--table", type=Path, help="print the tables of times that are kept")
     parser.add_argument("--pythae", type=Path, help="the folder that pythae was installed to")
     args = parser.parse_args()
+    if args.table:
+        print(table([json.loads(line) for line in args.table.read_text().splitlines()]))
+        return
     torch.set_num_threads(args.threads)
     for name in set(NETWORKS) - set(args.networks):
         del NETWORKS[name]
@@ -541,6 +586,8 @@ def main() -> None:
         start = time.perf_counter()
         SECTIONS[name](args.rounds, pythae)
         print(f"[{name}: {time.perf_counter() - start:.0f} s]")
+    if args.out:
+        args.out.write_text("".join(json.dumps(row) + "\n" for row in KEPT))
 
 
 if __name__ == "__main__":

@@ -94,6 +94,12 @@ def test_the_tables_of_benchmarks(name, options, benchmark):
     assert (RESULTS / f"{name}.md").read_text() == printed
 
 
+@pytest.mark.parametrize("name", ["epochs", "evaluation", "overhead", "scaling"])
+def test_the_tables_of_training(name, benchmark):
+    printed = benchmark("training", "--table", RESULTS / f"{name}.jsonl")
+    assert (RESULTS / f"{name}.md").read_text() == printed
+
+
 def test_known_truths_are_run_and_resumed(tmp_path):
     script = runpy.run_path(str(ROOT / "benchmarks" / "known_truths.py"))
     out = tmp_path / "rows.jsonl"

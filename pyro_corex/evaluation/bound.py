@@ -24,7 +24,7 @@ from pyro_corex.batches import (
 )
 from pyro_corex.evaluation.importance import ImportanceWeights
 from pyro_corex.information import Estimate
-from pyro_corex.information.entropy import entropy_estimate, mean_with_entropies
+from pyro_corex.information.entropy import Swayed, entropy_estimate, mean_with_entropies
 from pyro_corex.objective import CorExELBO, CorExTerms
 from pyro_corex.objective.evidence import Evidence
 from pyro_corex.threads import alone
@@ -339,7 +339,8 @@ def _bound(terms: CorExTerms) -> TCBound:
     evidence = _complete(terms)
     apart = not evidence.no_layers and not evidence.sight().unexplained
     parts = [evidence.whole(), *(evidence.by_layer() if apart else [])]
-    found = [mean_with_entropies(*part) for part in parts]
+    known: Swayed = {}  # layers share their entropies with the whole
+    found = [mean_with_entropies(*part, known) for part in parts]
     whole, *layers = [Estimate(float(each.value), float(each.stderr)) for each in found]
     return TCBound(whole.value, whole.stderr, terms, evidence.size, tuple(layers))
 

@@ -218,6 +218,8 @@ def summed_surprisal(x: Tensor, kind: str) -> Influence:
     :param kind: ``"binary"``, ``"categorical"`` or ``"continuous"``, of data that
         :func:`entropy_estimate` accepts.
     """
+    if kind == "binary":
+        return _binary_surprisal(x.detach())
     n = x.shape[0]
     total = x.new_zeros(n, dtype=torch.float64)
     excess = drift = drift_noise = x.new_zeros((), dtype=torch.float64)
@@ -242,8 +244,28 @@ def summed_surprisal(x: Tensor, kind: str) -> Influence:
     return Influence(total, excess, drift, drift_noise)
 
 
+def _binary_surprisal(x: Tensor) -> Influence:
+    """The same for zeros and ones, which need not be sorted."""
+    n = x.shape[0]
+    p = x.sum(0, dtype=torch.float64) / n
+    observed = (p > 0) & (p < 1)
+    one, zero = (-torch.where(observed, share, 1.0).log() for share in (p, 1 - p))
+    total = x.new_zeros(n, dtype=torch.float64)
+    step = max(1, _ELEMENTS // x.shape[1])
+    for rows, block in zip(total.split(step), x.split(step), strict=True):
+        rows.copy_(block.double() @ (one - zero) + zero.sum())
+    zeros = total.new_zeros(())
+    return Influence(total, -n * _second_order(observed.double(), n).sum(), zeros, zeros)
+
+
+Swayed = dict[tuple[int, str], tuple[Tensor, Tensor, Influence]]
+"""By the ``id`` of data and their kind: the data, the sum of their entropies and what sways it."""
+
+
 def mean_with_entropies(
-    per_datum: Tensor, entropies: Iterable[tuple[Tensor, str, float]]
+    per_datum: Tensor,
+    entropies: Iterable[tuple[Tensor, str, float]],
+    known: Swayed | None = None,
 ) -> Estimate[Tensor]:
     """A mean over data plus or minus the entropies of the same data, in nats.
 
@@ -257,6 +279,7 @@ def mean_with_entropies(
     :param per_datum: ``(N,)`` values t_n.
     :param entropies: triples of data ``(N, d)``, the ``kind`` of their entropies ("binary",
         "categorical" or "continuous") and a sign, 1 or -1.
+    :param known: of the same data in an earlier call, which are filled in and not computed twice.
     :returns: a scalar :class:`Estimate` in float64.
     :raises ValueError: where N < 2, data of another length, or as :func:`entropy_estimate`.
     :raises TypeError: for what is no tensor, array or list of numbers.
@@ -271,15 +294,19 @@ def mean_with_entropies(
     value = influence.mean()
     excess = value.new_zeros(())
     drift, drift_noise = value.new_zeros(()), value.new_zeros(())
-    for x, kind, sign in entropies:
-        x = check_matrix("x", x)
+    known = {} if known is None else known
+    for given, kind, sign in entropies:
+        x = check_matrix("x", given)
         if x.shape[:1] != per_datum.shape:
             raise ValueError(
                 f"per_datum is of {n} data, but the entropies are of {x.shape[0]}; give both for "
                 "the same data"
             )
-        value = value + sign * entropy_estimate(x, kind).value.double().sum()
-        each = summed_surprisal(x, kind)
+        if (key := (id(given), kind)) not in known:
+            total = entropy_estimate(x, kind).value.double().sum()
+            known[key] = given, total, summed_surprisal(x, kind)
+        _, entropy, each = known[key]
+        value = value + sign * entropy
         influence = influence + sign * each.total
         excess = excess + each.excess
         drift = drift + sign * each.drift

@@ -151,6 +151,7 @@ class Kinds(Steps):
                     f"capture=True, but got {type(each).__name__}"
                 )
         self.known: dict[Any, Any] = {}  # how often seen, or what is replayed; the latest is last
+        self.parameters, self.parts = [*learner.parts.parameters()], [*learner.parts.modules()]
 
     def take(self, batch: Batch, record: Record, step: Callable[[Batch], None]) -> None:
         """Takes a step: by a replay if one like it is recorded, or is now, and else by ``step``.
@@ -205,6 +206,8 @@ class Kinds(Steps):
                 for each in weights
                 if type(each) not in self.followed
             ),
+            *(parameter.requires_grad for parameter in self.parameters),
+            *(part.training for part in self.parts),
         )
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyro_corex import information as info
-from pyro_corex.information.entropy import summed_surprisal
+from pyro_corex.information.entropy import mean_with_entropies, summed_surprisal
 
 
 @pytest.mark.parametrize("kind", ["binary", "categorical", "continuous"])
@@ -99,3 +99,22 @@ def test_errors():
         info.mean_with_entropies(x, [])
     with pytest.raises(ValueError, match="is of 9 data, but the entropies are of 10"):
         info.mean_with_entropies(x[:9, 0], [(x, "continuous", 1.0)])
+
+
+def test_bits_are_counted_as_categories_are():
+    """One of them is the same for all data."""
+    x = torch.cat([torch.bernoulli(torch.tensor([[0.1, 0.5, 0.9]] * 300)), torch.ones(300, 1)], 1)
+    binary, categorical = (summed_surprisal(x, kind) for kind in ("binary", "categorical"))
+    for one, other in zip(binary, categorical, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+
+
+def test_entropies_that_are_known_are_not_computed_again():
+    x, known = torch.randn(200, 3), {}
+    first = mean_with_entropies(x[:, 0], [(x, "continuous", 1.0)], known)
+    (data, total, influence) = known[id(x), "continuous"]
+    assert data is x
+    known[id(x), "continuous"] = x, total + 1.0, influence
+    again = mean_with_entropies(x[:, 0], [(x, "continuous", 1.0)], known)
+    assert float(again.value) == pytest.approx(float(first.value) + 1.0)
+    assert float(again.stderr) == float(first.stderr)
