@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from pyro_corex.estimator import CorEx, read_table
-from pyro_corex.estimator.summary import upper_rows
 from pyro_corex.estimator.suspects import rows_with
 from pyro_corex.estimator.told import as_code
 from pyro_corex.export import report
-from pyro_corex.figures import class_profiles, hierarchy, information_map, latent_against_column
+from pyro_corex.export.folder import scores, write
 from pyro_corex.files import check_writable
 
 
@@ -57,6 +56,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="the folder to write to; an earlier result is kept, and the new one is beside it",
     )
     fit.add_argument("--n-rows", type=int, help="rows behind a table of correlations")
+    fit.add_argument(
+        "--bootstrap", type=int, help="draws of rows for errors of loadings, classes and so on"
+    )
     fit.add_argument("--save", type=Path, help="a file to keep the model in")
     fit.add_argument("--report", action="store_true", help="write a page, report.html, beside them")
     fit.add_argument("--overwrite", action="store_true", help="replace an earlier result")
@@ -122,11 +124,11 @@ def told(options: Sequence[str] | None, name: str) -> dict[str | None, list[str]
     return found
 
 
-def read(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
-    """The table, and what was told of its columns, as :class:`CorEx` takes it."""
+def read(args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
+    """The table, the same without what is dropped, and what was told of it."""
     missing, levels = told(args.missing, "missing"), told(args.levels, "levels")
     kinds = {column: own[0] for column, own in told(args.kinds, "kinds").items()}
-    frame = _frame(args, missing.get(None, ()))
+    whole = frame = _frame(args, missing.get(None, ()))
     drop = [name for name in args.drop.split(",") if name]
     unknown = sorted(set(drop) - set(frame.columns))
     if unknown:
@@ -149,7 +151,7 @@ def read(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         "levels": {column: own for column, own in levels.items() if column is not None},
         "kinds": kinds,
     }
-    return frame, {name: value for name, value in options.items() if value}
+    return whole, frame, {name: value for name, value in options.items() if value}
 
 
 def split(args: argparse.Namespace, frame: Any) -> tuple[Any, Any]:
@@ -227,15 +229,15 @@ def _said() -> Iterator[None]:
         yield
 
 
-def describe(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
-    """Prints how a table is read, and gives it with what was told of it."""
-    frame, options = read(args)
+def describe(args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
+    """Prints how a table is read, and gives what :func:`read` does."""
+    whole, frame, options = read(args)
     described = CorEx(**options).describe(split(args, frame)[0])
     for note in described.notes:
         warnings.warn(note, stacklevel=2)
     print(replace(described, notes=[f"{args.data.name}: {n}" for n in frame.attrs["notes"]]))
     sys.stdout.flush()
-    return frame, options
+    return whole, frame, options
 
 
 def fit(args: argparse.Namespace) -> None:
@@ -248,16 +250,18 @@ def fit(args: argparse.Namespace) -> None:
     sizes = layers(args.n_hidden)
     if args.report and args.n_rows is not None:
         raise ValueError("--report must be left out where --n-rows stands for the rows")
-    if args.n_rows is None:
-        frame, options = describe(args)
-    else:
-        frame, options = read(args)
-        frame = rows_with(frame.select_dtypes("number"), args.n_rows)
+    if args.bootstrap is not None and args.n_rows is not None:
+        raise ValueError("--bootstrap must be left out where --n-rows stands for the rows")
+    whole, frame, options = read(args) if args.n_rows is not None else describe(args)
+    if args.n_rows is not None:
+        whole = frame = rows_with(frame.select_dtypes("number"), args.n_rows)
     options |= {"latent": args.latent, "n_states": states(args.n_states), "random_state": args.seed}
     frame, weight = split(args, frame)
     corex = CorEx(sizes, **options).fit(frame, sample_weight=weight)
+    if args.bootstrap is not None:
+        corex.bootstrap(frame, n_draws=args.bootstrap, sample_weight=weight)
     output = args.output if args.overwrite else unused(args.output)
-    write(corex, frame, output)
+    write(corex, frame, output, whole)
     print(f"\n{corex.summary()}")
     print(
         "\nThe report of a VAE may show another number for the same table: it is of that program "
@@ -278,10 +282,9 @@ def new_rows(args: argparse.Namespace) -> None:
     check_new(args.output, args.overwrite, "--output")
     corex = CorEx.load(args.model)
     names = [column.name for column in corex.columns_]
-    frame = _frame(args, ())  # the model knows the codes of each column
+    beside = frame = _frame(args, ())  # the model knows the codes of each column
     unused = {column.name for column in corex.columns_ if column.kind == "left out"}
-    for name in unused - set(frame.columns):
-        frame[name] = None
+    frame = frame.assign(**dict.fromkeys(unused - set(frame.columns)))
     lost = [name for name in names if name not in frame.columns]
     if lost:
         raise ValueError(f"{args.data} has not all columns of the model: it lacks {lost}")
@@ -290,8 +293,7 @@ def new_rows(args: argparse.Namespace) -> None:
     elif args.command == "report":
         report(corex, frame[names], args.output, title=args.data.name)
     else:
-        latents = [f"latent_{j}" for j in range(corex.n_hidden_)]
-        table(args.output, latents, corex.transform(frame[names]))
+        scores(corex, frame[names], beside).to_csv(args.output, index=False)
     print(f"{len(frame)} rows: {args.output.resolve()}")
 
 
@@ -317,40 +319,6 @@ def unused(folder: Path) -> Path:
     while (found / "summary.txt").exists() or (found.exists() and not found.is_dir()):
         found, k = folder.with_name(f"{folder.name}-{k}"), k + 1
     return found
-
-
-def write(corex: CorEx, x: Any, output: Path) -> None:
-    """Writes the summary, tables and figures."""
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "summary.txt").write_text(corex.summary() + "\n", encoding="utf-8")
-    described = f"{corex.description_}\n"
-    (output / "description.txt").write_text(described, encoding="utf-8")
-    m = range(corex.n_hidden_)
-    latents = [f"latent_{j}" for j in m]
-    table(output / "latents.csv", latents, corex.transform(x))
-    names, kinds = zip(*((column.name, column.kind) for column in corex.columns_), strict=True)
-    rows = zip(names, kinds, corex.clusters_, *corex.mis_, strict=True)
-    table(output / "columns.csv", ["column", "kind", "latent", *latents], rows)
-    totals = zip(m, corex.tcs_, corex.tcs_stderr_, strict=True)
-    table(output / "totals.csv", ["latent", "tc_nats", "stderr"], totals)
-    if corex.upper_ is not None:
-        header = ["layer", "latent", "latent_below", "nats", "stderr", "belongs"]
-        table(output / "layers.csv", header, upper_rows(corex))
-    figures = {"information": information_map(corex), "hierarchy": hierarchy(corex)}
-    for j in m:
-        classes = hasattr(corex, "class_profiles_") and (corex.clusters_ == j).any()
-        own = class_profiles(corex, j) if classes else latent_against_column(corex, x, j)
-        figures[f"latent_{j}"] = own
-    for name, ax in figures.items():
-        ax.figure.savefig(output / f"{name}.png", dpi=150)  # type: ignore[union-attr]
-
-
-def table(path: Path, header: list[str], rows: Any) -> None:
-    """Writes a CSV file."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -41,20 +41,42 @@ def test_fit_from_the_command_line(tmp_path, capsys):
     rows[0][1], rows[1][7] = "NA", ""
     write(tmp_path / "t.csv", ["id", *"abcdef", "word"], rows)
     out = tmp_path / "out"
-    command = ["fit", str(tmp_path / "t.csv"), "--n-hidden", "2", "--drop", "id", "--report"]
+    command = [
+        "fit",
+        str(tmp_path / "t.csv"),
+        "--n-hidden",
+        "2",
+        "--drop",
+        "id",
+        "--report",
+        "--bootstrap",
+        "9",
+    ]
     assert main([*command, "--output", str(out)]) == 0
     printed = capsys.readouterr().out
     assert (out / "summary.txt").read_text(encoding="utf-8").strip() in printed
     assert (out / "description.txt").read_text(encoding="utf-8").startswith("200 rows, 7 columns")
     columns = read(out / "columns.csv")
-    assert columns[0] == ["column", "kind", "latent", "latent_0", "latent_1"]
+    latents = ["latent_0", "latent_1"]
+    errors = [f"{name}_stderr" for name in latents]
+    assert columns[0] == ["column", "kind", "latent", *latents, *errors]
     assert [row[0] for row in columns[1:]] == [*"abcdef", "word"]
     assert columns[7][1] in ("binary", "categorical")
     groups = [row[2] for row in columns[1:]]
     assert groups[0] == groups[1] == groups[2] == groups[6]
     assert groups[3] == groups[4] == groups[5] != groups[0]
-    assert len(read(out / "latents.csv")) == 201
+    scores = read(out / "latents.csv")
+    assert scores[0] == ["id", *latents]  # what was dropped tells which row it is
+    assert [row[0] for row in scores[1:]] == [str(i) for i in range(200)]
     assert len(read(out / "totals.csv")) == 3
+    loadings = read(out / "loadings.csv")
+    assert loadings[0] == ["column", *latents, "communality", *errors, "communality_stderr"]
+    own = {row[0]: int(row[2]) for row in columns[1:]}
+    for name, *found in loadings[1:]:
+        values = [float(value) for value in found]
+        assert max(values[:2]) == values[own[name]] > 0.5
+        assert 0 < min(values[3:]) < max(values[3:]) < 0.2
+    assert [row[0] for row in read(out / "correlations.csv")] == ["latent", "0", "1"]
     for name in ("information", "hierarchy", "latent_0", "latent_1"):
         assert (out / f"{name}.png").stat().st_size > 1000
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -72,8 +94,12 @@ def test_layers_states_and_weights_from_the_command_line(tmp_path):
     ):
         out, drop = tmp_path / options[-1], [] if "w" in options else ["--drop", "w"]
         assert main(["fit", str(tmp_path / "t.csv"), *options, *drop, "--output", str(out)]) == 0
-        assert len(read(out / "latents.csv")[0]) == latents
+        assert len(read(out / "latents.csv")[0]) == latents + 1  # and the weights
         assert [row[0] for row in read(out / "columns.csv")[1:]] == list("abcdef")
+    classes = read(out / "classes.csv")  # of the last
+    assert classes[0] == ["latent", "class", "size", "column", "level", "value"]
+    assert len(classes) == 1 + 6 * 3 * 2
+    assert {row[4] for row in classes[1:]} == {"mean", "standard deviation"}
 
 
 @pytest.mark.parametrize(
@@ -89,6 +115,7 @@ def test_layers_states_and_weights_from_the_command_line(tmp_path):
         ("a,b\n1,2\n3,4\n", ["--output", __file__], "--output must be a folder, but .* is a file"),
         ("a,b\n1,2\n3,4\n", ["--output", f"{__file__}/in"], "--output must be a folder"),
         ("a,b\n1,2\n3,4\n", ["--report", "--n-rows", "9"], "--report must be left out where"),
+        ("a,b\n1,2\n2,1\n", ["--bootstrap", "9", "--n-rows", "9"], "--bootstrap must be left"),
         (None, [], "there is no file"),
     ],
 )
@@ -116,7 +143,9 @@ def test_a_model_is_kept_and_scores_new_rows(tmp_path, capsys):
     assert told.err.count("'id' is left out") == 1
     new = [str(tmp_path / "new.csv"), "--model", str(tmp_path / "m"), "--output"]
     assert main(["transform", *new, str(tmp_path / "z.csv")]) == 0
-    assert read(tmp_path / "z.csv") == read(tmp_path / "out" / "latents.csv")[:6]
+    scores = read(tmp_path / "out" / "latents.csv")
+    assert [row[:1] for row in scores[:3]] == [["id"], ["P0"], ["P1"]]
+    assert read(tmp_path / "z.csv") == [row[1:] for row in scores[:6]]
     assert main(["impute", *new, str(tmp_path / "filled.csv")]) == 0
     filled = read(tmp_path / "filled.csv")
     assert [row[0] for row in filled[1:]] == [str(row[0]) for row in rows[:5]]
@@ -193,7 +222,7 @@ def test_a_full_disk_is_told_in_a_sentence(tmp_path, capsys, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device", "latents.csv")
 
-    monkeypatch.setattr("pyro_corex.__main__.table", full)
+    monkeypatch.setattr("pandas.DataFrame.to_csv", full)
     out = ["--output", str(tmp_path / "out")]
     assert main(["fit", str(tmp_path / "t.csv"), "--n-hidden", "1", *out]) == 2
     assert "error: [Errno 28] No space left on device" in capsys.readouterr().err

@@ -307,7 +307,7 @@ def as_table(x: Any) -> Any:
                 "parts differ in length. Fill gaps with NaN, and leave labels out."
             ) from None
         x = np.asarray(x, dtype=object) if found.dtype.kind in "US" else found
-    if not hasattr(x, "__array__"):
+    if not hasattr(x, "__array__") and not issparse(x):
         path = isinstance(x, (str, bytes, PathLike))
         raise TypeError(
             "X must be a table of shape (N, d), as an array, a data frame or a list of rows, but "

@@ -115,6 +115,14 @@ USES: list[Use] = [
     refused("CorEx.fit", "nothing", lambda: fit(None), "X", "NoneType", "(N, d)"),
     refused("CorEx.fit", "complex numbers", lambda: fit(X + 1j), "X", "Complex", "real"),
     refused("CorEx.fit", "a complex tensor", lambda: fit(torch.tensor(X + 1j)), "X", "complex"),
+    refused("CorEx.fit", "sparse complex", lambda: fit(SPARSE * 1j), "Complex", "imaginary"),
+    refused(
+        "CorEx.fit",
+        "a sparse column",
+        lambda: fit(scipy.sparse.csr_array(X[:, 0])),
+        "(30,)",
+        "reshape",
+    ),
     answered("CorEx.fit", "sparse", lambda: fit(SPARSE).tc_, lambda found: found == fitted().tc_),
     warned(
         "CorEx.fit",
