@@ -34,7 +34,7 @@ class CategoricalLayer(Layer):
     """A trained program and the order of its latents."""
 
     program: LatentClasses
-    least_errors = 1.0  # as its groups are sought
+    least_errors = 0.0  # as its groups are sought
 
     def __init__(
         self,
