@@ -239,9 +239,12 @@ def _describe(
     weight = np.ones(len(look)) if weight is None else weight
     if is_one_value(look[:1000]) and is_one_value(whole):
         return Column(name, "constant", whole[:1].astype(np.float64), labels=labels)
-    kind = kind or _detect(look, weight)
+    told, kind = kind, kind or _detect(look, weight)
     if kind in ("binary", "categorical", "ordinal"):
         seen = np.unique(whole).astype(np.float64)
+        if not told and len(seen) > len(np.unique(look)):  # others are rare
+            kind = _detect(whole, np.ones(len(whole)))
+    if kind in ("binary", "categorical", "ordinal"):
         kind = "binary" if len(seen) == 2 else kind
         return _levels(name, kind, look, seen, labels, weight)
     if kind == "counts":

@@ -291,9 +291,10 @@ def totals(columns: Sequence[Column], x: Table) -> list[str]:
 
     sums, counts = above(lambda part: np.nansum(part, 0)), above(lambda p: (~np.isnan(p)).sum(0))
     spread = above(lambda part: np.nanmax(part, 0) - np.nanmin(part, 0))
+    means = sums / np.maximum(counts, 1)  # which a row of zeros is not, however small they are
     for what, expected, error in (
         ("sums", sums, 1e-3 * np.abs(sums)),
-        ("means", sums / np.maximum(counts, 1), 3e-3 * spread),
+        ("means", means, np.minimum(3e-3 * spread, 0.5 * np.abs(means))),
     ):
         if np.all(np.abs(last - expected) <= error):
             return [f"The last row holds the {what} of the rows above it, in "

@@ -83,3 +83,19 @@ def test_a_fold_keeps_the_normal_scores_of_all_rows_and_standardises_them():
     np.testing.assert_allclose(again[0].encode(rows[:, 0]), (own - own.mean()) / own.std())
     assert again[1].loc == pytest.approx(rows[:, 1].mean())
     assert again[1].scale == pytest.approx(rows[:, 1].std())
+
+
+def test_values_that_are_not_among_the_rows_looked_at_are_of_the_column(monkeypatch):
+    monkeypatch.setattr("pyro_corex.estimator.description._LOOK", 200)
+    x = np.random.default_rng(0).standard_normal((5000, 3))
+    x[:, 2] = 0.0
+    x[::200, 2] = np.linspace(0.1, 0.9, 25)  # one of them in 200 rows
+    assert [c.kind for c in CorEx(1).describe(x).columns] == ["continuous"] * 3
+
+
+def test_an_empty_last_row_of_rare_numbers_is_no_row_of_means():
+    x = np.zeros((2000, 4))
+    x[:8] = np.random.default_rng(0).random((8, 4))  # means of about 0.002
+    assert not any("last row" in note for note in CorEx(1).describe(x).notes)
+    x[-1] = x[:-1].mean(0)
+    assert any("holds the means of the rows" in note for note in CorEx(1).describe(x).notes)
