@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pyro_corex.batches import check_count
 from pyro_corex.estimator import CorEx, read_table
 from pyro_corex.estimator.suspects import rows_with
 from pyro_corex.estimator.told import as_code
@@ -250,8 +251,10 @@ def fit(args: argparse.Namespace) -> None:
     sizes = layers(args.n_hidden)
     if args.report and args.n_rows is not None:
         raise ValueError("--report must be left out where --n-rows stands for the rows")
-    if args.bootstrap is not None and args.n_rows is not None:
-        raise ValueError("--bootstrap must be left out where --n-rows stands for the rows")
+    if args.bootstrap is not None:
+        check_count("--bootstrap", args.bootstrap, 2)
+        if args.n_rows is not None:
+            raise ValueError("--bootstrap must be left out where --n-rows stands for the rows")
     whole, frame, options = read(args) if args.n_rows is not None else describe(args)
     if args.n_rows is not None:
         whole = frame = rows_with(frame.select_dtypes("number"), args.n_rows)

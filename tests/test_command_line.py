@@ -116,6 +116,7 @@ def test_layers_states_and_weights_from_the_command_line(tmp_path):
         ("a,b\n1,2\n3,4\n", ["--output", f"{__file__}/in"], "--output must be a folder"),
         ("a,b\n1,2\n3,4\n", ["--report", "--n-rows", "9"], "--report must be left out where"),
         ("a,b\n1,2\n2,1\n", ["--bootstrap", "9", "--n-rows", "9"], "--bootstrap must be left"),
+        ("a,b\n1,2\n3,4\n", ["--bootstrap", "1"], "--bootstrap must be an integer >= 2, but got 1"),
         (None, [], "there is no file"),
     ],
 )

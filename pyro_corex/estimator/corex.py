@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from pyro_corex.estimator.blocks import some_rows
+from pyro_corex.estimator.blocks import fingerprint, some_rows
 from pyro_corex.estimator.categorical import fit_categorical
 from pyro_corex.estimator.columns import Array, Coding
 from pyro_corex.estimator.cross_fit import cross_fit, n_folds
@@ -255,6 +255,7 @@ class CorEx(FittedTable):
             for note in described.notes:
                 warnings.warn(note, stacklevel=2)
             self.n_samples_, self.n_effective_ = len(x), weights.total(len(x))
+            self._fitted = fingerprint(x)
             x = weights.repeat(x)
             most = max(np.atleast_1d(options.n_states))
             if self.latent == "categorical" and most > len(x):

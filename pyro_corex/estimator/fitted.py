@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from pyro_corex.batches import check_count
+from pyro_corex.estimator.blocks import fingerprint
 from pyro_corex.estimator.bootstrap import standard_errors
 from pyro_corex.estimator.categorical import CategoricalLayer
 from pyro_corex.estimator.columns import Array, Coding, Column
@@ -45,6 +46,7 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     _words: Words
     _coding: Coding
     _seed: int
+    _fitted: str
     _encoded: list[Array]
     _tc_z: Bracket | None = None
 
@@ -85,9 +87,10 @@ class FittedTable(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_is_fitted(self)
         weights = Weights.read(sample_weight, X)
         x = self._read(weights.keep(X))
-        if len(x) != self.n_samples_:
+        if len(x) != self.n_samples_ or fingerprint(x) != self._fitted:
             raise ValueError(
-                f"X must be the table that was fitted, {self.n_samples_} rows, but has {len(x)}"
+                f"X must be the table that was fitted, of {self.n_samples_} rows, but got another, "
+                f"of {len(x)}: its values or the order of its rows differ. Call fit with it first."
             )
         with alone():
             found = standard_errors(self, weights.repeat(x), weights.survey, n_draws)

@@ -102,7 +102,8 @@ def test_a_model_keeps_its_errors_and_shows_them(tmp_path):
 
 def test_another_table_is_refused():
     corex = CorEx(2, cv=None, random_state=0).fit(traits(0))
-    with pytest.raises(ValueError, match="the table that was fitted, 400 rows, but has 30"):
-        corex.bootstrap(traits(0)[:30])
+    for other in (traits(0)[:30], traits(1), traits(0)[::-1]):
+        with pytest.raises(ValueError, match="the table that was fitted, of 400 rows, but got an"):
+            corex.bootstrap(other)
     with pytest.raises(ValueError, match="n_draws must be an integer >= 2, but got 1"):
         corex.bootstrap(traits(0), 1)

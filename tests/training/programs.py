@@ -11,6 +11,18 @@ import pyro_corex as pc
 from pyro_corex.programs import mlp_decoder, mlp_encoder
 
 
+class Energy:
+    """A term of one's own: the mean square of the latent, with any weight."""
+
+    name = "energy"
+
+    def __init__(self, weight=1.0):
+        self.weight = weight
+
+    def __call__(self, step):
+        return step.draw("z").square().mean(0)
+
+
 def vae(sizes=(8, 16, 2), seed=0, **options):
     torch.manual_seed(seed)
     encoder, decoder = mlp_encoder(list(sizes)), mlp_decoder(list(sizes)[::-1])

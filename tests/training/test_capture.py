@@ -13,7 +13,17 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 import pyro_corex as pc
 from pyro_corex.training import capture, replay
-from tests.training.programs import OPTIONS, At, copies, fit, stack, vae, vector, without_time
+from tests.training.programs import (
+    OPTIONS,
+    At,
+    Energy,
+    copies,
+    fit,
+    stack,
+    vae,
+    vector,
+    without_time,
+)
 
 make_runner = importlib.import_module("pyro_corex.training.fit")._runner
 
@@ -117,7 +127,7 @@ def test_what_a_callback_changes_is_seen(graphs):
     elbos = []
 
     def elbo():
-        elbos.append(pc.CorExELBO(tc_weight=0.0, regularizers=[Energy()]))
+        elbos.append(pc.CorExELBO(tc_weight=0.0, regularizers=[Energy(0.0)]))
         return elbos[-1]
 
     def callback(epoch, module, record):
@@ -125,13 +135,6 @@ def test_what_a_callback_changes_is_seen(graphs):
 
     assert alike(both(elbo=elbo, callback=callback, batch_size=50))
     assert [graph.replays for graph in graphs] == 5 * [6 - 3]
-
-
-class Energy:
-    name, weight = "energy", 0.0
-
-    def __call__(self, step):
-        return step.draw("z").square().mean(0)
 
 
 def test_a_rate_that_a_callback_changes(graphs):

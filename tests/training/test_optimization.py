@@ -6,7 +6,7 @@ import torch
 
 import pyro_corex as pc
 from pyro_corex.regularizers import TotalCorrelation
-from tests.training.programs import OPTIONS, copies, fit, run, stack, vae, vector
+from tests.training.programs import OPTIONS, Energy, copies, fit, run, stack, vae, vector
 
 
 def test_a_schedule_takes_a_step_after_each_training_step():
@@ -96,18 +96,6 @@ def test_a_changed_run(path, change):
 
 
 # ---------------------------------------------------------------------- regularizers
-
-
-class Energy:
-    """A penalty whose weight is a schedule."""
-
-    name = "energy"
-
-    def __init__(self, weight):
-        self.weight = weight
-
-    def __call__(self, step):
-        return step.draw("z").square().mean(0)
 
 
 class Critic(torch.nn.Module):

@@ -9,8 +9,8 @@ from torch import nn
 
 import pyro_corex as pc
 from pyro_corex.training import replay
-from tests.training.programs import copies, fit, stack, vae, vector, without_time
-from tests.training.test_capture import Energy, alike
+from tests.training.programs import Energy, copies, fit, stack, vae, vector, without_time
+from tests.training.test_capture import alike
 
 OPTIONS = {
     "epochs": 2,
@@ -95,7 +95,7 @@ def test_what_a_callback_changes_is_seen(name):
     elbos = []
 
     def elbo():
-        elbos.append(pc.CorExELBO(regularizers=[Energy()]))
+        elbos.append(pc.CorExELBO(regularizers=[Energy(0.0)]))
         return elbos[-1]
 
     def callback(epoch, module, record):
@@ -242,7 +242,7 @@ FOREIGN = {
     "a function": {"transform": lambda x: x},
     "a data set": {"data": Own(torch.ones(256, 8))},
     "an objective": {"elbo": type("Own", (pc.CorExELBO,), {})()},
-    "a regularizer": {"elbo": pc.CorExELBO(regularizers=[Energy()])},
+    "a regularizer": {"elbo": pc.CorExELBO(regularizers=[Energy(0.0)])},
     "an optimiser": {"optimizer": lambda p: type("Own", (torch.optim.SGD,), {})(p, lr=1e-3)},
 }
 

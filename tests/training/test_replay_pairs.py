@@ -17,7 +17,7 @@ from pyro_corex.training.optimization import Learner, Optimization
 from pyro_corex.training.replay import Replay, Replayed
 from pyro_corex.training.runners import Runner
 from tests.objective.pairs import PAIRS
-from tests.training.programs import fit, without_time
+from tests.training.programs import Energy, fit, without_time
 
 REFUSED = {  # and what is said
     "rejection_sampler": (
@@ -149,16 +149,6 @@ class Changing(nn.Module):
             self.latent(loc, self.scale.exp())
             if self.more:
                 pyro.sample("more", dist.Normal(more, 0.5))
-
-
-class Energy:
-    name = "energy"
-
-    def __init__(self, weight):
-        self.weight = weight
-
-    def __call__(self, step):
-        return step.draw("z").square().mean(0)
 
 
 class Moving:

@@ -174,6 +174,14 @@ USES: list[Use] = [
     refused(
         "CorEx.bootstrap", "other rows", lambda: fitted().bootstrap(X[:9]), "X", "30 rows", "9"
     ),
+    refused(
+        "CorEx.bootstrap",
+        "as many rows of another table",
+        lambda: fitted().bootstrap(X + 1),
+        "X",
+        "the table that was fitted",
+        "another",
+    ),
     refused("CorEx.bootstrap", "one draw", lambda: fitted().bootstrap(X, 1), "n_draws", ">= 2"),
     refused("CorEx.save", "a folder", lambda: fitted().save(Path(__file__).parent), "a folder"),
     refused("CorEx.load", "another file", lambda: CorEx.load(__file__), "pyro_corex wrote"),
