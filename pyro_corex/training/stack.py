@@ -19,7 +19,7 @@ from pyro_corex.threads import alone
 from pyro_corex.training.checkpoint import Checkpoint, load, save
 from pyro_corex.training.fit import fit
 from pyro_corex.training.history import History
-from pyro_corex.training.optimization import Optimization
+from pyro_corex.training.optimization import Optimization, check_positive
 from pyro_corex.training.random_state import seeded
 from pyro_corex.training.runners import Devices
 from pyro_corex.training.start import Start, check_start, start_top
@@ -61,6 +61,7 @@ def fit_stack(
     invariance: float = 100.0,
     batch_size: int = 128,
     lr: float = 3e-3,
+    joint: Mapping[str, Any] = MappingProxyType({}),
     seed: int = 0,
     device: str | torch.device = "auto",
     devices: int | Devices = 1,
@@ -106,8 +107,10 @@ def fit_stack(
     :param epochs: of the third stage; 0 leaves it out.
     :param mi_weight: in nats of the bound for each nat of I(c:x).
     :param invariance: the same for I(c:t|x).
-    :param batch_size: the data of a step.
-    :param lr: the learning rate of Adam at the beginning of a stage.
+    :param batch_size: the data of a step of the first and the third stage.
+    :param lr: the learning rate of Adam at the beginning of each of them.
+    :param joint: ``batch_size`` and ``lr`` of the third stage, where they are others.  I(c:x) and
+        I(c:t|x) are those of a batch, and large batches know them better.
     :param seed: of all draws; the global random states are put back afterwards.
     :param device: "auto" takes CUDA where there is one.
     :param devices: as for :func:`fit`.
@@ -122,7 +125,13 @@ def fit_stack(
         check_count(name, value, least=0)
     if not isinstance(start, Mapping | None) or not set(start or {}) <= _OPTIONS:
         raise ValueError(f"start must be None or map some of {sorted(_OPTIONS)}, but got {start!r}")
-    check_count("batch_size", batch_size)
+    if not isinstance(joint, Mapping) or not set(joint) <= {"batch_size", "lr"}:
+        raise ValueError(f"joint must map some of ['batch_size', 'lr'], but got {joint!r}")
+    first: dict[str, Any] = {"batch_size": batch_size, "lr": lr}
+    third = first | dict(joint)
+    for stage, given in (("", first), ("joint's ", third)):
+        check_count(f"{stage}batch_size", given["batch_size"])
+        check_positive(f"{stage}lr", given["lr"])
     seed, path = check_seed(seed), None if folder is None else Path(folder)
     check_start("fit_stack", stack, x)
     top = f"z{stack.n_layers}"
@@ -136,7 +145,10 @@ def fit_stack(
     def named(stage: int, name: str) -> bool | str:
         return progress and f"stage {stage} of 3: {name}"
 
-    def train(stage: int, module: StackedCorEx, epochs: int, elbo: CorExELBO | None) -> History:
+    def train(
+        stage: int, module: StackedCorEx, epochs: int, elbo: CorExELBO | None,
+        *, batch_size: int, lr: float,
+    ) -> History:  # fmt: skip
         name = _STAGES[stage]
         steps = epochs * -(-len(x) // batch_size)
         return fit(
@@ -146,15 +158,15 @@ def fit_stack(
             checkpoint=None if path is None else Checkpoint(path / name, resume="auto"),
         )  # fmt: skip
 
-    below, starts, joint = None, None, None
+    below, starts, together = None, None, None
     if below_epochs:
-        below = train(1, _below(stack), below_epochs, None)
+        below = train(1, _below(stack), below_epochs, None, **first)
     if start is not None:
         told = {"transform": copy, "seed": seed, "progress": named(2, "top"), **start}
         starts = _start(stack, x, path, transform, told)
     if epochs:
-        joint = train(3, stack, epochs, elbo)
-    return Stages(below, starts, joint)
+        together = train(3, stack, epochs, elbo, **third)
+    return Stages(below, starts, together)
 
 
 def _below(stack: StackedCorEx) -> StackedCorEx:

@@ -7,6 +7,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 import pyro_corex as pc
 
 FEW = {"batch_size": 64, "lr": 1e-2, "seed": 3, "device": "cpu", "progress": False}
+JOINT = {"batch_size": 96, "lr": 2e-2}
 START = {"n_starts": 2, "steps": 20, "n_components": 4}
 
 
@@ -30,23 +31,24 @@ def test_the_stages_are_what_they_say(task):
     stack, x = copy.deepcopy(task)
     stages = pc.fit_stack(
         stack, x, copy=flipped, transform=torch.bernoulli, below_epochs=60, start=START, epochs=3,
-        mi_weight=2.0, invariance=5.0, **FEW,
+        mi_weight=2.0, invariance=5.0, joint=JOINT, **FEW,
     )  # fmt: skip
 
     by_hand, _ = copy.deepcopy(task)
     common = {"transform": torch.bernoulli, **FEW}
 
-    def cosine(steps):
-        return pc.Optimization(lr_schedule=lambda adam: CosineAnnealingLR(adam, steps, 5e-4))
+    def cosine(steps, lr):
+        end = 0.05 * lr
+        return pc.Optimization(lr_schedule=lambda adam: CosineAnnealingLR(adam, steps, end))
 
     first = pc.CorExVAE(by_hand.encoders[0], by_hand.decoders[0], 4)
-    pc.fit(first, x, epochs=60, optimizer=cosine(180), **common)
+    pc.fit(first, x, epochs=60, optimizer=cosine(180, 1e-2), **common)
     torch.manual_seed(3)
     starts = pc.start_top(
         by_hand, torch.bernoulli(x), transform=flipped, seed=3, progress=False, **START
     )
     elbo = pc.CorExELBO(mi_weight={"z2": 2.0}, invariance=pc.Invariance(flipped, {"z2": 5.0}))
-    history = pc.fit(by_hand, x, epochs=3, optimizer=cosine(9), elbo=elbo, **common)
+    history = pc.fit(by_hand, x, epochs=3, optimizer=cosine(6, 2e-2), elbo=elbo, **common | JOINT)
 
     torch.testing.assert_close(parameters(stack), parameters(by_hand))
     assert stages.joint["objective"] == pytest.approx(history["objective"])

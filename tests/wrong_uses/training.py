@@ -156,6 +156,21 @@ USES: list[Use] = [
         "{'n': 3}",
     ),
     refused(
+        "fit_stack",
+        "an option that the third stage has not of its own",
+        lambda: pc.fit_stack(STACK, X, joint={"epochs": 3}),
+        "joint must map some of",
+        "{'epochs': 3}",
+    ),
+    refused(
+        "fit_stack",
+        "no batch of the third stage",
+        lambda: pc.fit_stack(STACK, X, joint={"batch_size": 0}),
+        "joint's batch_size",
+        ">= 1",
+        "0",
+    ),
+    refused(
         "fit_stack", "no epochs", lambda: pc.fit_stack(STACK, X, epochs=-1), "epochs", ">= 0", "-1"
     ),
     refused("fit", "no batch", lambda: fit(X, batch_size=0), "batch_size", ">= 1", "0"),
