@@ -66,7 +66,25 @@ _UNIT = re.compile(
 )
 _ODD = re.compile(r"[^\d.eE+\-\n]|(?:^|\n)[-+]?0\d")
 _GROUPED = re.compile(r"[-+]?[1-9]\d{0,2}(?:\.\d{3})+")
-_LEADING = re.compile(r"([<≤>≥]?)\s*(\d+)(?![\d.,]*\d)(?:\W.*)?", re.DOTALL)
+_STEP = re.compile(
+    r"(<|≤|under |below |less than |fewer than |up to |unter |bis |weniger als )?"
+    r"(>|≥|over |above |more than |at least |über |mehr als )?"
+    r"\s*[$€£¥]?\s*(\d+(?:[.,]\d+)*)([km]?)([^\w.,].*|[.,](?:\D.*)?)?",
+    re.DOTALL,
+)
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:(?:,\d{3})+|(?:\.\d{3})+)")
+_AFTER = re.compile(r"\s*(?:(?:-|–|to|bis)\s*[\d.,]+(?:[km]\b)?)?\s*([^\W\d_]*)")
+_NO_UNIT = _texts("and|or|to|up|plus|und|oder|bis")
+_SIZES = {
+    name: size
+    for names, size in (
+        ("s sec second", 1.0), ("min minute", 60.0), ("h hr hour", 3600.0), ("d day", 86_400.0),
+        ("wk week", 604_800.0), ("mo month", 2_629_800.0), ("yr year", 31_557_600.0),
+        ("mg", 1e-3), ("g", 1.0), ("kg k km thousand", 1e3), ("cm", 0.01), ("m million", 1e6),
+    )
+    for name in names.split()
+}  # fmt: skip
+"""Of units that may be mixed in one column, each in the smallest of its kind."""
 _ENOUGH = 0.5  # of a column's entries have to be numbers, for words among them to be remarks
 
 
@@ -228,15 +246,49 @@ def known_order(words: Sequence[str]) -> list[str]:
     """
     if len(words) < 2 or all(word.isdigit() for word in words):  # as postal codes
         return []
-    leading = [_LEADING.fullmatch(word) for word in words]
-    if all(leading):
-        at = {w: (int(m[2]), {"<": -1, "≤": -1, "": 0}.get(m[1], 1)) for w, m in
-              zip(words, leading, strict=True) if m}  # fmt: skip
-        if len(set(at.values())) == len(words) <= 20:
-            return sorted(words, key=at.__getitem__)
+    at = _by_numbers(words)
+    if len(set(at.values())) == len(words) <= 20:
+        return sorted(words, key=at.__getitem__)
     for scale in _SCALES:
         place = {name: k for k, step in enumerate(scale) for name in step}
         rank = {w: place.get(w.casefold().rstrip(".!")) for w in words}
         if None not in rank.values() and len(set(rank.values())) == len(words):
             return sorted(words, key=lambda w: rank[w] or 0)
     return []
+
+
+def _by_numbers(words: Sequence[str]) -> dict[str, tuple[float, int]]:
+    """The number that each word begins with, and whether it is for what is below or above it.
+
+    :returns: an empty mapping where a word begins with none, or where marks or units may mean two
+        things.
+    """
+    found, marks, units = {}, set(), {}
+    for word in words:
+        step = _STEP.fullmatch(word.casefold())
+        if step is None:
+            return {}
+        below, above, number, unit, after = step.groups()
+        grouped = bool(_THOUSANDS.fullmatch(number))
+        marks |= {(mark, grouped) for mark in ".," if mark in number}
+        number = re.sub("[.,]", "" if grouped else ".", number)
+        if number.count(".") > 1:
+            return {}
+        found[word] = (float(number) * _SIZES.get(unit, 1.0), bool(above) - bool(below))
+        units[word] = _unit_of(after or "")
+    if len({mark for mark, _ in marks}) < len(marks):
+        return {}
+    if len(set(units.values()) - {""}) < 2:
+        return found
+    if all(unit in _SIZES for unit in units.values()):
+        return {word: (at * _SIZES[units[word]], side) for word, (at, side) in found.items()}
+    codes = sorted(at for at, _ in found.values())  # as of "1 never", "2 often"
+    return found if codes == list(range(int(codes[0]), int(codes[0]) + len(codes))) else {}
+
+
+def _unit_of(after: str) -> str:
+    """The unit in what follows a number, such as "-12 months": a name of its size, or its start."""
+    unit = _AFTER.match(after)
+    word = "" if unit is None or unit[1] in _NO_UNIT else unit[1]
+    name = word if word in _SIZES else word.rstrip("s")
+    return name if name in _SIZES else name[:3]

@@ -33,6 +33,15 @@ def test_how_numbers_are_written_is_found_from_all_columns():
     ["never", "rarely", "sometimes", "often", "always"],
     ["1 (not at all)", "2", "3", "7 - very much"],
     ["<18", "18-24", "25-34", "65+"],
+    ["Under 18", "18 to 24", "25 to 64", "65 and over"],
+    ["<$10,000", "$10,000-$20,000", "$20,000-$100,000", ">$100,000"],
+    ["up to 1.000 €", "1.001-2.500 €", "über 2.500 €"],
+    ["<0.5%", "0.5-1%", "1-2.5%", ">2.5%"],
+    ["0", "1-9", "10-500", "500-1k", "1k-20k", "20k-1m", ">1m"],
+    ["1 child", "2 children", "3 or more children"],
+    ["less than 30 min", "30-60 min", "1-2 hours", "2 hours or more"],
+    ["less than 6 months", "6-12 months", "1-2 years", "more than 2 years"],
+    ["1 never", "2 rarely", "3. often"],
     ["low", "medium", "high"],
 ])  # fmt: skip
 def test_words_whose_order_is_known(order):
@@ -40,7 +49,18 @@ def test_words_whose_order_is_known(order):
 
 
 @pytest.mark.parametrize(
-    "words", [["low", "red"], ["rarely", "seldom"], ["01", "02"], ["1a", "1b"], ["one"]]
+    "words",
+    [
+        ["low", "red"],
+        ["rarely", "seldom"],
+        ["01", "02"],
+        ["1a", "1b"],
+        ["one"],
+        ["1.500-2", "2.5-3"],  # a point between thousands, or a decimal one
+        ["1.5.2020", "2.5.2020"],
+        ["6 Monate", "1 Jahr"],  # units whose sizes are not known
+        ["5 miles", "3 km"],
+    ],
 )
 def test_words_whose_order_is_not(words):
     assert known_order(words) == []
