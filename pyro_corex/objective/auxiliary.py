@@ -55,7 +55,7 @@ class Auxiliaries:
         key = tuple(model), tuple((n, sites.is_delta(s["fn"])) for n, s in guide.items())
         if key not in self._plans:
             drawn = [n for n, s in guide.items() if n not in model and not s["is_observed"]]
-            drawn = [n for n in drawn if not guide[n]["infer"].get("_deterministic")]
+            drawn = [n for n in drawn if not sites.is_deterministic(guide[n])]
             images = [n for n in guide if n in model and sites.is_delta(guide[n]["fn"])]
             found = Plan({}, {})
             if drawn and images:
@@ -91,7 +91,7 @@ def _problem(model: Mapping[str, Site], guide: Mapping[str, Site], plan: Plan) -
     """Why the terms of a guide's sites are no KLs; nothing, where they are."""
     of_plan = {*plan.images, *plan.joint, *(image.auxiliary for image in plan.images.values())}
     for name, site in guide.items():
-        if name in of_plan or site["is_observed"] or site["infer"].get("_deterministic"):
+        if name in of_plan or site["is_observed"] or sites.is_deterministic(site):
             continue
         if name not in model:
             return (

@@ -48,8 +48,10 @@ class Axes:
             for name, site in nodes.items()
         }
         self.of = {key: _places(site, max_plate_nesting) for key, site in self._sites.items()}
-        self.deterministic = {key for key, site in self._sites.items() if is_deterministic(site)}
-        """Sites that are ``pyro.deterministic`` statements."""
+        self.deterministic = {
+            key for key, site in self._sites.items() if sites.is_deterministic(site)
+        }
+        """Sites that are no random variables."""
         self.factors = {key for key, site in self._sites.items() if is_factor(site)}
         """Sites that are ``pyro.factor`` statements."""
         self.guess = ""
@@ -220,7 +222,7 @@ def signature(nodes: Mapping[str, Site]) -> tuple[Any, ...]:
             getattr(fn, "event_shape", None),
             getattr(site["value"], "shape", None),
             site["is_observed"],
-            site["infer"].get("_deterministic", False),
+            sites.is_deterministic(site),
             # a frame is equal to one of another full size
             *((f.name, f.dim, int(f.size), f.full_size) for f in site["cond_indep_stack"]),
         )
@@ -230,11 +232,6 @@ def signature(nodes: Mapping[str, Site]) -> tuple[Any, ...]:
 
 def _rows(first: Tensor | None) -> int | None:
     return first.shape[0] if first is not None and first.dim() else None
-
-
-def is_deterministic(site: Site) -> bool:
-    """Whether the site is a ``pyro.deterministic`` statement, whose log density is 0."""
-    return bool(site["infer"].get("_deterministic", False))
 
 
 def is_factor(site: Site) -> bool:

@@ -16,7 +16,7 @@ from pyro_corex.objective import sites
 from pyro_corex.objective.arguments import Programs
 from pyro_corex.objective.auxiliary import Plan, density
 from pyro_corex.objective.axes import Known
-from pyro_corex.objective.closed_form import check_same_scale, holds
+from pyro_corex.objective.closed_form import check_same_mask, check_same_scale, holds
 from pyro_corex.objective.enumeration import Expectation, Marginal, marginalise
 from pyro_corex.objective.evidence import Recorded
 from pyro_corex.objective.sites import Factored, Site
@@ -177,12 +177,14 @@ class Contributions:
 
         def add(kind: Kind, name: str, role: str, found: Factored, sign: float = 1.0) -> None:
             site = (self.model if role == "model" else self.guide)[name]
-            term = self._term(kind, name, site, found, self.axes[role, name], sign)
+            other = self.model.get(name, site)  # of a KL, with the site of the guide
+            mask = sites.joint_mask(site, other)
+            term = self._term(kind, name, site, found, mask, self.axes[role, name], sign)
             if expectation is not None:
                 expectation.weigh(term, site)
             self.terms.append(term)
             if name in self.plan.joint and kind == "kl":
-                term.site, term.axes = self.plan.joint[name], {}
+                term.site = self.plan.joint[name]
 
         for name, site in self.model.items():
             q = self.guide.get(name)
@@ -199,6 +201,7 @@ class Contributions:
                 add("kl", name, "model", sites.log_prob_at(name, site), -1.0)
             else:
                 check_same_scale(name, site, q)
+                check_same_mask(name, site, q)
                 for sign, share in self._kl(name, q, site, sampled, expectation):
                     add("kl", name, "guide", share, sign)
         for name in self._auxiliary():
@@ -226,7 +229,9 @@ class Contributions:
         ]
 
     def _weigh_together(self) -> None:
-        """Gives auxiliary sites the one weight of the latents that are made of them."""
+        """Gives auxiliary sites the one weight of the latents that are made of them, and all of
+        these the axes of data that they have in common.
+        """
         for label in set(self.plan.joint.values()):
             names = [n for n, of in self.plan.joint.items() if of == label]
             drawn = [n for n in names if n not in self.model]
@@ -239,8 +244,10 @@ class Contributions:
                     f"the guide makes them from {drawn}, so that they have one KL together. Give "
                     "them one weight, or take a guide that draws each by itself, e.g. AutoNormal."
                 )
+            shared = set(self.data_axes).intersection(*(t.axes for t in terms))
             for term in terms:
                 term.weight = one
+                term.axes = {axis: dim for axis, dim in term.axes.items() if axis in shared}
 
     def _marginals(self, found: Sequence[Marginal]) -> dict[str, str]:
         """Adds what is left of a sum over sites; returns the label of each of the guide's sites."""
@@ -275,6 +282,7 @@ class Contributions:
     @staticmethod
     def _check_absorbed(name: str, site: Site, q: Site) -> None:
         check_same_scale(name, site, q)
+        check_same_mask(name, site, q)
         if getattr(q["fn"], "event_weight", None) is not None:
             raise ValueError(
                 f"Site {name!r} has a weight for each latent, but depends on what the model sums "
@@ -314,11 +322,11 @@ class Contributions:
         name: str,
         site: Site,
         found: Factored,
+        mask: Tensor | bool | None,
         axes: Mapping[Axis, int],
         sign: float,
     ) -> Term:
         value, event_dims = found
-        mask = site["mask"]
         if mask is False:
             value = torch.zeros_like(value)
         elif isinstance(mask, Tensor):

@@ -31,7 +31,7 @@ from pyro_corex.information import (
 )
 from pyro_corex.objective import sites
 from pyro_corex.objective.probabilities import data_dim, exact_noise
-from pyro_corex.objective.sites import PARTICLE_PLATE, Site
+from pyro_corex.objective.sites import PARTICLE_PLATE, Site, is_deterministic
 from pyro_corex.objective.step import Step, Weight, check_weight
 
 
@@ -252,7 +252,7 @@ def _latents(step: Step, told: tuple[str, ...] | None, option: str) -> list[str]
         name
         for name, site in guide.items()
         if not site["is_observed"]
-        and not site["infer"].get("_deterministic")
+        and not is_deterministic(site)
         and not sites.is_delta(site["fn"])
         and not step.data_axes.isdisjoint(step.axes(name))
     ]

@@ -254,7 +254,7 @@ class Recorded:
         self.below, self.cleared, self.absorbed = below, cleared, absorbed
         self.partial, self.problem = partial, problem
         """Whether the trace is one of several that make up the estimate of a particle."""
-        self.num_data, self.programs = axes.num_data, programs
+        self.num_data, self.data_axes, self.programs = axes.num_data, axes.data, programs
         self.local = {name for (_, name), own in axes.of.items() if not axes.data.isdisjoint(own)}
         """Sites that are drawn or observed for each datum."""
         self.model_order = tuple(model)
@@ -315,12 +315,12 @@ class Recorded:
     def _rows(self) -> set[int]:
         """How many rows an argument may have that holds something of each datum."""
         found = set[int]()
-        for name, site in self.observed.items():
-            for term in self._of("reconstruction", name):
+        for term in self.terms:
+            if term.kind == "reconstruction":
                 own = [term.value.shape[dim - term.event_dims] for dim in term.data_dims]
                 found |= {*own, math.prod(own)}
-            found |= {f.full_size for f in site.frames if f.name in term.data_axes and f.full_size}
-        return found
+        frames = [frame for site in self.observed.values() for frame in site.frames]
+        return found | {f.full_size for f in frames if f.name in self.data_axes and f.full_size}
 
     def _per_datum(self) -> dict[Key, Tensor]:
         """Terms of each datum; none, where some have no value for each datum.

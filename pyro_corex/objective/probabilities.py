@@ -52,7 +52,7 @@ def probability_table(option: str, name: str, guide: Mapping[str, Site], step: S
     latents = [
         n
         for n, site in guide.items()
-        if not site["is_observed"] and not site["infer"].get("_deterministic")
+        if not site["is_observed"] and not sites.is_deterministic(site)
     ]
     if name not in latents:
         raise ValueError(

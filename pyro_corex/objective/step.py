@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_corex.objective.contributions import Contributions
-from pyro_corex.objective.sites import Site
+from pyro_corex.objective.sites import Site, is_deterministic
 from pyro_corex.objective.term import Axis
 
 Weight = float | Tensor | Callable[[], float | Tensor]
@@ -145,7 +145,7 @@ class Step:
             for name, site in found.guide.items()
             if name in found.model
             and not site["is_observed"]
-            and not site["infer"].get("_deterministic")
+            and not is_deterministic(site)
             and not found.data_axes.isdisjoint(found.axes["model", name])
         ]
         above = self._above(latents) if len(latents) > 1 else {name: set() for name in latents}

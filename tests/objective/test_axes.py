@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.infer.reparam import LocScaleReparam
 
 from pyro_corex import CorExELBO
 
@@ -251,6 +252,28 @@ def test_data_in_plates_of_their_own_are_counted_together():
 
 
 # ---------------------------------------------------------------------- what was found before
+
+
+@pytest.mark.parametrize("plate", ["rows", "groups"])
+def test_what_a_reparametrised_site_leaves_is_no_datum(plate):
+    x, group = torch.randn(30, 4), torch.arange(30) % 3
+    n, of_datum = (30, torch.arange(30)) if plate == "rows" else (3, group)
+
+    def model(*_):
+        with pyro.plate(plate, n):
+            z = pyro.sample("z", dist.Normal(torch.tensor(0.0), torch.tensor(2.0)))
+        with pyro.plate("data", 30):
+            pyro.sample("x", dist.Normal(z[of_datum, None].expand(30, 4), 1.0).to_event(1), obs=x)
+
+    def guide(*_):
+        with pyro.plate(plate, n):
+            pyro.sample("z_decentered", dist.Normal(torch.zeros(n), 0.5))
+
+    terms = terms_of(poutine.reparam(model, config={"z": LocScaleReparam(0.0)}), guide)
+    kl = torch.distributions.kl_divergence(dist.Normal(0.0, 0.5), dist.Normal(0.0, 1.0))
+    assert terms.num_data == 30
+    assert list(terms.reconstruction) == ["x"]
+    assert terms.kl["z_decentered"].sum() == pytest.approx(n * float(kl) / 30)
 
 
 class Changing:

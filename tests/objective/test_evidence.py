@@ -1,13 +1,14 @@
 """The bound on TC(x) of one batch, against closed forms."""
 
 import math
+from types import SimpleNamespace
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_corex import CorExELBO, CorExTerms, CorExVAE, StackedCorEx
+from pyro_corex import CorExELBO, CorExTerms, CorExVAE, StackedCorEx, tc_bound
 from pyro_corex.information import marginal_entropy
 from pyro_corex.programs import mlp_decoder, mlp_encoder
 
@@ -48,6 +49,23 @@ def test_the_bound_is_tight_at_the_true_model():
     terms = CorExELBO().terms(*exact_programs(6, 0.5, to_event=True), x)
     assert terms.tc_bound == pytest.approx(truth, rel=0.02)
     assert sum(terms.layers) == pytest.approx(terms.tc_bound, abs=1e-5)
+
+
+def test_a_guide_that_moves_a_draw_of_its_own():
+    torch.manual_seed(0)
+    x, truth = equicorrelated(4, 0.5)
+    model, _ = exact_programs(4, 0.5, to_event=True)
+    sd = (1 + 4 / 0.5**2) ** -0.5
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            noise = dist.Normal(x.new_zeros(len(x)), sd)
+            u = pyro.sample("u", noise, infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Delta(u + x.sum(-1) * sd**2 / 0.5**2))
+
+    bound = tc_bound(SimpleNamespace(model=model, guide=guide), x)
+    assert bound.estimate == pytest.approx(truth, abs=4 * bound.stderr)
+    assert bound.stderr < 0.05
 
 
 def test_one_observed_dimension_has_no_total_correlation():

@@ -156,10 +156,19 @@ def mixture(x):
         pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
 
 
+@pyro.infer.config_enumerate
+def mixture_of_sites(x):
+    with pyro.plate("data", len(x)):
+        c = pyro.sample("c", dist.Bernoulli(0.5))
+        for j in range(3):
+            pyro.sample(f"x{j}", dist.Bernoulli(0.1 + 0.8 * c), obs=x[:, j])
+
+
 def test_latents_that_the_model_sums_out_are_refused():
-    terms = batch_terms(mixture, lambda x: None, torch.randn(20, 1))
-    with pytest.raises(ValueError, match="summed with latents that the model enumerates"):
-        _ = terms.tc_bound
+    for model, x in ((mixture, torch.randn(20, 1)), (mixture_of_sites, torch.eye(3))):
+        terms = batch_terms(model, lambda x: None, x)
+        with pytest.raises(ValueError, match="summed with latents that the model enumerates"):
+            _ = terms.tc_bound
 
 
 # ---------------------------------------------------------------------- latents
@@ -266,7 +275,10 @@ UNNORMALISED = {
         "The guide draws 'u', which the model lacks",
     ),
     "an improper prior": (of_latents(improper, normal), "The prior of site 'z' is improper"),
-    "a mask in the guide": (of_latents(normal, masked), "latent site 'z' is masked in the guide"),
+    "a masked distribution in the guide": (
+        of_latents(normal, masked_distribution),
+        "latent site 'z' is masked in the guide",
+    ),
     "a mask in both": (of_latents(masked, masked), "latent site 'z' is masked in the model"),
     "a masked distribution": (
         of_latents(masked_distribution, masked_distribution),
