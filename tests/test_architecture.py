@@ -162,7 +162,7 @@ def test_a_planted_cycle_is_found(house):
 
 # ---------------------------------------------------------------------- size
 
-MAX_LINES, MAX_BODY, MAX_PARAMETERS, MAX_PACKAGE = 400, 60, 17, 30_000
+MAX_LINES, MAX_BODY, MAX_PARAMETERS, MAX_PACKAGE = 400, 60, 17, 30_300
 
 
 def functions(path: Path) -> list[ast.FunctionDef]:
