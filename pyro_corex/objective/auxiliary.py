@@ -16,6 +16,7 @@ from torch.distributions import biject_to
 from torch.distributions.transforms import IndependentTransform
 
 from pyro_corex.objective import sites
+from pyro_corex.objective.axes import is_deterministic
 from pyro_corex.objective.closed_form import guide_parents
 from pyro_corex.objective.sites import Factored, Site
 
@@ -55,7 +56,7 @@ class Auxiliaries:
         key = tuple(model), tuple((n, sites.is_delta(s["fn"])) for n, s in guide.items())
         if key not in self._plans:
             drawn = [n for n, s in guide.items() if n not in model and not s["is_observed"]]
-            drawn = [n for n in drawn if not sites.is_deterministic(guide[n])]
+            drawn = [n for n in drawn if not is_deterministic(guide[n])]
             images = [n for n in guide if n in model and sites.is_delta(guide[n]["fn"])]
             found = Plan({}, {})
             if drawn and images:
@@ -91,7 +92,7 @@ def _problem(model: Mapping[str, Site], guide: Mapping[str, Site], plan: Plan) -
     """Why the terms of a guide's sites are no KLs; nothing, where they are."""
     of_plan = {*plan.images, *plan.joint, *(image.auxiliary for image in plan.images.values())}
     for name, site in guide.items():
-        if name in of_plan or site["is_observed"] or sites.is_deterministic(site):
+        if name in of_plan or site["is_observed"] or is_deterministic(site):
             continue
         if name not in model:
             return (

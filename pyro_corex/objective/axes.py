@@ -48,9 +48,7 @@ class Axes:
             for name, site in nodes.items()
         }
         self.of = {key: _places(site, max_plate_nesting) for key, site in self._sites.items()}
-        self.deterministic = {
-            key for key, site in self._sites.items() if sites.is_deterministic(site)
-        }
+        self.deterministic = {key for key, site in self._sites.items() if is_deterministic(site)}
         """Sites that are no random variables."""
         self.factors = {key for key, site in self._sites.items() if is_factor(site)}
         """Sites that are ``pyro.factor`` statements."""
@@ -65,7 +63,7 @@ class Axes:
             if key[0] == "model" and self._sites[key]["is_observed"] and not self.no_term(*key)
         }
         self.data = self._told(told) if told is not None else self._found()
-        self.num_data, self.particles = self._count()
+        self.num_data, self.batch_size, self.particles = self._count()
         del self._sites, self._observed, self._arguments  # so that it may be kept
         vars(self).pop("_first", None)
 
@@ -73,19 +71,28 @@ class Axes:
         """Whether a site has neither data nor latents: a deterministic one, or a factor."""
         return (role, name) in self.deterministic or (role, name) in self.factors
 
-    def _count(self) -> tuple[float, int]:
-        """The number of data that the terms stand for, and that of vectorised particles."""
+    def _count(self) -> tuple[float, float, int]:
+        """The number of data that the terms stand for, of those that are there, and of vectorised
+        particles.
+        """
         size: dict[Axis, int] = {}
+        drawn: dict[Axis, int] = {}
         particles = 1
         for key, places in self.of.items():
             for frame in self._sites[key]["cond_indep_stack"]:
                 if frame.name == PARTICLE_PLATE:
                     particles = frame.size
             for axis in self.data & set(places):
-                size[axis] = max(size.get(axis, 1), self._sizes(key, axis)[-1])
+                there, full = self._sizes(key, axis)
+                size[axis] = max(size.get(axis, 1), full)
+                drawn[axis] = max(drawn.get(axis, 1), there)
         groups = {frozenset(self.data & set(places)) for places in self.of.values()}
         groups = {own for own in groups if not any(own < other for other in groups)}
-        return float(sum(math.prod(size[axis] for axis in own) for own in groups)), particles
+        num_data, batch_size = (
+            float(sum(math.prod(of[axis] for axis in own) for own in groups))
+            for of in (size, drawn)
+        )
+        return num_data, batch_size, particles
 
     # ------------------------------------------------------------------ inside
 
@@ -166,13 +173,14 @@ class Axes:
     def _outermost(self, axis: Axis) -> int:
         return min(places[axis] for places in self.of.values() if axis in places)
 
-    def _sizes(self, key: tuple[str, str], axis: Axis) -> tuple[int, ...]:
+    def _sizes(self, key: tuple[str, str], axis: Axis) -> tuple[int, int]:
         """The size of a site's axis in the batch, and last that of all that it stands for."""
         site = self._sites[key]
         frame = next((f for f in site["cond_indep_stack"] if f.name == axis), None)
         if frame is not None and frame.full_size not in (None, -1):
             return frame.size, frame.full_size
-        return (sites.batch_shape(site)[self.of[key][axis]],)
+        size = sites.batch_shape(site)[self.of[key][axis]]
+        return size, size
 
     @cached_property
     def _first(self) -> Tensor | None:
@@ -222,7 +230,7 @@ def signature(nodes: Mapping[str, Site]) -> tuple[Any, ...]:
             getattr(fn, "event_shape", None),
             getattr(site["value"], "shape", None),
             site["is_observed"],
-            sites.is_deterministic(site),
+            is_deterministic(site),
             # a frame is equal to one of another full size
             *((f.name, f.dim, int(f.size), f.full_size) for f in site["cond_indep_stack"]),
         )
@@ -232,6 +240,16 @@ def signature(nodes: Mapping[str, Site]) -> tuple[Any, ...]:
 
 def _rows(first: Tensor | None) -> int | None:
     return first.shape[0] if first is not None and first.dim() else None
+
+
+def is_deterministic(site: Site) -> bool:
+    """Whether the site is no random variable: a ``pyro.deterministic`` statement, or what
+    ``poutine.reparam`` leaves in the place of a site that it has taken apart.
+    """
+    fn = site["fn"]
+    masked = isinstance(fn, dist.MaskedDistribution) and fn._mask is False
+    observed = bool(site["is_observed"])
+    return bool(site["infer"].get("_deterministic")) or (observed and masked and sites.is_delta(fn))
 
 
 def is_factor(site: Site) -> bool:

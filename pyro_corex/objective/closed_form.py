@@ -370,22 +370,6 @@ def check_same_scale(name: str, model_site: Site, guide_site: Site) -> None:
             )
 
 
-def check_same_mask(name: str, model_site: Site, guide_site: Site) -> None:
-    """Raises ``ValueError`` where the guide leaves out of a latent what the model counts.
-
-    What the model alone leaves out, such as entries that are observed, has no KL.
-    """
-    p, q = model_site["mask"], guide_site["mask"]
-    if q is None or q is True or q is p or p is False:
-        return
-    p, q = (m if isinstance(m, Tensor) else torch.tensor(m) for m in (True if p is None else p, q))
-    if holds(lambda a, b: a & ~b, p, q):
-        raise ValueError(
-            f"Site {name!r} is masked in the guide where it is not in the model: the latents left "
-            "out would be free of charge. Mask both programs, e.g. with poutine.mask around each."
-        )
-
-
 _FIRST = ("cpu", "meta")  # the one has its values on hand, the other none
 
 

@@ -16,9 +16,9 @@ from pyro_corex.objective import sites
 from pyro_corex.objective.arguments import Programs
 from pyro_corex.objective.auxiliary import Plan, density
 from pyro_corex.objective.axes import Known
-from pyro_corex.objective.closed_form import check_same_mask, check_same_scale, holds
+from pyro_corex.objective.closed_form import check_same_scale, holds
 from pyro_corex.objective.enumeration import Expectation, Marginal, marginalise
-from pyro_corex.objective.evidence import Recorded
+from pyro_corex.objective.recorded import Recorded
 from pyro_corex.objective.sites import Factored, Site
 from pyro_corex.objective.term import Axis, Kind, Term
 
@@ -59,6 +59,22 @@ def ratio(weighted: Tensor, value: Tensor) -> Tensor:
     """The weight that lies between two sums, 1 where it cannot be told."""
     found = weighted / value
     return found.where(found.isfinite() & (value != 0), torch.ones_like(found))
+
+
+def _check_mask(name: str, model_site: Site, guide_site: Site) -> None:
+    """Raises ``ValueError`` where the guide leaves out of a latent what the model counts.
+
+    What the model alone leaves out, such as entries that are observed, has no KL.
+    """
+    p, q = model_site["mask"], guide_site["mask"]
+    if q is None or q is True or q is p or p is False:
+        return
+    p, q = (m if isinstance(m, Tensor) else torch.tensor(m) for m in (True if p is None else p, q))
+    if holds(lambda a, b: a & ~b, p, q):
+        raise ValueError(
+            f"Site {name!r} is masked in the guide where it is not in the model: the latents left "
+            "out would be free of charge. Mask both programs, e.g. with poutine.mask around each."
+        )
 
 
 class Contributions:
@@ -110,6 +126,7 @@ class Contributions:
         )
         self.axes, self.data_axes, self.guess = found.of, found.data, found.guess
         self.num_data, self.particles = found.num_data, found.particles
+        self.batch_size = found.batch_size
         self.deterministic = found.deterministic
         absorbed = self._fill(model_trace, guide_trace)
         self.sums = self._sums()
@@ -177,8 +194,7 @@ class Contributions:
 
         def add(kind: Kind, name: str, role: str, found: Factored, sign: float = 1.0) -> None:
             site = (self.model if role == "model" else self.guide)[name]
-            other = self.model.get(name, site)  # of a KL, with the site of the guide
-            mask = sites.joint_mask(site, other)
+            mask = self._mask(name, site)
             term = self._term(kind, name, site, found, mask, self.axes[role, name], sign)
             if expectation is not None:
                 expectation.weigh(term, site)
@@ -201,7 +217,6 @@ class Contributions:
                 add("kl", name, "model", sites.log_prob_at(name, site), -1.0)
             else:
                 check_same_scale(name, site, q)
-                check_same_mask(name, site, q)
                 for sign, share in self._kl(name, q, site, sampled, expectation):
                     add("kl", name, "guide", share, sign)
         for name in self._auxiliary():
@@ -210,6 +225,14 @@ class Contributions:
         if expectation is not None:
             self.baseline = expectation.baselines()
         return absorbed
+
+    def _mask(self, name: str, site: Site) -> Tensor | bool | None:
+        """The mask of a site; of a latent in both programs the model's, which counts no more."""
+        of_model = self.model.get(name, site)
+        if of_model is not site and site["mask"] is not None:
+            _check_mask(name, of_model, site)
+        mask: Tensor | bool | None = of_model["mask"]
+        return mask
 
     def _transform(self, sampled: dict[str, Factored]) -> None:
         """Gives latents that are made of auxiliary sites the density of those."""
@@ -282,7 +305,6 @@ class Contributions:
     @staticmethod
     def _check_absorbed(name: str, site: Site, q: Site) -> None:
         check_same_scale(name, site, q)
-        check_same_mask(name, site, q)
         if getattr(q["fn"], "event_weight", None) is not None:
             raise ValueError(
                 f"Site {name!r} has a weight for each latent, but depends on what the model sums "

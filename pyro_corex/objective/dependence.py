@@ -30,8 +30,9 @@ from pyro_corex.information import (
     sample_total_correlation,
 )
 from pyro_corex.objective import sites
+from pyro_corex.objective.axes import is_deterministic
 from pyro_corex.objective.probabilities import data_dim, exact_noise
-from pyro_corex.objective.sites import PARTICLE_PLATE, Site, is_deterministic
+from pyro_corex.objective.sites import PARTICLE_PLATE, Site
 from pyro_corex.objective.step import Step, Weight, check_weight
 
 

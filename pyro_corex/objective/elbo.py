@@ -325,6 +325,16 @@ class CorExELBO(Runner):
         """The number of data that the loss of the last call, in nats, stands for."""
         return self._kept()[-1].num_data
 
+    @property
+    def last_batch_size(self) -> float:
+        """The number of data of the last call, without those that subsampled plates stand for."""
+        return self._kept()[-1].batch_size
+
+    @property
+    def last_shared(self) -> list[str]:
+        """The latent sites of the last call that all of its data share."""
+        return self._kept()[-1].recorded.shared
+
     def describe_non_finite(self) -> str:
         """Which terms of the last call are NaN or infinite, as a sentence."""
         return describe_non_finite(self._kept())

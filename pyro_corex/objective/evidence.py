@@ -1,40 +1,44 @@
 """Evidence: what a batch says of the data beyond the sums of its terms.
 
 A bound on TC(x) needs the entropies of the very data that the terms are from, its standard error
-the terms of each datum, and a layer's share the draws of the layers.  :class:`Recorded` keeps
-references to tensors that exist anyway; what they amount to, an :class:`Evidence`, is worked out
-when somebody asks.
+the terms of each datum, and a layer's share the draws of the layers.  An :class:`Evidence` has all
+of these, of one batch or of several, and is worked out when somebody asks.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from pyro_corex.batches import together
-from pyro_corex.objective.arguments import Programs
-from pyro_corex.objective.axes import Axes
-from pyro_corex.objective.inputs import sight
-from pyro_corex.objective.problems import Observed, examine, problem_of, shared
 from pyro_corex.objective.sight import Sight
-from pyro_corex.objective.sites import Factored, Site
-from pyro_corex.objective.term import Term, layout
+from pyro_corex.objective.term import Term
 
 Key = tuple[str, str]  # the kind of a term and its site
 K = TypeVar("K")
 Shares = tuple[Tensor, list[tuple[Tensor, str, float]]]
 """Shares of the data in nats, ``(N,)``, and triples of values, kind and sign of their entropies."""
 
-_SUMMED_OUT = (
-    "The likelihood of site {name!r} is summed with latents that the model enumerates, so it has "
-    "no value for each input dimension. Enumerate them in the guide instead."
-)
+
+class Source(Protocol):
+    """What one draw from the guide left behind."""
+
+    terms: Sequence[Term]
+    seen: Sight | None
+
+    def sight(self, reference: Sequence[Tensor], run: bool) -> Sight:
+        """What the model's densities depend on: see :meth:`Evidence.sight`."""
+
+    def matrix(self, kind: str, name: str) -> Tensor:
+        """A term for each datum and dimension: see :meth:`Evidence.matrix`."""
+
+    def draws(self) -> dict[str, Tensor]:
+        """What the guide drew for each datum: latent site -> shape ``(B, m)``."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,13 @@ class Evidence:
     """The latent sites from the data upwards."""
     below: Mapping[str, Below]
     """All of them but the top."""
+    shared: frozenset[str] = frozenset()
+    """The latent sites of whose KL each datum bears a part, smaller where more data are joined."""
     no_layers: str = ""
     """Why the latents are not layers, if so."""
     problem: str = ""
     """Why no bound can be stated, whatever the observed sites, if so."""
-    sources: tuple[Recorded, ...] = ()
+    sources: tuple[Source, ...] = ()
     """What it was worked out from, one for each draw from the guide, until :meth:`compact`."""
     seen: Sight | None = None
     """:meth:`sight`, where it has been asked for before :meth:`compact`."""
@@ -155,7 +161,7 @@ class Evidence:
         """
         return self._sources()[0].draws()
 
-    def _sources(self) -> tuple[Recorded, ...]:
+    def _sources(self) -> tuple[Source, ...]:
         if not self.sources:
             raise ValueError(
                 "The terms of single data and dimensions, and the draws, are known for one batch "
@@ -168,6 +174,13 @@ class Evidence:
         for source in self.sources:  # else they hold each other until Python looks for cycles
             vars(source).pop("evidence", None)
         return replace(self, sources=(), seen=self.sources[0].seen if self.sources else self.seen)
+
+    def _per_datum_of(self, size: int) -> dict[Key, Tensor]:
+        """``per_datum`` as a part of so many data."""
+        return {
+            (kind, site): value * (self.size / size) if site in self.shared else value
+            for (kind, site), value in self.per_datum.items()
+        }
 
     @staticmethod
     def join(parts: Sequence[Evidence]) -> Evidence:
@@ -184,7 +197,7 @@ class Evidence:
                 name: Inputs(whole, first.inputs[name].kind, next(filter(None, problems[name]), ""))
                 for name, whole in by_key(values).items()
             },
-            per_datum=by_key([part.per_datum for part in parts]),
+            per_datum=by_key([part._per_datum_of(sum(p.size for p in parts)) for part in parts]),
             below={
                 name: Below(
                     *map(torch.cat, zip(*(part.below[name] for part in parts), strict=True))
@@ -223,177 +236,3 @@ def by_key(
 ) -> dict[K, Tensor]:
     """The values of several mappings with the same keys, put together key by key."""
     return {key: merge([part[key] for part in parts]) for key in parts[0]}
-
-
-class _Latent(NamedTuple):
-    """What the guide drew at a site."""
-
-    value: Tensor
-    events: int
-    discrete: bool
-
-
-class Recorded:
-    """References to the tensors of one pair of traces; see the module's docstring."""
-
-    def __init__(
-        self,
-        model: Mapping[str, Site],
-        guide: Mapping[str, Site],
-        *,
-        below: Mapping[str, Factored],
-        cleared: Collection[str],
-        absorbed: Collection[str],
-        partial: bool,
-        axes: Axes,
-        programs: Programs,
-        problem: str,
-    ) -> None:
-        self.terms: Sequence[Term] = ()
-        """The terms of the traces, without their graph."""
-        self.below, self.cleared, self.absorbed = below, cleared, absorbed
-        self.partial, self.problem = partial, problem
-        """Whether the trace is one of several that make up the estimate of a particle."""
-        self.num_data, self.data_axes, self.programs = axes.num_data, axes.data, programs
-        self.local = {name for (_, name), own in axes.of.items() if not axes.data.isdisjoint(own)}
-        """Sites that are drawn or observed for each datum."""
-        self.model_order = tuple(model)
-        self.latents = {
-            name: _latent(site)
-            for name, site in guide.items()
-            if ("guide", name) not in axes.deterministic
-        }
-        self.observed, self.doubts = examine(model, guide, absorbed, axes)
-        self.seen: Sight | None = None
-
-    @cached_property
-    def evidence(self) -> Evidence:
-        """What the references amount to."""
-        drawn = {t.site for t in self.terms if t.kind == "kl" and t.data_dims}
-        layers = tuple(name for name in self.latents if name in drawn)
-        no_layers = self._no_layers(layers)
-        inputs = {name: self._inputs(name, site) for name, site in self.observed.items()}
-        return Evidence(
-            inputs=inputs,
-            per_datum=self._per_datum(),
-            given=self.programs.given(self._rows(), [each.values for each in inputs.values()]),
-            layers=layers,
-            below={} if no_layers else {name: self._below(name) for name in layers[:-1]},
-            no_layers=no_layers,
-            problem=self._problem(),
-            sources=(self,),
-        )
-
-    def sight(self, reference: Sequence[Tensor], run: bool) -> Sight:
-        """What the model's densities depend on: see :meth:`Evidence.sight`."""
-        if self.seen is None:
-            found = sight(self.programs, self.terms, self._rows(), reference) if run else Sight()
-            self.seen = found
-        return self.seen
-
-    def matrix(self, kind: str, name: str) -> Tensor:
-        """A term for each datum and dimension: see :meth:`Evidence.matrix`."""
-        found = [term.matrix for term in self._of(kind, name) if term.data_dims]
-        if not found:
-            raise ValueError(f"The {kind} of site {name!r} is not known for each datum.")
-        return torch.stack(found).sum(0)
-
-    def draws(self) -> dict[str, Tensor]:
-        """What the guide drew for each datum: latent site -> shape ``(B, m)``."""
-        terms = {term.site: term for term in self.terms if term.kind == "kl" and term.data_dims}
-        return {
-            name: layout(latent.value, latent.events, terms[name])
-            for name, latent in self.latents.items()
-            if name in terms
-        }
-
-    # ------------------------------------------------------------------ inside
-
-    def _of(self, kind: str, name: str) -> list[Term]:
-        return [term for term in self.terms if (term.kind, term.site) == (kind, name)]
-
-    def _rows(self) -> set[int]:
-        """How many rows an argument may have that holds something of each datum."""
-        found = set[int]()
-        for term in self.terms:
-            if term.kind == "reconstruction":
-                own = [term.value.shape[dim - term.event_dims] for dim in term.data_dims]
-                found |= {*own, math.prod(own)}
-        frames = [frame for site in self.observed.values() for frame in site.frames]
-        return found | {f.full_size for f in frames if f.name in self.data_axes and f.full_size}
-
-    def _per_datum(self) -> dict[Key, Tensor]:
-        """Terms of each datum; none, where some have no value for each datum.
-
-        The KL of a latent that all data share is a cost that they share, too.
-        """
-        sizes = {len(term.per_datum) for term in self.terms if term.data_dims}
-        found: dict[Key, Tensor] = {}
-        if self.partial or len(sizes) != 1:
-            return found
-        size = sizes.pop()
-        for term in self.terms:
-            key, value = (term.kind, term.site), term.per_datum
-            if not term.data_dims:
-                if not self.local.isdisjoint(term.site.split("+")):
-                    return {}  # of latents of each datum that the guide draws all at once
-                value = (value * (term.subsampling / self.num_data)).expand(size)
-            found[key] = found[key] + value if key in found else value
-        return found
-
-    def _problem(self) -> str:
-        """Why no bound can be stated, apart from what is observed; nothing, where it can."""
-        reason = next((doubt.reason for doubt in self.doubts if doubt.holds), "")
-        return reason or shared(self.terms) or self.problem
-
-    def _inputs(self, name: str, site: Observed) -> Inputs:
-        discrete = bool(getattr(site.support, "is_discrete", False))
-        boolean = site.likelihood == "Bernoulli"
-        kind = "binary" if boolean else "categorical" if discrete else "continuous"
-        term = next(iter(self._of("reconstruction", name)), None)
-        if term is None or name in self.absorbed:
-            return Inputs(site.value.new_empty((1, 0)), kind, _SUMMED_OUT.format(name=name))
-        problem = problem_of(name, site, term)
-        if problem:
-            return Inputs(site.value.new_empty((1, 0)), kind, problem)
-        value = site.value.detach()
-        value = value.expand(torch.broadcast_shapes(value.shape, term.value.shape))
-        return Inputs(layout(value, term.event_dims, term), kind)
-
-    # ------------------------------------------------------------------ layers
-
-    def _no_layers(self, layers: tuple[str, ...]) -> str:
-        if self.partial or self.absorbed:
-            return (
-                "some sites are summed out in the model or enumerated one value at a time, and "
-                "have no term of their own"
-            )
-        others = {t.site for t in self.terms if t.kind == "kl" and t.site not in layers}
-        if others:
-            return f"the latent sites {sorted(others)} are not drawn by the guide for each datum"
-        if len(layers) < 2:
-            return "" if layers else "there are no latent sites"
-        model = [name for name in self.model_order if name in layers]
-        if model[::-1] != list(layers):
-            return (
-                f"the guide draws {', '.join(layers)} and the model {', '.join(model)}; in a stack "
-                "the guide goes up from the data and the model comes down, in reverse order"
-            )
-        for name in layers[:-1]:
-            if self.latents[name].discrete:
-                return f"site {name!r} is discrete and not the top layer"
-            if name in self.cleared:
-                return f"the model draws {name!r} without regard to the latents above it"
-        return ""
-
-    def _below(self, name: str) -> Below:
-        latent, last = self.latents[name], self._of("kl", name)[-1]
-        value, event_dims = self.below.get(name) or (last.value, last.event_dims)
-        down = replace(last, value=value, event_dims=event_dims, sign=1.0)
-        return Below(layout(latent.value, latent.events, last), down.per_datum)
-
-
-def _latent(site: Site) -> _Latent:
-    fn: Any = site["fn"]
-    discrete = bool(getattr(fn, "has_enumerate_support", False))
-    return _Latent(site["value"].detach(), len(fn.event_shape), discrete)

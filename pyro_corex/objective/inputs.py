@@ -27,7 +27,7 @@ from torch import Tensor
 
 from pyro_corex.objective import sites
 from pyro_corex.objective.arguments import Argument, Note, Programs, Swap, tensors
-from pyro_corex.objective.axes import is_factor
+from pyro_corex.objective.axes import is_deterministic, is_factor
 from pyro_corex.objective.closed_form import Runs, unseen
 from pyro_corex.objective.sight import Sight, Told, conditional
 from pyro_corex.objective.sites import Site
@@ -374,7 +374,7 @@ def _sites(trace: Any) -> Sites:
     return {
         name: site
         for name, site in sites.samples(trace).items()
-        if not (site_is_subsample(site) or sites.is_deterministic(site) or is_factor(site))
+        if not (site_is_subsample(site) or is_deterministic(site) or is_factor(site))
     }
 
 

@@ -13,6 +13,7 @@ from torch.distributions import Distribution, Independent
 from torch.distributions import OneHotCategorical as TorchOneHot
 
 from pyro_corex.objective import sites
+from pyro_corex.objective.axes import is_deterministic
 from pyro_corex.objective.sites import Site
 
 if TYPE_CHECKING:
@@ -50,9 +51,7 @@ def probability_table(option: str, name: str, guide: Mapping[str, Site], step: S
         draw without a reparameterisation, or is enumerated sequentially.
     """
     latents = [
-        n
-        for n, site in guide.items()
-        if not site["is_observed"] and not sites.is_deterministic(site)
+        n for n, site in guide.items() if not site["is_observed"] and not is_deterministic(site)
     ]
     if name not in latents:
         raise ValueError(

@@ -181,26 +181,6 @@ def is_delta(fn: Distribution) -> bool:
     return isinstance(fn, dist.Delta)
 
 
-def joint_mask(p: Site, q: Site) -> Tensor | bool | None:
-    """The mask of what a site counts for in both programs; ``None`` for all of it."""
-    masks = [site["mask"] for site in (p, q) if site["mask"] is not None]
-    found = next((mask for mask in masks if mask is not True), None)
-    for mask in masks:
-        if mask is not found and mask is not True:
-            found = False if found is False or mask is False else found & mask
-    return found
-
-
-def is_deterministic(site: Site) -> bool:
-    """Whether the site is no random variable: a ``pyro.deterministic`` statement, or what
-    ``poutine.reparam`` leaves in the place of a site that it has taken apart.
-    """
-    fn = site["fn"]
-    masked = isinstance(fn, dist.MaskedDistribution) and fn._mask is False
-    observed = bool(site["is_observed"])
-    return bool(site["infer"].get("_deterministic")) or (observed and masked and is_delta(fn))
-
-
 def has_density_everywhere(fn: Distribution) -> bool:
     """Whether the log density is finite at every real number (a cheap, sufficient test)."""
     while isinstance(fn, Independent):

@@ -14,8 +14,9 @@ from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_corex.objective.axes import is_deterministic
 from pyro_corex.objective.contributions import Contributions
-from pyro_corex.objective.sites import Site, is_deterministic
+from pyro_corex.objective.sites import Site
 from pyro_corex.objective.term import Axis
 
 Weight = float | Tensor | Callable[[], float | Tensor]

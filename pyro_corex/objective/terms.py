@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pyro_corex.information import Estimate, entropy_estimate, mean_with_entropies
 from pyro_corex.objective.contributions import Contributions, Key, Sum, ratio
-from pyro_corex.objective.evidence import Evidence, Inputs, Recorded
+from pyro_corex.objective.evidence import Evidence, Inputs
+from pyro_corex.objective.recorded import Recorded
 from pyro_corex.objective.term import times
 
 
@@ -58,8 +59,7 @@ class CorExTerms:
     Joined terms have the mean over batches."""
 
     regularizer_weight: Mapping[str, Tensor | float] = field(default_factory=dict)
-    """Regularizer -> the weight in force, a scalar or in the shape of its value; what it multiplies
-    is taken off the bound."""
+    """Regularizer -> the weight of what is taken off the bound: a scalar, or in its shape."""
 
     _source: Sequence[Recorded] | Evidence | None = field(default=None, repr=False, compare=False)
     """What the terms were made of: one for each draw from the guide."""
@@ -249,7 +249,7 @@ class CorExTerms:
         return replace(
             parts[0],
             num_data=sum(sizes),
-            **_means(parts, torch.tensor(sizes, dtype=torch.double)),
+            **_means(parts, torch.tensor(sizes, dtype=torch.double), evidence[0].shared),
             _source=Evidence.join(evidence),
         )
 
@@ -304,8 +304,12 @@ class CorExTerms:
         return "\n".join(lines) + ")"
 
 
-def _means(parts: Sequence[CorExTerms], sizes: Tensor) -> dict[str, dict[str, Tensor]]:
-    """The fields of the mean over batches, and the weights with which its products are means."""
+def _means(
+    parts: Sequence[CorExTerms], sizes: Tensor, shared: Collection[str]
+) -> dict[str, dict[str, Tensor]]:
+    """The fields of the mean over batches, and the weights with which its products are means; the
+    KL of ``shared`` sites is paid once for all of them.
+    """
     found: dict[str, dict[str, Tensor]] = {}
     for kind, of_weights in _WEIGHTS.items():
         found[kind], found[of_weights] = {}, {}
@@ -315,6 +319,7 @@ def _means(parts: Sequence[CorExTerms], sizes: Tensor) -> dict[str, dict[str, Te
             weights = torch.stack(given).to(values)
             weights = weights.reshape(weights.shape + (1,) * (values.dim() - weights.dim()))
             shares = (sizes / sizes.sum()).to(values)
+            shares = shares * shares if kind == "kl" and name in shared else shares
             value = torch.tensordot(shares, values, 1)
             weight = ratio(torch.tensordot(shares, times(values, weights), 1), value)
             same = (weights == weights[0]).all(0)

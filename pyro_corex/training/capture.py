@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pyro_corex.batches import Batch
-from pyro_corex.training.history import Record
+from pyro_corex.training.history import Record, sizes_of
 from pyro_corex.training.optimization import Learner
 from pyro_corex.training.runners import Devices, Runner
 
@@ -299,7 +299,7 @@ class _Recording:
         learner, elbo = self.steps.learner, self.steps.learner.elbo
         loss = learner.compute(self.batch)
         sums = elbo.last_sums
-        self.names, self.size = list(sums), elbo.last_num_data
+        self.names, self.sizes = list(sums), sizes_of(elbo)
         noted = [loss.detach(), *(value for pair in sums.values() for value in pair)]
         self.like = [(value.shape, value.dtype) for value in noted]
         together = torch.cat([value.reshape(-1) for value in noted])
@@ -318,7 +318,7 @@ class _Recording:
             for part, (shape, dtype) in zip(parts, self.like, strict=True)
         )
         pairs = zip(sums[::2], sums[1::2], strict=True)
-        record.note(loss, dict(zip(self.names, pairs, strict=True)), self.size)
+        record.note(loss, dict(zip(self.names, pairs, strict=True)), *self.sizes)
 
 
 def _kind(value: Any) -> Any:

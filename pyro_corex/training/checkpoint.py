@@ -26,7 +26,9 @@ from torch.nn.parameter import is_lazy
 
 from pyro_corex.batches import check_count
 from pyro_corex.files import check_writable, claimed, write_whole
+from pyro_corex.training.first_run import into_store, stored_by
 from pyro_corex.training.recipe import NotInWordsError, made, words
+from pyro_corex.training.schedules import schedules
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -121,8 +123,8 @@ def save(module: nn.Module, path: str | Path) -> None:
     :raises TypeError: for what is no ``nn.Module``, or no path.
     """
     _check_module("save(module, path)", module)
-    content = contents(module)
-    if bad := _with_nan(module, content["state"]):
+    content = {**contents(module), "from_store": stored_by(module)}
+    if bad := _with_nan(module, content["state"]) or _nan_in(content["from_store"]):
         raise ValueError(
             f"The parameter {bad!r} of the module must be numbers, but holds NaN, which load would "
             "refuse. Go back to a state from before."
@@ -161,6 +163,10 @@ def load(path: str | Path, module: Any = None) -> Any:
             "then, and call load(path, module)."
         ) from error
     fill(module, content, path)
+    try:
+        into_store(content.get("from_store", {}))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not loaded in full: {error}.") from error
     return module
 
 
@@ -287,8 +293,7 @@ def compare(module: nn.Module, content: Mapping[str, Any], path: str | Path) -> 
             "when the file was written."
         )
     bad = _with_nan(module, content["state"])
-    stored = content.get("from_store", {})
-    if bad := bad or next((name for name, value in stored.items() if value.isnan().any()), ""):
+    if bad := bad or _nan_in(content.get("from_store", {})):
         raise CheckpointError(f"{path} holds NaN in the parameter {bad!r}. Take an older copy.")
 
 
@@ -300,8 +305,11 @@ def _check_has_module(content: Mapping[str, Any], path: str | Path) -> None:
 
 def _with_nan(module: nn.Module, state: Mapping[str, Tensor]) -> str:
     """The name of a parameter that holds NaN in ``state``, or nothing."""
-    names = (name for name, _ in module.named_parameters() if name in state)
-    return next((name for name in names if bool(state[name].isnan().any())), "")
+    return _nan_in({name: state[name] for name, _ in module.named_parameters() if name in state})
+
+
+def _nan_in(state: Mapping[str, Tensor]) -> str:
+    return next((name for name, value in state.items() if bool(value.isnan().any())), "")
 
 
 def compare_runs(
@@ -380,20 +388,3 @@ def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str
 def _changed(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     pairs = ((name, saved.get(name), given.get(name)) for name in {**saved, **given})
     return [pair for pair in pairs if pair[1] != pair[2]]
-
-
-def schedules(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The KL-weight schedules (such as ``Warmup``) that a module holds, with their places."""
-    for prefix, part in module.named_modules():
-        for attribute, value in vars(part).items():
-            held = value.items() if isinstance(value, Mapping) else [("", value)]
-            for key, item in held:
-                if is_schedule(item):
-                    yield f"{prefix}.{attribute}[{key}]", item
-
-
-def is_schedule(item: Any) -> bool:
-    """Whether ``item`` has a state of its own that is no module's or tensor's."""
-    return not isinstance(item, (nn.Module, Tensor, type)) and all(
-        callable(getattr(item, name, None)) for name in ("state_dict", "load_state_dict")
-    )

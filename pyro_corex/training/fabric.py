@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessException
 
 from pyro_corex.batches import place_of
-from pyro_corex.training import checkpoint
 from pyro_corex.training.history import History
 from pyro_corex.training.interrupts import Stopped, hand_on, handled_by
 from pyro_corex.training.optimization import all_schedules
 from pyro_corex.training.runners import Devices, Runner, in_lower_precision
+from pyro_corex.training.schedules import is_schedule, schedules
 
 _LOST = re.compile("gloo/transport|NCCL error|Connection (closed|reset) by")
 _STARTS: dict[Any, Any] = {"ddp_fork": "fork", "ddp_spawn": "spawn"}
@@ -228,6 +228,6 @@ def _portable(error: Exception) -> Exception:
 
 def _trained(loop: Any) -> list[Any]:
     """All that a run changes and that has a state, to be brought back from another process."""
-    schedules = [part for _, part in checkpoint.schedules(loop.module)]
-    schedules += filter(checkpoint.is_schedule, all_schedules(loop.elbo, loop.optimization))
-    return [loop.module, loop.from_store, loop.elbo.regularizer_modules, *schedules]
+    held = [part for _, part in schedules(loop.module)]
+    held += filter(is_schedule, all_schedules(loop.elbo, loop.optimization))
+    return [loop.module, loop.from_store, loop.elbo.regularizer_modules, *held]

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pyro
 import torch
@@ -67,6 +68,53 @@ class StoreParameters(nn.ParameterList):
         with torch.no_grad():
             for name, value in self.by_name().items():
                 value.copy_(values[name])
+
+
+_OF_MODULES: WeakKeyDictionary[nn.Module, StoreParameters] = WeakKeyDictionary()
+
+
+def stored_by(module: nn.Module) -> dict[str, Tensor]:
+    """The unconstrained values of a module's parameters that are in Pyro's store alone, by name.
+
+    They are known where ``fit`` has run the programs; else parameters in the store that may be the
+    module's are warned of.
+    """
+    found, store = _OF_MODULES.get(module), pyro.get_param_store()
+    if found is not None and found.are_there():
+        return found.by_name()
+    own = {id(parameter) for parameter in module.parameters()}
+    others = sorted(n for n in store if id(store._params[n]) not in own)
+    if others and not is_complete(module):
+        warnings.warn(
+            f"Pyro's parameter store holds {others}, which are not in the module and are not "
+            "saved. If its programs name them, keep them, too: pyro.get_param_store().save(path).",
+            stacklevel=3,
+        )
+    return {}
+
+
+def into_store(values: Mapping[str, Tensor]) -> None:
+    """Puts back what :func:`stored_by` gave.
+
+    :raises ValueError: where there are no such parameters, or none of these shapes.
+    """
+    store = pyro.get_param_store()
+    there = {name: store._params[name] for name in values if name in store}
+    for name, value in values.items():
+        if name not in there:
+            raise ValueError(
+                f"the programs keep {sorted(values)} in Pyro's parameter store, where {name!r} is "
+                "not there yet. Run them once, CorExELBO().loss(module.model, module.guide, x), "
+                "and load again"
+            )
+        if there[name].shape != value.shape:
+            raise ValueError(
+                f"{name!r} in Pyro's parameter store has the shape {tuple(there[name].shape)}, but "
+                f"{tuple(value.shape)} in the file"
+            )
+    with torch.no_grad():
+        for name, value in values.items():
+            there[name].copy_(value)
 
 
 def _as_parameter(store: Any, name: str) -> nn.Parameter:
@@ -147,9 +195,11 @@ def first_run(
         module.train(training)
     own = {id(parameter) for parameter in module.parameters()}
     store = pyro.get_param_store()
-    return StoreParameters(
+    found = StoreParameters(
         sorted(n for n in names.found if n in store and id(store._params[n]) not in own)
     )
+    _OF_MODULES[module] = found
+    return found
 
 
 @contextmanager

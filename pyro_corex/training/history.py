@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,9 +35,11 @@ class Record:
         sizes: Any = (),
         table: Tensor | None = None,
         sums: Sequence[Sequence[Tensor]] = (),
+        shares: Any = (),
     ) -> None:
         self.names: list[tuple[str, str]] = [(kind, name) for kind, name in names]
         self.sizes: list[float] = list(sizes)
+        self.shares: list[float] = list(shares) or [1.0] * len(self.sizes)
         self._table = torch.zeros(0, 0, dtype=torch.float64) if table is None else table
         self._sums = [list(pair) for pair in sums]  # of each name: its value, and weighted
         self._steps: list[tuple[Tensor, Sums]] = []  # what was not read yet
@@ -51,12 +54,13 @@ class Record:
 
     def add(self, loss: Tensor, elbo: CorExELBO) -> None:
         """Notes a step: the loss, and the terms that the objective was just made of."""
-        self.note(loss.detach(), elbo.last_sums, elbo.last_num_data)
+        self.note(loss.detach(), elbo.last_sums, *sizes_of(elbo))
 
-    def note(self, loss: Tensor, sums: Sums, size: float) -> None:
-        """Notes a step: the loss, the sums of each term, and the number of data."""
+    def note(self, loss: Tensor, sums: Sums, size: float, share: float) -> None:
+        """Notes a step: the loss, the sums of each term, and :func:`sizes_of` it."""
         self.names = list(sums)
         self.sizes.append(size)
+        self.shares.append(share)
         self._steps.append((loss, sums))
 
     def read(self) -> tuple[int, str] | None:
@@ -76,11 +80,14 @@ class Record:
         new = [
             [torch.stack([s[key][i] for s in steps]).double() for i in (0, 1)] for key in self.names
         ]
-        sizes = torch.tensor(self.sizes[-len(steps) :], dtype=torch.float64)
-        totals = [value.reshape(len(steps), -1).sum(1).cpu() / sizes for value, _ in new]
+        sizes, shares = (
+            torch.tensor(given[-len(steps) :], dtype=torch.float64)
+            for given in (self.sizes, self.shares)
+        )
+        totals = [v.reshape(len(steps), -1).sum(1).cpu() * shares / sizes for v, _ in new]
         known = self._sums or [[torch.zeros(())] * 2 for _ in new]
         self._sums = [
-            [a + b.sum(0).cpu() for a, b in zip(old, own, strict=True)]
+            [a + torch.tensordot(shares, b.cpu(), 1) for a, b in zip(old, own, strict=True)]
             for old, own in zip(known, new, strict=True)
         ]
         self._steps = []
@@ -102,7 +109,8 @@ class Record:
         """The sums over all data that were read, and their number: a row of its own."""
         sizes = torch.tensor(self.sizes, dtype=torch.float64)[:, None]
         terms = (self._table[:, 1:] * sizes).sum(0)
-        return torch.cat([self.losses().sum(0, keepdim=True), terms, sizes.sum(0)])
+        losses = self.losses() * torch.tensor(self.shares, dtype=torch.float64)
+        return torch.cat([losses.sum(0, keepdim=True), terms, sizes.sum(0)])
 
     def losses(self) -> Tensor:
         """The loss of each step that was read."""
@@ -139,7 +147,27 @@ class Record:
     def state_dict(self) -> dict[str, Any]:
         """What was read, as data: what the constructor takes."""
         names = [list(name) for name in self.names]
-        return {"names": names, "sizes": self.sizes, "table": self._table, "sums": self._sums}
+        own = {"sizes": self.sizes, "shares": self.shares, "sums": self._sums}
+        return {"names": names, "table": self._table, **own}
+
+
+def sizes_of(elbo: CorExELBO) -> tuple[float, float]:
+    """The number of data of the step that was just taken, and their share of those that its loss
+    stands for: less than 1 where plates subsample.
+    """
+    return elbo.last_batch_size, elbo.last_batch_size / elbo.last_num_data
+
+
+def warn_of_shared(elbo: CorExELBO, num_data: int | None) -> None:
+    """Warns where latents that all data share pay their KL in each batch, as if it were all."""
+    n = elbo.last_num_data
+    if num_data is not None and n < num_data and (names := elbo.last_shared):
+        warnings.warn(
+            f"The data share {names}, whose KL each batch pays in full, as its {n:.0f} data stand "
+            f"for no more: it weighs {num_data / n:.3g} times as much as it should. Let the plate "
+            f"of the data stand for all, in both programs: plate(name, {num_data}, subsample=x).",
+            stacklevel=2,
+        )
 
 
 @dataclass

@@ -18,6 +18,7 @@ from pyro_corex.training import checkpoint
 from pyro_corex.training.data import normalised
 from pyro_corex.training.first_run import StoreParameters
 from pyro_corex.training.runners import Runner
+from pyro_corex.training.schedules import is_schedule
 
 _OF_THE_MOMENT = re.compile(r" at 0x[0-9a-f]+|, now [^)]+")
 """What a ``repr`` may say that is no part of what was asked for: a place in memory, where a
@@ -188,7 +189,7 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """As data."""
-        saved = [s.state_dict() if checkpoint.is_schedule(s) else None for s in self.schedules]
+        saved = [s.state_dict() if is_schedule(s) else None for s in self.schedules]
         return {
             **checkpoint.contents(self.parts.module),
             "from_store": self.parts.from_store.by_name(),

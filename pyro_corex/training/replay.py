@@ -21,7 +21,7 @@ from pyro_corex.batches import Batch
 from pyro_corex.programs import Warmup
 from pyro_corex.training.capture import WARM_UP, Kinds, Recorded, Steps, refusal
 from pyro_corex.training.flat import Flat
-from pyro_corex.training.history import Record
+from pyro_corex.training.history import Record, sizes_of
 from pyro_corex.training.optimization import Learner
 from pyro_corex.training.stock import is_stock, untouched
 
@@ -102,7 +102,7 @@ class Replayed(Kinds):
         """
         loss, *sums = found.evaluate(batch)
         pairs = zip(sums[::2], sums[1::2], strict=True)
-        record.note(loss, dict(zip(found.names, pairs, strict=True)), found.size)
+        record.note(loss, dict(zip(found.names, pairs, strict=True)), *found.sizes)
         self.check(loss)
         self.learner.move()
 
@@ -217,7 +217,7 @@ class Replay:
         found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         elbo = self.learner.elbo
         sums = elbo.last_sums
-        self.names, self.size = list(sums), elbo.last_num_data
+        self.names, self.sizes = list(sums), sizes_of(elbo)
         self.moved = [gradient is not None for gradient in found]
         noted = [value for pair in sums.values() for value in pair]
         return [loss, *noted, *(gradient for gradient in found if gradient is not None)]

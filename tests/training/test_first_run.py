@@ -31,7 +31,7 @@ class WithAutoguide(nn.Module):
     def model(self, x):
         scale = pyro.param("noise", torch.tensor(0.7), constraint=dist.constraints.positive)
         m = pyro.sample("m", dist.Normal(torch.zeros(3), 10.0).to_event(1))
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", len(X), subsample=x):
             pyro.sample("x", dist.Normal(m, scale).to_event(1), obs=x)
 
     def guide(self, x):
@@ -337,3 +337,31 @@ def test_what_is_in_the_store_under_a_program_s_name(name, tmp_path):
     with pytest.raises(ValueError, match=rf"'{name}' with the program's shape .* but got \(7,\)"):
         pc.fit(made(), X, epochs=1, **options)
     pyro.clear_param_store()
+
+
+def test_a_file_has_the_parameters_in_the_store(tmp_path):
+    module = made(WithAutoguide)
+    pc.fit(module, X, epochs=2, checkpoint=tmp_path / "run", **OPTIONS)
+    pc.save(module, tmp_path / "saved")
+    wanted = parameters(module)
+    for name in ("run", "saved"):
+        other = made(WithAutoguide)
+        with torch.no_grad():
+            other.guide(X), other.model(X)  # as in a new process
+        assert not torch.equal(parameters(other)["noise"], wanted["noise"])
+        pc.load(tmp_path / name, other)
+        same(parameters(other), wanted)
+        pyro.clear_param_store()
+        with pytest.raises(pc.CheckpointError, match="'noise' is not there yet"):
+            pc.load(tmp_path / name, other)
+        pyro.param("noise", torch.ones(2))
+        with pytest.raises(pc.CheckpointError, match=r"'noise' .* has the shape \(2,\), but \(\)"):
+            pc.load(tmp_path / name, other)
+
+
+def test_parameters_of_which_fit_knows_nothing_are_warned_of(tmp_path):
+    module = made(WithAutoguide)
+    with torch.no_grad():
+        module.guide(X), module.model(X)
+    with pytest.warns(UserWarning, match=r"\['noise'\], which are not in the module"):
+        pc.save(module, tmp_path / "saved")

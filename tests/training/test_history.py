@@ -1,5 +1,7 @@
 """What a run was like, as its terms tell."""
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -53,3 +55,69 @@ def test_the_history_has_what_a_discrete_latent_knows():
     assert history["invariance"] == [pytest.approx(kept, rel=1e-5)]
     objective = history["elbo"][0] + 2 * known - 3 * kept
     assert history["objective"][0] == pytest.approx(objective, rel=1e-5)
+
+
+class Readings(torch.nn.Module):
+    """A factor whose posterior is known, with a mean that all data may share."""
+
+    def __init__(self, size=None, shared=False):
+        super().__init__()
+        self.loc, self.size, self.shared = torch.nn.Parameter(torch.zeros(())), size, shared
+
+    def plate(self, x):
+        return pyro.plate("data", self.size or len(x), subsample=x if self.size else None)
+
+    def model(self, x):
+        mean = pyro.sample("mean", dist.Normal(x.new_zeros(()), 1.0)) if self.shared else 0.0
+        with self.plate(x):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(1), 1.0).to_event(1))
+            loc = z.expand(-1, 3) + self.loc + mean
+            pyro.sample("x", dist.Normal(loc, 0.5).to_event(1), obs=x)
+
+    def guide(self, x):
+        if self.shared:
+            pyro.sample("mean", dist.Normal(self.loc, 1e-3))
+        with self.plate(x):
+            loc = x.sum(1, keepdim=True) * 4 / 13
+            pyro.sample("z", dist.Normal(loc, 13**-0.5).to_event(1))
+
+
+def readings(n):
+    torch.manual_seed(0)
+    x = torch.randn(n, 1) + 0.5 * torch.randn(n, 3)
+    x[-1] += 10  # the last batch is not like the others
+    return x
+
+
+@pytest.mark.parametrize("capture", [False, True])
+def test_a_small_batch_of_a_plate_that_subsamples_counts_little(capture):
+    x, found = readings(33), []
+    for size in (None, 33):
+        history = pc.fit(
+            Readings(size), x, epochs=2, batch_size=16, lr=1e-12, validation=x, progress=False,
+            device="cpu", devices=pc.Devices(capture=capture),
+        )  # fmt: skip
+        found.append(history)
+    plain, subsampled = found
+    for name in ("objective", "elbo", "kl_z", "val_objective", "val_kl_z"):
+        assert subsampled[name] == pytest.approx(plain[name], rel=1e-4)
+    assert subsampled.terms.num_data == 33
+    assert subsampled.terms.elbo == pytest.approx(subsampled["elbo"][-1], rel=1e-5)
+    full = pc.tc_bound(Readings(), x).terms.kl["z"]
+    assert subsampled["val_kl_z"][0] == pytest.approx(float(full.sum()), rel=1e-4)
+
+
+def test_what_all_data_share_is_paid_once():
+    x = readings(40)
+    options = {"epochs": 1, "lr": 1e-12, "progress": False, "device": "cpu"}
+    with pytest.warns(UserWarning, match=r"share \['mean'\], .* it weighs 5 times as much"):
+        pc.fit(Readings(shared=True), x, batch_size=8, **options)
+    once = pc.fit(Readings(shared=True), x, batch_size=40, **options)["kl_mean"][0]
+    several = pc.fit(Readings(40, shared=True), x, batch_size=8, **options)["kl_mean"][0]
+    assert several == pytest.approx(once, rel=1e-5)
+    for module in (Readings(shared=True), Readings(40, shared=True)):
+        for size in (40, 8, 7):
+            terms = pc.tc_bound(module, x, batch_size=size).terms
+            assert float(terms.kl["mean"].sum()) == pytest.approx(once, rel=1e-5)
+            of_each = terms.evidence.per_datum["kl", "mean"]
+            assert of_each.tolist() == pytest.approx([once] * 40, rel=1e-5)

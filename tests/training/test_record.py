@@ -19,7 +19,9 @@ def noted(record, size, **totals):
 def objective(last, size):
     """What a record takes of an objective: terms, and their sums over data, plain and weighted."""
     sums = {key: (value * size, 2 * value * size) for key, value in last.items()}
-    return SimpleNamespace(last_totals=last, last_num_data=size, last_sums=sums)
+    return SimpleNamespace(
+        last_totals=last, last_num_data=size, last_batch_size=size, last_sums=sums
+    )
 
 
 @pytest.fixture
