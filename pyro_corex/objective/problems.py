@@ -31,7 +31,7 @@ class Observed(NamedTuple):
     support: Any
     events: int  # event dimensions that the likelihood has
     likelihood: str
-    masked: bool
+    masks: list[Any]
     delta: bool
     frames: Any
 
@@ -39,17 +39,15 @@ class Observed(NamedTuple):
 def _observe(site: Site) -> Observed:
     """An observed site as it is kept."""
     fn: Any = site["fn"]
-    masked = site["mask"] is not None and site["mask"] is not True
     base = fn
     while hasattr(base, "base_dist") and not hasattr(base, "transforms"):
-        masked = masked or hasattr(base, "_mask")
         base = base.base_dist
     return Observed(
         site["value"].detach(),
         getattr(base, "support", None),
         len(getattr(fn, "event_shape", ())),
         type(base).__name__,
-        masked,
+        _masks(site),
         isinstance(base, Delta),
         site["cond_indep_stack"],
     )
@@ -57,7 +55,7 @@ def _observe(site: Site) -> Observed:
 
 def problem_of(name: str, site: Observed, term: Term) -> str:
     """Why the likelihood of a site is not a proper one of its data; nothing, where it is."""
-    if site.masked:
+    if any(not torch.as_tensor(mask).all() for mask in site.masks):
         return (
             f"Site {name!r} is masked: the entropies of what is missing are not known. "
             "Evaluate on complete data without the mask."
@@ -70,8 +68,9 @@ def problem_of(name: str, site: Observed, term: Term) -> str:
     if site.events != term.event_dims:
         return (
             f"The likelihood of site {name!r}, {site.likelihood}, does not factorise over its "
-            "input dimensions, as Eq. 10 needs. Declare independent dimensions with "
-            ".to_event() or a plate, and observe a one-hot label by its index, with Categorical."
+            "input dimensions, as Eq. 10 needs. Declare independent dimensions with .to_event(), "
+            "around all transforms, or a plate, and observe a one-hot label by its index, with "
+            "Categorical."
         )
     if not term.data_dims:
         return (

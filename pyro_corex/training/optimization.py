@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -72,9 +73,11 @@ class Optimization:
                 return torch.optim.Adam(parameters, lr=lr)
         made = self.optimizer(parameters)
         if not isinstance(made, torch.optim.Optimizer):
+            pyros = isinstance(self.optimizer, PyroOptim)
+            found = "is one of Pyro's, for SVI" if pyros else f"gave {type(made).__name__}"
             raise TypeError(
-                "optimizer must be a function from the parameters to a torch.optim.Optimizer, "
-                f"but gave {type(made).__name__}"
+                "optimizer must be a function from the parameters to a torch.optim.Optimizer, such "
+                f"as lambda parameters: torch.optim.Adam(parameters, lr=1e-3), but {found}"
             )
         return made
 

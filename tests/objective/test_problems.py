@@ -288,6 +288,9 @@ UNNORMALISED = {
 HARMLESS = {
     "factors of 0": of_latents(with_factor(0.0), with_factor(0.0, has_rsample=True)),
     "masks that hide nothing": of_latents(never_masked, never_masked),
+    "a mask that hides no data": of_latents(
+        normal, normal, lambda z: dist.Normal(z, 1.0).mask(z.isfinite())
+    ),
     "a point that moves with a draw": of_latents(normal, moved),
 }
 

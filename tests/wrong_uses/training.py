@@ -191,6 +191,13 @@ USES: list[Use] = [
         "optimizer must be a function",
         "SGD",
     ),
+    refused(
+        OPT,
+        "one of Pyro's",
+        lambda: optimise(optimizer=pyro.optim.Adam({"lr": 0.1})),
+        "is one of Pyro's, for SVI",
+        "torch.optim.Adam(parameters",
+    ),
     refused(OPT, "nothing made", lambda: optimise(optimizer=lambda _: None), "gave NoneType"),
     refused(OPT, "a number made", lambda: optimise(lr_schedule=lambda _: 3), "lr_schedule", "int"),
     refused(OPT, "a rate", lambda: pc.Optimization(lr_schedule=0.5), "lr_schedule", "float"),
