@@ -331,6 +331,11 @@ class CorExELBO(Runner):
         return self._kept()[-1].batch_size
 
     @property
+    def last_local(self) -> set[str]:
+        """The sites of the last call that are drawn or observed for each datum."""
+        return self._kept()[-1].recorded.local
+
+    @property
     def last_shared(self) -> list[str]:
         """The latent sites of the last call that all of its data share."""
         return self._kept()[-1].recorded.shared

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -156,18 +155,6 @@ def sizes_of(elbo: CorExELBO) -> tuple[float, float]:
     stands for: less than 1 where plates subsample.
     """
     return elbo.last_batch_size, elbo.last_batch_size / elbo.last_num_data
-
-
-def warn_of_shared(elbo: CorExELBO, num_data: int | None) -> None:
-    """Warns where latents that all data share pay their KL in each batch, as if it were all."""
-    n = elbo.last_num_data
-    if num_data is not None and n < num_data and (names := elbo.last_shared):
-        warnings.warn(
-            f"The data share {names}, whose KL each batch pays in full, as its {n:.0f} data stand "
-            f"for no more: it weighs {num_data / n:.3g} times as much as it should. Let the plate "
-            f"of the data stand for all, in both programs: plate(name, {num_data}, subsample=x).",
-            stacklevel=2,
-        )
 
 
 @dataclass

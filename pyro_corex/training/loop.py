@@ -23,10 +23,11 @@ from pyro_corex.training import checkpoint as files
 from pyro_corex.training.checkpoint import Checkpoint
 from pyro_corex.training.data import InMemory, Loaded, Order, digest, make_batches
 from pyro_corex.training.first_run import StoreParameters, first_run, is_complete, take_from_store
-from pyro_corex.training.history import History, Record, warn_of_shared
+from pyro_corex.training.history import History, Record
 from pyro_corex.training.interrupts import Interrupts, Stopped, handled_by
 from pyro_corex.training.optimization import Learner, Optimization
 from pyro_corex.training.runners import Runner
+from pyro_corex.training.shared import check_shared
 
 READ_EVERY = 100
 """Steps after which an accelerator is waited for and several processes agree on going on."""
@@ -225,7 +226,7 @@ class Loop:
         self.steps.take(self.prepare(batch), self.record, self._take)
         self.learner.advance()
         if not self.stepped:
-            warn_of_shared(self.elbo, self.batches.num_data)
+            check_shared(self.module, self.elbo, self.batches.num_data)
         self.batch += 1
         self.history.steps += 1
         self.stepped = True

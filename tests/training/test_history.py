@@ -105,19 +105,3 @@ def test_a_small_batch_of_a_plate_that_subsamples_counts_little(capture):
     assert subsampled.terms.elbo == pytest.approx(subsampled["elbo"][-1], rel=1e-5)
     full = pc.tc_bound(Readings(), x).terms.kl["z"]
     assert subsampled["val_kl_z"][0] == pytest.approx(float(full.sum()), rel=1e-4)
-
-
-def test_what_all_data_share_is_paid_once():
-    x = readings(40)
-    options = {"epochs": 1, "lr": 1e-12, "progress": False, "device": "cpu"}
-    with pytest.warns(UserWarning, match=r"share \['mean'\], .* it weighs 5 times as much"):
-        pc.fit(Readings(shared=True), x, batch_size=8, **options)
-    once = pc.fit(Readings(shared=True), x, batch_size=40, **options)["kl_mean"][0]
-    several = pc.fit(Readings(40, shared=True), x, batch_size=8, **options)["kl_mean"][0]
-    assert several == pytest.approx(once, rel=1e-5)
-    for module in (Readings(shared=True), Readings(40, shared=True)):
-        for size in (40, 8, 7):
-            terms = pc.tc_bound(module, x, batch_size=size).terms
-            assert float(terms.kl["mean"].sum()) == pytest.approx(once, rel=1e-5)
-            of_each = terms.evidence.per_datum["kl", "mean"]
-            assert of_each.tolist() == pytest.approx([once] * 40, rel=1e-5)
