@@ -179,17 +179,17 @@ def read_text(raw: Array, numerals: Numerals, missing: Collection[str] = ()) -> 
     """
     words = np.array([None if v is None else plain(v) for v in raw], dtype=object)
     texts = {w for w in words if w is not None}
-    signs = minus_is_answer(texts) or {w for w in texts if w.casefold() not in MISSING} == set()
+    minus = {w for w in texts if w and not w.strip("-")}
+    if not (minus_is_answer(texts) or all(w.casefold() in MISSING for w in texts)):
+        minus = set()
     gone = [
-        w is None
-        or w.casefold() in missing
-        or (w.casefold() in MISSING and not (signs and w.strip("-") != w))
+        w is None or w.casefold() in missing or (w.casefold() in MISSING and w not in minus)
         for w in words
     ]
     seen = ~np.array(gone, dtype=bool)
     known = list(words[seen])
     distinct = list(dict.fromkeys(known))
-    doubtful = [w for w in distinct if w.casefold() in NO_ANSWER]
+    doubtful = [w for w in distinct if _is_no_answer(w)]
     none = [w for w in doubtful if w.casefold() == "none"]  # which may be the first step
     rest = [w for w in distinct if w not in doubtful]
     numbers = dict(zip(rest, numerals.read(without_units(rest)), strict=True))
@@ -212,6 +212,15 @@ def read_text(raw: Array, numerals: Numerals, missing: Collection[str] = ()) -> 
         return Text(out, True, why=said, remarks=remarks)
     words[~seen] = None
     return Text(words, False, answers=[w for w in doubtful if w not in none])
+
+
+def _is_no_answer(word: str) -> bool:
+    """Whether a word says that there is no answer, also with a code, such as "99 - refused"."""
+    text = word.casefold()
+    if text in NO_ANSWER or not (text[:1] in "-0123456789" or text[-1:] == ")"):
+        return text in NO_ANSWER
+    label = re.sub(r"^-?\d+\W+|\W*\(-?\d+\)$", "", text)
+    return label in NO_ANSWER and label != "none"
 
 
 def _quoted(words: Sequence[str]) -> str:

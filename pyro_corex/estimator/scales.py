@@ -19,6 +19,7 @@ _SCALES = tuple(
 )
 _NEVER = frozenset(("never", "nie", "jamais", "nunca"))
 _NONE = frozenset(("none", "nothing", "keine", "aucun", "ninguno")) | _NEVER
+_TIMES = {("tim",), ("x",), ("mal",)}  # labels
 _PLUS = re.compile(r"\++|±|\+/?-|-/?\+|\(\+\)|[1-5]\+")
 
 
@@ -55,20 +56,22 @@ def _any(names: Collection[str]) -> str:
 
 _AMOUNT = rf"([-+]?(?:\d+(?:[.,]\d+)*|\.\d+)(?:e[-+]?\d+)?)(?:\s*{_any(_NAMES)}\.?)?"
 _STEP = re.compile(
-    rf"{_AMOUNT}(?:(?:\s*(?:-|\b(?:to|bis|until|through|and|und|or|oder|à|a|et|ou)\b)\s*|"
+    rf"{_AMOUNT}(?:(?:\s*(?:-|\b(?:to|bis|until|through|and|und|or|oder|à|a|et|ou)\b"
+    r"(?: less than| under| below| unter)?)\s*|"
     rf"(?<=\d{{4}})/(?=\d\d(?:\d\d)?\b)){_AMOUNT})?(.*)"
 )
 _START = re.compile(
     r"(?:(<=?|≤|(?:less|fewer|lower|smaller|shorter|younger|no more|not more) than|under|below|"
-    r"up to|at most|unter|bis(?: zu)?|weniger als|jünger als|höchstens|moins de|jusqu'à|menos de|"
-    r"hasta)|(>=?|≥|(?:more|greater|higher|larger|longer|older|no less|not less) than|over|above|"
-    r"at least|über|ab|mehr als|älter als|mindestens|plus de|au moins|más de|al menos)|"
+    r"up to|at most|before|within|unter|bis(?: zu)?|weniger als|jünger als|höchstens|"
+    r"moins de|jusqu'à|menos de|hasta)|"
+    r"(>=?|≥|(?:more|greater|higher|larger|longer|older|no less|not less) than|over|above|"
+    r"at least|after|since|über|ab|mehr als|älter als|mindestens|plus de|au moins|más de|al menos)|"
     r"between|from|zwischen|von|entre|de)(?: or equal to)?(?![^\W\d_])\s*"
 )
 _END = re.compile(
     r"\s*(?:\+(?!\s*\d)|\bplus\b|\b(?:or|and|und|oder|et|ou|y|o) (?:(less|fewer|under|below|"
-    r"younger|lower|shorter|weniger|jünger|darunter|moins|menos)|more|over|above|older|up|higher|greater|"
-    r"longer|mehr|älter|darüber|plus|más)\b)"
+    r"younger|lower|shorter|earlier|weniger|jünger|darunter|moins|menos)|more|over|above|older|up|higher|greater|"
+    r"longer|later|mehr|älter|darüber|plus|más)\b(?!\s*\d))"
 )
 _MONEY = re.compile(r"[$€£¥]|\b(?:euro?|usd|gbp|chf|dollar)(?=s?\b)")
 _PER = re.compile(rf"(?:\b(?:per|an?|each|every|pro|par|por)\b|/)\s*{_any(_UNITS['time'])}")
@@ -77,7 +80,8 @@ _SPELT = {"once": "1 time", "twice": "2 times", "daily": "1 time per day"} | {
 }
 _NO_LABEL = re.compile(
     rf"\d|[/%]|\b(?:{_any(_NAMES | {'time'})}|per\b|[ap]m\b|"
-    r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*$)"
+    r"(?:jan(?:uary?)?|feb(?:ruary?)?|mar(?:ch)?|märz|apr(?:il)?|ma[iy]|jun[ei]?|jul[iy]?|aug(?:ust)?|"
+    r"sept?(?:ember)?|o[ck]t(?:ober)?|nov(?:ember)?|de[cz](?:ember)?)\b)"
 )
 
 
@@ -88,7 +92,7 @@ def known_order(words: Sequence[str]) -> list[str]:
     """
     if not 2 <= len(words) <= _MOST or all(word.isdigit() for word in words):  # as postal codes
         return []
-    texts = [" ".join(word.casefold().replace("’", "'").split()) for word in words]
+    texts = [re.sub("[–—‑−]", "-", " ".join(w.casefold().replace("’", "'").split())) for w in words]
     ranks: list[Sequence[Any]] = [_by_numbers(texts), *_by_scales(texts)]
     for rank in ranks:
         if rank and len(set(rank)) == len(words):
@@ -179,10 +183,10 @@ def _by_numbers(texts: Sequence[str]) -> list[tuple[float, int]]:
     none = set(texts) & _NONE
     if None in steps or not known or not (_are_alike(known) or (not none and _are_codes(known))):
         return []
-    if none and not any(s.per for s in known):
-        single = {s.low for s in known} if not any(s.high or s.side for s in known) else {"1"}
+    if none and not any(s.per or s.label in _TIMES for s in known):
+        single = {"1"} if any(s.high or s.side for s in known) else {s.low for s in known}
         if none & _NEVER or not {"1"} <= single <= set(map(str, range(1, 11))):
-            return []
+            return []  # as of "none" beside "12.5 mg", or "never" beside an age
     given = [s for s in steps if s]
     found: dict[int, list[list[tuple[float, int]]]] = {}
     for decimal, family in product(".,", _UNITS):
@@ -199,6 +203,8 @@ def _are_alike(steps: Sequence[_Step]) -> bool:
     labels = {s.label for s in steps} - {()}
     has = {(bool(s.unit or s.last or s.per), bool(s.label)) for s in steps}
     money = {s.money for s in steps} - {""}
+    if any(word.isdigit() for label in labels for word in label):  # as of "3/4" beside "1"
+        labels = {s.label for s in steps}
     return len(money) < 2 and len(labels) < 2 and not {(True, False), (False, True)} <= has
 
 
@@ -216,7 +222,7 @@ def _are_codes(steps: Sequence[_Step]) -> bool:
     codes = sorted(int(s.low) for s in steps)
     spaced = not any(s.rest[:1].isalpha() for s in steps)
     apart = all(re.match(r"\s*[^\w\s]|$", s.rest) for s in steps)
-    return apart or (spaced and codes == list(range(codes[0], codes[0] + len(codes))))
+    return apart or (spaced and codes in (list(range(len(codes))), list(range(1, len(codes) + 1))))
 
 
 def _read(steps: Sequence[_Step], decimal: str, family: str) -> tuple[list[tuple[float, int]], int]:
@@ -236,6 +242,8 @@ def _read(steps: Sequence[_Step], decimal: str, family: str) -> tuple[list[tuple
         for text in (s.low, s.high or s.low):
             whole = bool(pattern.fullmatch(text))
             text = text.replace(mark, "" if whole else "?")
+            if text.startswith("00"):
+                raise ValueError("no number, but perhaps a decade")
             numbers.append(float(text.replace(decimal, ".")))
             grouped += whole
         low, high = numbers

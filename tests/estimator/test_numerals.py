@@ -53,6 +53,8 @@ def test_signs_and_exponents_as_accounts_and_fortran_write_them(texts, values):
     (["none", "1", "2", "3"], ["none", "1", "2", "3"]),
     (["none", "low", "high"], ["none", "low", "high"]),
     (["none", "agree", "disagree"], ["disagree", "agree"]),
+    (["1 - no", "2 - yes", "99 - refused"], ["1 - no", "2 - yes"]),
+    (["0 - none", "1 - one", "2 - two"], ["0 - none", "1 - one", "2 - two"]),
 ])  # fmt: skip
 def test_words_that_are_missing_or_the_first_step(texts, order):
     text = read_text(np.array(texts, dtype=object), Numerals())
