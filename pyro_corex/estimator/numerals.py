@@ -32,7 +32,7 @@ _NUMBER = re.compile(
     r"[-+]?[$€£¥]?\s?(\d[\d.,' ]*|\.\d+)(e[-+]?\d+|d[-+]\d+)?\s?[%€$£¥]?", re.IGNORECASE
 )
 _BRACKETS = re.compile(r"\(\s*([$€£¥]?\s*\d[\d.,' ]*\s*[%€$£¥]?)\s*\)")
-_SIGNED = re.compile(r"\(|[-+]\s?[$€£¥]|[-+.,\d]+d[-+]\d", re.IGNORECASE)
+_SIGNED = re.compile(r"\(|[-+]\s?[$€£¥]|[-+]?\d+[.,]?\d*d[-+]\d", re.IGNORECASE)
 _UNIT = re.compile(
     r"([$€£¥]?)\s*([-+]?[$€£¥]?\s*[\d.,' ]*\d.*?)\s*([%€$£¥]|(?<=[\d.,\s])[a-zµ°]+)?"
 )
@@ -178,9 +178,9 @@ def read_text(raw: Array, numerals: Numerals, missing: Collection[str] = ()) -> 
     :param missing: further text that stands for a missing entry, in lower case.
     """
     words = np.array([None if v is None else plain(v) for v in raw], dtype=object)
-    texts = {w for w in words if w is not None}
-    minus = {w for w in texts if w and not w.strip("-")}
-    if not (minus_is_answer(texts) or all(w.casefold() in MISSING for w in texts)):
+    texts = set(words) - {None}
+    minus = texts & {"-", "--"}  # which are missing, or answers
+    if minus and not (minus_is_answer(texts) or all(w.casefold() in MISSING for w in texts)):
         minus = set()
     gone = [
         w is None or w.casefold() in missing or (w.casefold() in MISSING and w not in minus)
@@ -217,7 +217,7 @@ def read_text(raw: Array, numerals: Numerals, missing: Collection[str] = ()) -> 
 def _is_no_answer(word: str) -> bool:
     """Whether a word says that there is no answer, also with a code, such as "99 - refused"."""
     text = word.casefold()
-    if text in NO_ANSWER or not (text[:1] in "-0123456789" or text[-1:] == ")"):
+    if text in NO_ANSWER or text[-1:].isdigit():
         return text in NO_ANSWER
     label = re.sub(r"^-?\d+\W+|\W*\(-?\d+\)$", "", text)
     return label in NO_ANSWER and label != "none"
