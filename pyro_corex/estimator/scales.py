@@ -12,36 +12,25 @@ from typing import Any
 
 _MOST = 20  # steps of a scale
 
+
+def _lines(name: str) -> list[str]:
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
 _SCALES = tuple(
     {name: k for k, step in enumerate(line.split(" < ")) for name in step.split("|")}
-    for line in Path(__file__).with_name("scales.txt").read_text(encoding="utf-8").splitlines()
-    if not line.startswith("#")
+    for line in _lines("scales.txt")
 )
 _NEVER = frozenset(("never", "nie", "jamais", "nunca"))
 _NONE = frozenset(("none", "nothing", "keine", "aucun", "ninguno")) | _NEVER
 _TIMES = {("tim",), ("x",), ("mal",)}  # labels
 _PLUS = re.compile(r"\++|±|\+/?-|-/?\+|\(\+\)|[1-5]\+")
-
-
-def _sizes_of(text: str) -> dict[str, float]:
-    parts = [part.split() for part in text.split(",")]
-    return {name: float(size) for *names, size in parts for name in names}
-
-
-_UNITS = {
-    "count": _sizes_of("k thousand tsd 1e3, m million mio 1e6, bn billion 1e9"),
-    "clock": _sizes_of(
-        "ms 1e-3, s sec second sekunde 1, m min minute 60, h hr hour std stunde heure 3600, "
-        "d day tag jour 86400"
-    ),
-    "calendar": _sizes_of(
-        "d day tag jour 86400, w wk week woche semaine semana 604800, m mo month monat mois mes "
-        "2629800, quarter 7889400, y yr year jahr année año 31557600"
-    ),
-    "length": _sizes_of("mm 1e-3, cm 1e-2, m 1, km 1e3, mile 1609.344"),
-    "mass": _sizes_of("mg 1e-3, g 1, kg 1e3"),
-}
-"""The sizes of units that may be mixed in one column, by what they measure; "m" is one of four."""
+_UNITS: dict[str, dict[str, float]] = {}
+for _line in _lines("units.txt"):
+    _family, _, _sizes_of = _line.partition(": ")
+    _parts = [part.split() for part in _sizes_of.split(", ")]
+    _UNITS[_family] = {name: float(size) for *names, size in _parts for name in names}
 _UNITS["time"] = _UNITS["clock"] | _UNITS["calendar"]
 del _UNITS["time"]["m"]
 _NAMES = {name for family in _UNITS.values() for name in family}
@@ -123,17 +112,14 @@ def _by_scales(texts: Sequence[str]) -> Iterator[list[int]]:
 
 @dataclass(frozen=True)
 class _Step:
-    """A text such as "less than 1-2 hours a day", in parts."""
+    """Parts of a text: numbers and their units, whether it is below (-1) or above (1), the rest."""
 
     low: str
     unit: str | None = None
     high: str | None = None
     last: str | None = None
-    """The unit of the higher number."""
     side: int = 0
-    """Whether it means what is below the number (-1), or above (1)."""
     per: str | None = None
-    """The unit of time of a rate."""
     money: str = ""
     rest: str = ""
 
