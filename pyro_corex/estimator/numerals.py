@@ -1,4 +1,4 @@
-"""Columns of text: which entries are missing, which are numbers, and which words have an order."""
+"""Columns of text: which entries are missing, and which are numbers or words that have an order."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pyro_corex.estimator.columns import Array
+from pyro_corex.estimator.scales import known_order, minus_is_answer
 
 
 def _texts(joined: str) -> frozenset[str]:
@@ -26,65 +27,17 @@ NO_ANSWER = _texts(
 )
 """Text that stands for a missing entry beside numbers or a scale, and may be an answer else."""
 
-_SCALES = tuple(
-    tuple(tuple(step.split("|")) for step in scale.split(" < "))
-    for scale in (
-        "strongly disagree|disagree strongly|completely disagree|totally disagree|fully disagree < "
-        "disagree|mostly disagree|disagree moderately < somewhat disagree|slightly disagree|rather "
-        "disagree|tend to disagree|disagree a little < neutral|neither agree nor disagree|neither "
-        "disagree nor agree|neither|undecided < somewhat agree|slightly agree|rather agree|tend to "
-        "agree|agree a little < agree|mostly agree|agree moderately < strongly agree|agree strongly"
-        "|completely agree|totally agree|fully agree",
-        "very dissatisfied|extremely dissatisfied|very unsatisfied < dissatisfied|unsatisfied < "
-        "somewhat dissatisfied|slightly dissatisfied < neutral|neither satisfied nor dissatisfied|"
-        "neither < somewhat satisfied|slightly satisfied < satisfied < very satisfied|extremely "
-        "satisfied",
-        "very unlikely|extremely unlikely < unlikely < somewhat unlikely < neutral|neither likely "
-        "nor unlikely|neither < somewhat likely < likely < very likely|extremely likely",
-        "very inaccurate < moderately inaccurate|inaccurate < neither accurate nor inaccurate|"
-        "neither inaccurate nor accurate|neutral|neither < moderately accurate|accurate < very "
-        "accurate",
-        "never|not at all < very rarely|almost never|hardly ever < rarely|seldom < sometimes|"
-        "occasionally < often|frequently < very often|usually|most of the time|almost always < "
-        "always|all the time",
-        "none|not at all|nothing < very little < a little|little|slightly|a little bit < some|"
-        "somewhat|moderately|a moderate amount < quite a bit|mostly < a lot|much|very much|very < "
-        "extremely|completely",
-        "not important|not at all important|unimportant < slightly important < somewhat important|"
-        "moderately important < important < very important < extremely important",
-        "very poor|very bad|terrible < poor|bad < fair|average|acceptable|ok < good < very good < "
-        "excellent|outstanding",
-        "very low|lowest < low < medium|mid|middle|moderate|average|normal < high < very high|"
-        "highest",
-        "very small|xs < small|s < medium|m < large|l|big < very large|xl < xxl",
-    )
-)
 _FORMATS = ((".", ""), (",", ""), (".", ","), (",", "."), (",", " "), (".", " "), (".", "'"))
-_NUMBER = re.compile(r"[-+]?[$€£¥]?\s?(\d[\d.,' ]*|\.\d+)(e[-+]?\d+)?\s?[%€$£¥]?", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"[-+]?[$€£¥]?\s?(\d[\d.,' ]*|\.\d+)(e[-+]?\d+|d[-+]\d+)?\s?[%€$£¥]?", re.IGNORECASE
+)
+_BRACKETS = re.compile(r"\(\s*([$€£¥]?\s*\d[\d.,' ]*\s*[%€$£¥]?)\s*\)")
+_SIGNED = re.compile(r"\(|[-+]\s?[$€£¥]|[-+]?\d+[.,]?\d*d[-+]\d", re.IGNORECASE)
 _UNIT = re.compile(
     r"([$€£¥]?)\s*([-+]?[$€£¥]?\s*[\d.,' ]*\d.*?)\s*([%€$£¥]|(?<=[\d.,\s])[a-zµ°]+)?"
 )
 _ODD = re.compile(r"[^\d.eE+\-\n]|(?:^|\n)[-+]?0\d")
 _GROUPED = re.compile(r"[-+]?[1-9]\d{0,2}(?:\.\d{3})+")
-_STEP = re.compile(
-    r"(<|≤|under |below |less than |fewer than |up to |unter |bis |weniger als )?"
-    r"(>|≥|over |above |more than |at least |über |mehr als )?"
-    r"\s*[$€£¥]?\s*(\d+(?:[.,]\d+)*)([km]?)([^\w.,].*|[.,](?:\D.*)?)?",
-    re.DOTALL,
-)
-_THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:(?:,\d{3})+|(?:\.\d{3})+)")
-_AFTER = re.compile(r"\s*(?:(?:-|–|to|bis)\s*[\d.,]+(?:[km]\b)?)?\s*([^\W\d_]*)")
-_NO_UNIT = _texts("and|or|to|up|plus|und|oder|bis")
-_SIZES = {
-    name: size
-    for names, size in (
-        ("s sec second", 1.0), ("min minute", 60.0), ("h hr hour", 3600.0), ("d day", 86_400.0),
-        ("wk week", 604_800.0), ("mo month", 2_629_800.0), ("yr year", 31_557_600.0),
-        ("mg", 1e-3), ("g", 1.0), ("kg k km thousand", 1e3), ("cm", 0.01), ("m million", 1e6),
-    )
-    for name in names.split()
-}  # fmt: skip
-"""Of units that may be mixed in one column, each in the smallest of its kind."""
 _ENOUGH = 0.5  # of a column's entries have to be numbers, for words among them to be remarks
 
 
@@ -93,6 +46,8 @@ def plain(word: Any) -> str:
     text = str(word).strip()
     if text.isascii():
         return text
+    if text in "–—":
+        return "-"
     text = text.replace("\N{MINUS SIGN}", "-")
     return re.sub("[\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}]", " ", text)
 
@@ -101,7 +56,7 @@ def is_number(word: str) -> bool:
     """Whether a text is a number as somebody somewhere writes it."""
     if word[:1].isdigit() and word.isascii() and word.replace(".", "", 1).isdigit():
         return True
-    return _NUMBER.fullmatch(word) is not None
+    return _NUMBER.fullmatch(word) is not None or _BRACKETS.fullmatch(word) is not None
 
 
 @dataclass(frozen=True)
@@ -176,7 +131,13 @@ def _is_clear(words: list[str]) -> bool:
 
 
 def without_units(words: Sequence[str]) -> list[str]:
-    """Numbers without the sign of a currency or the unit that all of them have."""
+    """Numbers without the sign of a currency or the unit that all of them have.
+
+    Those in brackets are negative, as in accounts, if some are not in brackets.
+    """
+    if any(map(_SIGNED.match, words)):
+        brackets = any(word[:1] != "(" for word in words)
+        words = [_signed(word, brackets) for word in words]
     if words and words[0][-1:].isdigit() and words[0][:1] not in "$€£¥":
         return list(words)
     parts = [_UNIT.fullmatch(word.casefold()) for word in words]
@@ -186,6 +147,13 @@ def without_units(words: Sequence[str]) -> list[str]:
     if len(units) > 1 or units in ({("", None)}, set()):
         return list(words)
     return [part[2].strip() for part in parts if part]
+
+
+def _signed(word: str, brackets: bool) -> str:
+    """A number such as ($5) with its sign at its digits, and an exponent that begins with E."""
+    found = _BRACKETS.fullmatch(word) if brackets else None
+    word = re.sub(r"^([-+])\s?([$€£¥])", r"\2\1", "-" + found[1] if found else word)
+    return re.sub(r"(?<=[\d.])[dD](?=[-+]\d)", "e", word)
 
 
 @dataclass
@@ -210,85 +178,50 @@ def read_text(raw: Array, numerals: Numerals, missing: Collection[str] = ()) -> 
     :param missing: further text that stands for a missing entry, in lower case.
     """
     words = np.array([None if v is None else plain(v) for v in raw], dtype=object)
-    gone = [w is None or w.casefold() in MISSING or w.casefold() in missing for w in words]
+    texts = set(words) - {None}
+    minus = texts & {"-", "--"}  # which are missing, or answers
+    if minus and not (minus_is_answer(texts) or all(w.casefold() in MISSING for w in texts)):
+        minus = set()
+    gone = [
+        w is None or w.casefold() in missing or (w.casefold() in MISSING and w not in minus)
+        for w in words
+    ]
     seen = ~np.array(gone, dtype=bool)
     known = list(words[seen])
     distinct = list(dict.fromkeys(known))
-    doubtful = [w for w in distinct if w.casefold() in NO_ANSWER]
+    doubtful = [w for w in distinct if _is_no_answer(w)]
+    none = [w for w in doubtful if w.casefold() == "none"]  # which may be the first step
     rest = [w for w in distinct if w not in doubtful]
     numbers = dict(zip(rest, numerals.read(without_units(rest)), strict=True))
     scale = not np.isfinite(list(numbers.values())).all()
-    order, whole = (known_order(rest), known_order(distinct)) if scale else ([], [])
-    if order or whole:  # "none" may be one of the scale
-        order, doubtful = (whole, []) if whole else (order, doubtful)
-        said = f"; {_quoted(doubtful)} counted as missing" if doubtful else ""
-        words[~seen | np.isin(words, doubtful)] = None
-        return Text(words, False, order, f"words of a known order{said}")
+    order = (known_order(none + rest) if none else []) or (known_order(rest) if scale else [])
+    if order:
+        gone_words = [w for w in doubtful if w not in order]
+        said = f"; {_quoted(gone_words)} counted as missing" if gone_words else ""
+        words[~seen | np.isin(words, gone_words)] = None
+        beside = any(w in order for w in none) and any(c.isdigit() for w in rest for c in w)
+        why = f"words of a known order{said}"
+        return Text(words, False, order, why, answers=none if beside else [])
     values = np.array([numbers.get(word, np.nan) for word in known])
     if len(values) and np.isfinite(values).mean() > (_ENOUGH if len(rest) else 1):
         out = np.full(len(raw), np.nan)
         out[seen] = values
-        remarks = [w for w in rest if np.isnan(numbers[w])]
+        remarks = [w for w in rest if np.isnan(numbers[w])] + none
+        doubtful = [w for w in doubtful if w not in none]
         said = f"numbers; {_quoted(doubtful)} counted as missing" if doubtful else ""
         return Text(out, True, why=said, remarks=remarks)
     words[~seen] = None
-    return Text(words, False, answers=[w for w in doubtful if w.casefold() != "none"])
+    return Text(words, False, answers=[w for w in doubtful if w not in none])
+
+
+def _is_no_answer(word: str) -> bool:
+    """Whether a word says that there is no answer, also with a code, such as "99 - refused"."""
+    text = word.casefold()
+    if text in NO_ANSWER or text[-1:].isdigit():
+        return text in NO_ANSWER
+    label = re.sub(r"^-?\d+\W+|\W*\(-?\d+\)$", "", text)
+    return label in NO_ANSWER and label != "none"
 
 
 def _quoted(words: Sequence[str]) -> str:
     return ", ".join(repr(word) for word in words[:3]) + ", ..." * (len(words) > 3)
-
-
-def known_order(words: Sequence[str]) -> list[str]:
-    """Words from least to most, where all of them are steps of one scale or begin with numbers.
-
-    :returns: an empty list for words without such an order.
-    """
-    if len(words) < 2 or all(word.isdigit() for word in words):  # as postal codes
-        return []
-    at = _by_numbers(words)
-    if len(set(at.values())) == len(words) <= 20:
-        return sorted(words, key=at.__getitem__)
-    for scale in _SCALES:
-        place = {name: k for k, step in enumerate(scale) for name in step}
-        rank = {w: place.get(w.casefold().rstrip(".!")) for w in words}
-        if None not in rank.values() and len(set(rank.values())) == len(words):
-            return sorted(words, key=lambda w: rank[w] or 0)
-    return []
-
-
-def _by_numbers(words: Sequence[str]) -> dict[str, tuple[float, int]]:
-    """The number that each word begins with, and whether it is for what is below or above it.
-
-    :returns: an empty mapping where a word begins with none, or where marks or units may mean two
-        things.
-    """
-    found, marks, units = {}, set(), {}
-    for word in words:
-        step = _STEP.fullmatch(word.casefold())
-        if step is None:
-            return {}
-        below, above, number, unit, after = step.groups()
-        grouped = bool(_THOUSANDS.fullmatch(number))
-        marks |= {(mark, grouped) for mark in ".," if mark in number}
-        number = re.sub("[.,]", "" if grouped else ".", number)
-        if number.count(".") > 1:
-            return {}
-        found[word] = (float(number) * _SIZES.get(unit, 1.0), bool(above) - bool(below))
-        units[word] = _unit_of(after or "")
-    if len({mark for mark, _ in marks}) < len(marks):
-        return {}
-    if len(set(units.values()) - {""}) < 2:
-        return found
-    if all(unit in _SIZES for unit in units.values()):
-        return {word: (at * _SIZES[units[word]], side) for word, (at, side) in found.items()}
-    codes = sorted(at for at, _ in found.values())  # as of "1 never", "2 often"
-    return found if codes == list(range(int(codes[0]), int(codes[0]) + len(codes))) else {}
-
-
-def _unit_of(after: str) -> str:
-    """The unit in what follows a number, such as "-12 months": a name of its size, or its start."""
-    unit = _AFTER.match(after)
-    word = "" if unit is None or unit[1] in _NO_UNIT else unit[1]
-    name = word if word in _SIZES else word.rstrip("s")
-    return name if name in _SIZES else name[:3]

@@ -1,9 +1,11 @@
 """Text that is missing, a number, or a word with an order."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from pyro_corex.estimator.numerals import Numerals, find_numerals, known_order, read_text
+from pyro_corex import CorEx
+from pyro_corex.estimator.numerals import Numerals, find_numerals, read_text
 
 
 @pytest.mark.parametrize(("decimal", "thousands", "texts", "values"), [
@@ -28,42 +30,57 @@ def test_how_numbers_are_written_is_found_from_all_columns():
     assert (found[0].read(["1,234"])[0], doubtful) == (1.234, {})
 
 
-@pytest.mark.parametrize("order", [
-    ["Strongly disagree", "Disagree", "neither agree nor disagree", "Agree", "Strongly Agree"],
-    ["never", "rarely", "sometimes", "often", "always"],
-    ["1 (not at all)", "2", "3", "7 - very much"],
-    ["<18", "18-24", "25-34", "65+"],
-    ["Under 18", "18 to 24", "25 to 64", "65 and over"],
-    ["<$10,000", "$10,000-$20,000", "$20,000-$100,000", ">$100,000"],
-    ["up to 1.000 €", "1.001-2.500 €", "über 2.500 €"],
-    ["<0.5%", "0.5-1%", "1-2.5%", ">2.5%"],
-    ["0", "1-9", "10-500", "500-1k", "1k-20k", "20k-1m", ">1m"],
-    ["1 child", "2 children", "3 or more children"],
-    ["less than 30 min", "30-60 min", "1-2 hours", "2 hours or more"],
-    ["less than 6 months", "6-12 months", "1-2 years", "more than 2 years"],
-    ["1 never", "2 rarely", "3. often"],
-    ["low", "medium", "high"],
+@pytest.mark.parametrize(("texts", "values"), [
+    (["$5.00", "($1,234.00)", "-$3.50", "$-2.00"], [5, -1234, -3.5, -2]),
+    (["120", "(35)", "0"], [120, -35, 0]),
+    (["(1)", "(2)"], [None, None]),
+    (["1.0D+03", "2.5d-01", "4"], [1000, 0.25, 4]),
 ])  # fmt: skip
-def test_words_whose_order_is_known(order):
-    assert known_order(sorted(order)) == order
+def test_signs_and_exponents_as_accounts_and_fortran_write_them(texts, values):
+    found, _ = find_numerals([texts])
+    column = read_text(np.array(texts, dtype=object), found[0])
+    assert column.numbers == (None not in values)
+    if column.numbers:
+        np.testing.assert_allclose(column.values, np.array(values, dtype=float))
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["low", "red"],
-        ["rarely", "seldom"],
-        ["01", "02"],
-        ["1a", "1b"],
-        ["one"],
-        ["1.500-2", "2.5-3"],  # a point between thousands, or a decimal one
-        ["1.5.2020", "2.5.2020"],
-        ["6 Monate", "1 Jahr"],  # units whose sizes are not known
-        ["5 miles", "3 km"],
-    ],
-)
-def test_words_whose_order_is_not(words):
-    assert known_order(words) == []
+@pytest.mark.parametrize(("texts", "order"), [
+    (["+", "-", "+", "", "–"], ["-", "+"]),
+    (["−", "+-", "+", "++", "—"], ["-", "+-", "+", "++"]),
+    (["-", "1+", "2+"], ["-", "1+", "2+"]),
+    (["-", "1", "3+"], ["1", "3+"]),
+    (["None", "1", "3+", "refused"], ["None", "1", "3+"]),
+    (["none", "1", "2", "3"], ["none", "1", "2", "3"]),
+    (["none", "low", "high"], ["none", "low", "high"]),
+    (["none", "agree", "disagree"], ["disagree", "agree"]),
+    (["1 - no", "2 - yes", "99 - refused"], ["1 - no", "2 - yes"]),
+    (["0 - none", "1 - one", "2 - two"], ["0 - none", "1 - one", "2 - two"]),
+])  # fmt: skip
+def test_words_that_are_missing_or_the_first_step(texts, order):
+    text = read_text(np.array(texts, dtype=object), Numerals())
+    assert text.order == order
+    assert {v for v in text.values if v is not None} == set(order)
+
+
+def test_a_column_of_minus_alone_holds_answers():  # as new rows may
+    assert read_text(np.array(["-", "", "-"], dtype=object), Numerals()).values[0] == "-"
+    assert read_text(np.array(["-", "", "a"], dtype=object), Numerals()).values[0] is None
+
+
+def test_none_beside_numbers_is_told_of():
+    frame = pd.DataFrame(
+        {
+            "drinks": ["none", "1", "2", "3"] * 10,
+            "weight": ["none", *map(str, np.linspace(50.5, 90, 39).round(2))],
+            "marker": ["+", "-", "-", "+"] * 10,
+        }
+    )
+    described = CorEx().describe(frame)
+    assert [column.kind for column in described.columns] == ["ordinal", "continuous", "binary"]
+    assert [column.missing for column in described.columns] == [0, 1, 0]
+    first, second = sorted(described.notes)
+    assert "Column 'drinks' holds 'none', which counts as an answer" in first
+    assert "Column 'weight' holds numbers, but also 'none': that counts as missing" in second
 
 
 def test_a_column_of_text():
