@@ -54,7 +54,7 @@ class GoodnessOfFit:
     """Root mean square difference of correlations in the table and under the model; for Gaussian
     latents, and columns that are not categorical.  Up to 0.08 is good (Hu and Bentler 1999).  It
     has no standard error, as it is above 0 in any table, whether or not the model is right.  Of
-    more than 1,000 columns it is that of the rows on which the bound is evaluated."""
+    more than 1,000 columns it is that of the rows that ``bound_`` looks at."""
     largest_residual: float
     """The largest such difference, table less model."""
     largest_pair: tuple[str, str] | None
