@@ -257,10 +257,12 @@ def fit(args: argparse.Namespace) -> None:
             raise ValueError("--bootstrap must be left out where --n-rows stands for the rows")
     whole, frame, options = read(args) if args.n_rows is not None else describe(args)
     if args.n_rows is not None:
-        whole = frame = rows_with(frame.select_dtypes("number"), args.n_rows)
+        frame = frame.select_dtypes("number")
     options |= {"latent": args.latent, "n_states": states(args.n_states), "random_state": args.seed}
     frame, weight = split(args, frame)
-    corex = CorEx(sizes, **options).fit(frame, sample_weight=weight)
+    corex = CorEx(sizes, **options).fit(frame, sample_weight=weight, n_rows=args.n_rows)
+    if args.n_rows is not None:
+        whole = frame = rows_with(frame, args.n_rows)
     if args.bootstrap is not None:
         corex.bootstrap(frame, n_draws=args.bootstrap, sample_weight=weight)
     output = args.output if args.overwrite else unused(args.output)

@@ -17,10 +17,11 @@ from pyro_corex.estimator.blocks import most_rows, some_rows
 from pyro_corex.estimator.categorical import CategoricalLayer, fit_categorical
 from pyro_corex.estimator.classes import class_figures
 from pyro_corex.estimator.columns import Array, Coding
+from pyro_corex.estimator.correlations import Correlations
 from pyro_corex.estimator.cross_fit import anchors_within
 from pyro_corex.estimator.description import describe_again
 from pyro_corex.estimator.gaussian import fit_gaussian
-from pyro_corex.estimator.goodness import Correlations, reliability
+from pyro_corex.estimator.goodness import reliability
 from pyro_corex.estimator.layer import draw
 from pyro_corex.estimator.loadings import factor_figures
 from pyro_corex.estimator.parameters import Options, check_parameters

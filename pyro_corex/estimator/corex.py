@@ -251,10 +251,10 @@ class CorEx(FittedTable):
                     raise ValueError(f"n_rows is for Gaussian latents, but got {self.latent!r}")
                 X = rows_with(X, n_rows)
             weights = Weights.read(sample_weight, X, n_rows)
-            x, described = self._read_columns(weights.keep(X), rng, weights.own)
+            x, described = self._read_columns(weights.keep(X), rng, weights.described)
             for note in described.notes:
                 warnings.warn(note, stacklevel=2)
-            self.n_samples_, self.n_effective_ = len(x), weights.total(len(x))
+            self.n_samples_, self.n_effective_ = n_rows or len(x), weights.total(len(x))
             self._fitted = fingerprint(x)
             x = weights.repeat(x)
             most = max(np.atleast_1d(options.n_states))
@@ -359,10 +359,10 @@ class CorEx(FittedTable):
         weights of these.
         """
         rows = some_rows(x, rng)
-        layer, coding, m = self._layer, self._coding, self.n_hidden_
+        layer, coding, m, n = self._layer, self._coding, self.n_hidden_, self.n_effective_
         often = None if options.weight is None else options.weight[rows]
         code = coding.encode(x[rows])
-        found = evaluate(layer, code, self.n_effective_, self._seed, often)
+        found = evaluate(layer, code, n, self._seed, often)
         told, doubts = found.mis, found.doubts
         self.n_folds_ = n_folds(self.cv, found, layer, len(x))
         if self.n_folds_:
@@ -387,8 +387,8 @@ class CorEx(FittedTable):
         self.missing_ = float(np.isnan(dense(x[rows])).mean())
         self.history_, self.n_iter_ = layer.training.history, layer.training.n_iter
         self.program_ = layer.program
-        own = self.clusters_[coding.varies]
-        figures = fit_figures(layer, code, self.n_effective_, often, found.elbo, own)
+        whole, some, own = (x, options.weight), (code, often), self.clusters_[coding.varies]
+        figures = fit_figures(layer, coding, whole, some, n, found.elbo, own)
         figures |= factor_figures(layer, coding) if isinstance(layer, GaussianLayer) else {}
         for name, value in figures.items():
             setattr(self, name, value)

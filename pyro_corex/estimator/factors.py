@@ -95,3 +95,22 @@ def nearest_correlation(corr: Array, floor: float = _LEAST) -> Array:
     fixed = (vectors * np.maximum(values, floor)) @ vectors.T
     scale = np.sqrt(np.diag(fixed))
     return fixed / scale / scale[:, None]
+
+
+def without_ties(corr: Array) -> Array | None:
+    """Correlations without those among columns that cannot have them all together, such as a 1 in
+    one of several columns: those in eigenvectors of eigenvalues below 0.  ``None`` for others.
+
+    :param corr: estimated pair by pair, ``(d, d)``.
+    """
+    corr = np.clip((corr + corr.T) / 2, -0.99, 0.99)
+    np.fill_diagonal(corr, 1.0)
+    try:
+        np.linalg.cholesky(corr + _LEAST * np.eye(len(corr)))
+        return None
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(corr)
+    share = (vectors[:, values < 0] ** 2).sum(1)
+    tied = np.flatnonzero(share > share.mean() / 2)
+    corr[np.ix_(tied, tied)] = np.eye(len(tied))
+    return nearest_correlation(corr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from pyro_corex.estimator.columns import Array, Coding, Column
 from pyro_corex.estimator.em import expectation_maximisation
 from pyro_corex.estimator.factors import FLOOR, factor_analysis
-from pyro_corex.estimator.initial import initialise, moments, place_anchors
+from pyro_corex.estimator.initial import Moments, initialise, moments, place_anchors
 from pyro_corex.estimator.layer import Layer, Points, Training, seeded, table_spec
 from pyro_corex.estimator.loadings import (
     anchored_axes,
@@ -26,6 +27,7 @@ from pyro_corex.estimator.loadings import (
     reported_axes,
 )
 from pyro_corex.estimator.parameters import Options
+from pyro_corex.estimator.results import row_terms
 from pyro_corex.estimator.rotation import oblimin, varimax
 from pyro_corex.estimator.shrinkage import shrunken_loadings
 from pyro_corex.estimator.sparse import SparseTable, Table, check_size
@@ -38,6 +40,7 @@ from pyro_corex.training import Optimization, fit
 
 _SMALL = 20_000_000  # entries that are coded before training, and not in each epoch
 _CURE = "Take latent='categorical', or leave out the columns with the fewest entries."
+_LOOK = 1_000  # rows by which starts are compared
 _CELLS = 1 << 18  # points, times columns, at which a mutual information is summed at once
 
 
@@ -261,7 +264,7 @@ def fit_gaussian(coding: Coding, x: Table, options: Options) -> GaussianLayer:
     found = moments(coding, x, options.weight)
     rounding = np.array([column.resolution**2 / 12 for column in columns])
     floor = np.maximum(FLOOR, rounding[found.column])
-    loadings, psi, n_iter = factor_analysis(found.corr, options.n_hidden, floor)
+    found, (loadings, psi, n_iter) = _best_start(found, floor, coding, x, options)
     loadings, psi, style = with_style(found, columns, options, (loadings, psi, floor))
     linear_gaussian = all(c.kind == "continuous" for c in columns) and not options.hidden
     sparse = linear_gaussian and found.wide and found.complete and not (options.anchors or style)
@@ -302,6 +305,33 @@ def fit_gaussian(coding: Coding, x: Table, options: Options) -> GaussianLayer:
     if len(options.layers) > 1:
         layer.make_oblique()
     return layer
+
+
+def _best_start(
+    found: Moments, floor: Array, coding: Coding, x: Table, options: Options
+) -> tuple[Moments, tuple[Array, Array, int]]:
+    """The correlations from which training starts, and their factors.
+
+    Of columns that are tied, they are those with or without what ties them, by the bound of some
+    rows: factors of the ties alone are hardly left in training.
+    """
+    several = [found] if found.untied is None else [found, replace(found, corr=found.untied)]
+    starts = [(own, factor_analysis(own.corr, options.n_hidden, floor)) for own in several]
+    if len(starts) == 1:
+        return starts[0]
+    rng = np.random.default_rng(options.seed)
+    rows = np.sort(rng.permutation(len(x))[:_LOOK])
+    often = None if options.weight is None else options.weight[rows]
+
+    def bound(start: tuple[Moments, tuple[Array, Array, int]]) -> float:
+        own, (loadings, psi, _) = start
+        program = TableVAE(table_spec(coding.used), options.n_hidden)
+        program.to(torch.float64)
+        initialise(program, coding.used, own, *own.restored(loadings, psi))
+        layer = GaussianLayer(program, coding.used, np.eye(options.n_hidden), Training())
+        return float(np.average(row_terms(layer, coding.encode(x[rows])).bound, weights=often))
+
+    return max(starts, key=bound)
 
 
 def train(program: TableVAE, coding: Coding, x: Table, options: Options) -> Training:

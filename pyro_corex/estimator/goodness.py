@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
 from scipy.optimize import brentq
-from scipy.special import ndtri
-from scipy.stats import ncx2, norm
+from scipy.stats import ncx2
 from torch import Tensor
 
 from pyro_corex.estimator.blocks import blocks
 from pyro_corex.estimator.categorical import MAX_ROWS, CategoricalLayer, fit_categorical
 from pyro_corex.estimator.classes import class_figures, n_parameters
-from pyro_corex.estimator.columns import Array, Coding, Column
+from pyro_corex.estimator.columns import Array, Coding
+from pyro_corex.estimator.correlations import Correlations, Parts
 from pyro_corex.estimator.gaussian import GaussianLayer
 from pyro_corex.estimator.layer import Layer
-from pyro_corex.estimator.loadings import correlation_loadings
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.sparse import Table
 
-_PRODUCTS = 2e10  # of entries, from which pairs of columns are too many to be looked at
-_MOST = 1_000  # columns up to which a covariance matrix is decomposed
 _BLOCK = 256  # columns whose pairs with twice as many are looked at at once
 _MAX_STATES = 20  # that are tried
 _CLOSE, _REASONABLE = 0.05, 0.08  # RMSEA (Browne and Cudeck 1993)
@@ -54,7 +53,8 @@ class GoodnessOfFit:
     srmr: float
     """Root mean square difference of correlations in the table and under the model; for Gaussian
     latents, and columns that are not categorical.  Up to 0.08 is good (Hu and Bentler 1999).  It
-    has no standard error, as it is above 0 in any table, whether or not the model is right."""
+    has no standard error, as it is above 0 in any table, whether or not the model is right.  Of
+    more than 1,000 columns it is that of the rows that ``bound_`` looks at."""
     largest_residual: float
     """The largest such difference, table less model."""
     largest_pair: tuple[str, str] | None
@@ -144,17 +144,23 @@ def choose_states(
     return best, [{"n_states": s, "bic": bic} for s, bic in bics.items()]
 
 
+Rows = tuple[Any, Array | None]
+"""Rows ``(N, d)``, of a table or coded, and how often each counts."""
+
+
 def fit_figures(
     layer: Layer,
-    x: Tensor,
+    coding: Coding,
+    whole: Rows,
+    some: Rows,
     n: float,
-    often: Array | None,
     elbo: float,
     clusters: Array,
 ) -> dict[str, object]:
     """Attributes of :class:`~pyro_corex.CorEx`, by name, that say how well a layer fits.
 
-    :param x: coded rows, ``(N, d)``, which count so ``often``.
+    :param whole: the table ``(N, d)``.
+    :param some: coded rows of it, of which the bound is.
     :param n: the number of rows of the whole table, or what they count.
     :param elbo: the bound on ln p of a row, in nats, which is exact for categorical latents.
     :param clusters: the latent of each column, ``(d,)``.
@@ -163,19 +169,25 @@ def fit_figures(
     if isinstance(layer, CategoricalLayer):
         free = float(n_parameters(layer.program))
         fit = GoodnessOfFit(n * elbo, True, free, n, *nothing, *nothing, None)
+        x, often = some
         each = np.ones(len(x)) if often is None else often
         profiles = class_figures(layer.program, layer.columns, layer.order, x, each)
         return {"fit_": fit, "bic_": fit.bic, **profiles}
     layer = cast(GaussianLayer, layer)
     free, chi = _free_parameters(layer), nothing
+    found = Correlations(layer, *some, partial(_parts, coding, *whole))
     normal = not layer.program.hidden and all(c.kind == "continuous" for c in layer.columns)
     if normal:
-        elbo = _normal_log_likelihood(layer, x, often)
-        chi = _chi_square(layer, x, n, often, elbo, free)
-    found = Correlations(layer, x, often)
+        elbo = _normal_log_likelihood(layer, _parts(coding, *whole))
+        chi = _chi_square(found, n, elbo, free)
     srmr, largest, pair = _residuals(found)
     fit = GoodnessOfFit(n * elbo, normal, free, n, *chi, srmr, largest, pair)
     return {"fit_": fit, "bic_": fit.bic, **reliability(found, layer.n_reported, clusters)}
+
+
+def _parts(coding: Coding, x: Table, often: Array | None) -> Iterator[tuple[Tensor, Array]]:
+    often = np.ones(len(x)) if often is None else often
+    return ((coding.encode(x[own]), often[own]) for own in coding.parts(x))
 
 
 def _free_parameters(layer: GaussianLayer) -> float:
@@ -194,105 +206,42 @@ def _free_parameters(layer: GaussianLayer) -> float:
 
 
 @torch.no_grad()
-def _normal_log_likelihood(layer: GaussianLayer, x: Tensor, often: Array | None) -> float:
+def _normal_log_likelihood(layer: GaussianLayer, parts: Parts) -> float:
     """That of the observed entries of a row, on average, of a linear program of normal columns."""
     program = layer.program
     w, noise, prior = program.loadings(), (2 * program.log_scale).exp(), program.prior_precision
     whole = prior + (w / noise[:, None]).T @ w
-    complete = not bool(x.isnan().any())
-    outer = None if complete else (w[:, :, None] * w[:, None, :] / noise[:, None, None]).flatten(1)
-    found = []
-    for own in blocks(*x.shape):
-        seen = (~x[own].isnan()).to(x.dtype)
-        rest = (x[own] - program.bias).nan_to_num() * seen
-        inner = whole if outer is None else prior + (seen @ outer).unflatten(-1, prior.shape)
+    total, n = 0.0, 0.0
+    for x, often in parts:
+        seen = (~x.isnan()).to(x.dtype)
+        rest = (x - program.bias).nan_to_num() * seen
+        inner = whole
+        if not bool(seen.all()):
+            outer = (w[:, :, None] * w[:, None, :] / noise[:, None, None]).flatten(1)
+            inner = prior + (seen @ outer).unflatten(-1, prior.shape)
         right = (rest / noise) @ w
         solved = torch.linalg.solve(inner, right[..., None])[..., 0]
         quadratic = (rest.square() / noise).sum(1) - (right * solved).sum(1)
         log_det = seen @ noise.log() + inner.logdet() - prior.logdet()
-        found.append(-0.5 * (quadratic + log_det + _LN_2PI * seen.sum(1)))
-    return float(np.average(torch.cat(found).numpy(), weights=often))
+        total -= 0.5 * float(often @ (quadratic + log_det + _LN_2PI * seen.sum(1)).numpy())
+        n += float(often.sum())
+    return total / n
 
 
 def _chi_square(
-    layer: GaussianLayer, x: Tensor, n: float, often: Array | None, likelihood: float, free: float
+    found: Correlations, n: float, likelihood: float, free: float
 ) -> tuple[float, float]:
     """Against a covariance matrix that is free, and the degrees of freedom."""
-    d = x.shape[1]
+    d = len(found.columns)
     df = d * (d + 3) / 2 - free
-    if d > min(_MOST, n - 2) or df <= 0 or bool(x.isnan().any()):
+    if found.all is None or d > n - 2 or df <= 0 or not found.complete:
         return math.nan, math.nan
-    cov, mean = np.zeros((d, d)), np.average(x.numpy(), 0, often)
-    weight = np.ones(len(x)) if often is None else often
-    for own in blocks(*x.shape):
-        rest = x.numpy()[own] - mean
-        cov += (rest * weight[own, None]).T @ rest / weight.sum()
-    sign, log_det = np.linalg.slogdet(cov)
+    sign, log_det = np.linalg.slogdet(found.all)
     if sign <= 0:
         return math.nan, math.nan
+    log_det += 2 * np.log(found.scale).sum()
     saturated = -0.5 * (log_det + d * (1 + _LN_2PI))
     return max(0.0, float(2 * n * (saturated - likelihood))), df
-
-
-# ---------------------------------------------------------------------- correlations
-
-
-class Correlations:
-    """Codes of columns that are not categorical, standardised, and what the model says of them."""
-
-    def __init__(self, layer: GaussianLayer, x: Tensor, often: Array | None) -> None:
-        scalar = np.array(layer.program.scalar, dtype=int)
-        order = np.argsort(scalar)
-        self.columns = scalar[order]
-        self.names = [str(layer.columns[i].name) for i in self.columns]
-        self._code = x.numpy()
-        self.often = np.ones(len(x)) if often is None else often
-        self.complete = True
-        k = len(self.columns)
-        self._loc, self._scale = np.zeros((2, k))
-        for own in blocks(k, len(x)):
-            z = self._code[:, self.columns[own]]
-            seen = ~np.isnan(z)
-            known = self.often @ seen
-            loc = self.often @ np.nan_to_num(z) / known
-            square = np.nan_to_num(z - loc) ** 2
-            self._loc[own], self._scale[own] = loc, np.sqrt(self.often @ square / known)
-            self.complete &= bool(seen.all())
-        # loadings of the codes themselves: levels are coarser than what the latents predict
-        rows = correlation_loadings(layer.program)[: len(scalar)][order]
-        fine = np.array([_fineness(layer.columns[i]) for i in self.columns])
-        self.loadings = rows * fine[:, None] @ np.linalg.inv(layer.rotation).T
-        self.among = layer.correlations()
-
-    def standardised(self, own: Array | slice) -> tuple[Array, Array]:
-        """Standardised columns, 0 where they are missing, and where they are observed."""
-        z = self._code[:, self.columns[own]] - self._loc[own]
-        z /= np.maximum(self._scale[own], 1e-6)
-        seen = ~np.isnan(z)
-        return np.nan_to_num(z, copy=False), seen
-
-    def pairs(self, a: tuple[Array, Array], b: tuple[Array, Array]) -> Array:
-        """Correlations of standardised columns, from all rows that have both."""
-        w = self.often[:, None]
-        products = (a[0] * w).T @ b[0]
-        if self.complete:
-            return np.asarray(products / self.often.sum())
-        counts = (a[1] * w).T @ b[1].astype(float)
-        return np.asarray(products / np.maximum(counts, 1e-12))
-
-    def many(self, k: int) -> bool:
-        """Whether pairs of so many columns are too many to be looked at."""
-        return len(self._code) * float(k) ** 2 > _PRODUCTS
-
-
-def _fineness(column: Column) -> float:
-    """The correlation of a code with the normal variable that it stands for."""
-    if column.kind == "continuous":
-        return 1.0
-    p, code = np.exp(column.marginal), np.arange(len(column.marginal))
-    edges = ndtri(np.concatenate([[0.0], np.cumsum(p)[:-1], [1.0]]))
-    spread = math.sqrt((p * code**2).sum() - (p * code).sum() ** 2)
-    return float(-(np.diff(norm.pdf(edges)) * code).sum() / spread)
 
 
 def _residuals(found: Correlations) -> tuple[float, float, tuple[str, str] | None]:
@@ -302,10 +251,9 @@ def _residuals(found: Correlations) -> tuple[float, float, tuple[str, str] | Non
         return math.nan, math.nan, None
     total, largest, pair = 0.0, 0.0, (0, 1)
     for a in blocks(k, _BLOCK):
-        some, model = found.standardised(a), found.loadings[a] @ found.among
+        model = found.loadings[a] @ found.among
         for b in blocks(a.stop, _BLOCK):  # each pair of blocks once
-            rest = found.pairs(some, some if a == b else found.standardised(b))
-            rest -= model @ found.loadings[b].T
+            rest = found.between(a, b) - model @ found.loadings[b].T
             if a == b:
                 np.fill_diagonal(rest, 0.0)
             total += float((rest**2).sum()) * (1 if a == b else 2)
@@ -334,12 +282,5 @@ def reliability(found: Correlations, m: int, clusters: Array) -> dict[str, Array
         explained = float(common @ found.among @ common)
         noise = k - float(((loadings @ found.among) * loadings).sum())
         out["omega_"][j] = common[j] ** 2 / (explained + noise)
-        if not found.complete and found.many(k):
-            continue
-        some = found.standardised(own)
-        if some[1].all():
-            variance = float(np.average((some[0] @ sign) ** 2, weights=found.often))
-        else:
-            variance = float(sign @ found.pairs(some, some) @ sign)
-        out["alpha_"][j] = k / (k - 1) * (1 - k / variance)
+        out["alpha_"][j] = k / (k - 1) * (1 - k / found.variance(own, sign))
     return out

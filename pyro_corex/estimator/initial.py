@@ -14,7 +14,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from pyro_corex.estimator.columns import Array, Coding, Column
-from pyro_corex.estimator.factors import FLOOR, nearest_correlation
+from pyro_corex.estimator.factors import FLOOR, nearest_correlation, without_ties
 from pyro_corex.estimator.parameters import Options
 from pyro_corex.estimator.rotation import varimax
 from pyro_corex.estimator.sparse import Table
@@ -37,6 +37,8 @@ class Moments:
     """Of rows, or what their weights add up to."""
     scale: Array
     """What loadings have lost as levels are no normal scores, ``(k,)``: 1 in ``(k, k)``."""
+    untied: Array | None = None
+    """``corr`` without ties, see :func:`.without_ties`, where scores are no normal ones."""
 
     @property
     def wide(self) -> bool:
@@ -92,8 +94,10 @@ def moments(coding: Coding, x: Table, weight: Array | None = None) -> Moments:
     mean = totals / np.diag(counts)
     corr = products / counts - np.outer(mean, mean)
     sd = np.where(has_table, 1.0, np.sqrt(np.maximum(np.diag(corr), 1e-12)))
-    corr = nearest_correlation(corr / sd / sd[:, None])
-    return Moments(corr, column, complete, float(weight.sum()), np.ones(len(column)))
+    corr = corr / sd / sd[:, None]
+    untied = without_ties(corr) if has_table.any() else None
+    corr = nearest_correlation(corr)
+    return Moments(corr, column, complete, float(weight.sum()), np.ones(len(column)), untied)
 
 
 def columns_of_scores(coding: Coding) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import qr
 
+from pyro_corex.estimator.blocks import most_rows
 from pyro_corex.estimator.columns import Array, Column, by_columns
 from pyro_corex.estimator.sparse import Table, map_columns
 from pyro_corex.estimator.standard import WHOLE, unit_of
@@ -308,8 +309,8 @@ def rows_with(covariance: Any, n_rows: Any) -> Any:
     A linear Gaussian program sees nothing else of its rows.
 
     :param covariance: shape ``(d, d)``, as an array or a frame, whose names are kept.
-    :param n_rows: how many.
-    :returns: shape ``(n_rows, d)``.
+    :param n_rows: how many are behind them.
+    :returns: shape ``(n, d)``: so many, or as many as results are evaluated on, if that is fewer.
     :raises ValueError: for what are no covariances, and for as many columns as rows.
     """
     table = np.asarray(covariance, dtype=float)
@@ -336,9 +337,10 @@ def rows_with(covariance: Any, n_rows: Any) -> Any:
             "X must be correlations of the same rows, but has the negative eigenvalue "
             f"{values[0]:g}, as correlations of pairs with gaps have. Give the rows."
         )
-    z = np.random.default_rng(0).standard_normal((n_rows, d))
+    n = min(n_rows, max(most_rows(d), d + 1))
+    z = np.random.default_rng(0).standard_normal((n, d))
     q, _ = np.linalg.qr(z - z.mean(0))
-    rows = root * (np.sqrt(n_rows) * q * np.sqrt(values.clip(0)) @ vectors.T)
+    rows = root * (np.sqrt(n) * q * np.sqrt(values.clip(0)) @ vectors.T)
     if not hasattr(covariance, "iloc"):
         return rows
     return type(covariance)(rows, columns=list(covariance.columns))

@@ -26,17 +26,20 @@ class Weights:
 
     given: Array | None = None
     """As the user has them, ``(N,)``."""
+    behind: int | None = None
+    """How many rows are behind correlations, for which the rows are made up."""
 
     @classmethod
     def read(cls, sample_weight: Any, x: Any, n_rows: int | None = None) -> Weights:
         """The weights that a user gives.
 
+        :param n_rows: how many rows are behind correlations; ``x`` are those that have them.
         :raises TypeError: for what are no numbers.
         :raises ValueError: for other shapes, negative weights, NaN, weights that are all 0, and
             where correlations stand for ``n_rows`` rows.
         """
         if sample_weight is None:
-            return cls()
+            return cls() if n_rows is None else cls(np.full(len(x), n_rows / len(x)), n_rows)
         if n_rows is not None:
             raise ValueError(
                 "sample_weight must be None where n_rows is given: correlations are those of rows "
@@ -72,12 +75,19 @@ class Weights:
         if self.given is None:
             return None
         own = self.given[self.given > 0]
-        return own if self.whole else own * (own.sum() / (own**2).sum())
+        return own if self.whole or self.behind else own * (own.sum() / (own**2).sum())
+
+    @property
+    def described(self) -> Array | None:
+        """Those by which the shape of columns is told: that of rows made up says nothing."""
+        return self.own if self.given is None or not self.behind else self.given / self.behind
 
     @property
     def whole(self) -> bool:
         """Whether the weights say how often each row is there."""
-        return self.given is None or bool((self.given == np.round(self.given)).all())
+        if self.given is None:
+            return True
+        return bool((self.given == (1 if self.behind else np.round(self.given))).all())
 
     @property
     def survey(self) -> Array | None:
@@ -86,7 +96,7 @@ class Weights:
 
     def total(self, n: int) -> float:
         """How many rows n are, those that count."""
-        return float(n if self.own is None else self.own.sum())
+        return float(self.behind or (n if self.own is None else self.own.sum()))
 
     def keep(self, x: Any) -> Any:
         """The table without the rows that count for nothing."""

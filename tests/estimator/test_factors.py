@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pyro_corex.estimator.factors import bic, factor_analysis
+from pyro_corex.estimator.factors import bic, factor_analysis, without_ties
 
 
 def test_factor_analysis_finds_the_model_of_an_exact_matrix():
@@ -29,3 +29,15 @@ def test_a_factor_of_the_matrix_is_as_good_as_the_matrix():
     model = loadings @ loadings.T + np.diag(psi)
     fit = np.linalg.slogdet(model)[1] + np.trace(np.linalg.solve(model, factor @ factor.T))
     assert found == pytest.approx(60 * fit + np.log(60) * (90 * 3 - 3))
+
+
+def test_ties_are_taken_out_of_correlations():
+    """Columns of which one holds a 1 correlate less than normal scores can."""
+    corr = np.eye(7)
+    corr[:4, :4] -= 0.6 * (1 - np.eye(4))
+    corr[4:, 4:] += 0.5 * (1 - np.eye(3))
+    corr[0, 4] = corr[4, 0] = 0.1
+    expected = corr.copy()
+    expected[:4, :4] = np.eye(4)
+    np.testing.assert_allclose(without_ties(corr), expected)
+    assert without_ties(expected) is None

@@ -82,3 +82,17 @@ def test_training_that_diverges():
         np.errstate(all="ignore"),
     ):
         CorEx(2, random_state=0, lr=1e8).fit(answers)
+
+
+def test_one_of_several_columns_takes_no_latent_from_the_others():
+    x, _ = factor_table(150, 2, 3, 0.5, seed=0)
+    one = np.eye(4)[np.random.default_rng(1).integers(4, size=150)]
+    alone = CorEx(2, cv=None, random_state=0).fit(x)
+    with pytest.warns(UserWarning, match="tied|add up"):
+        beside = CorEx(2, cv=None, random_state=0).fit(np.column_stack([x, one]))
+    assert beside.tc_ > alone.tc_ - alone.tc_stderr_ / 2
+    assert (beside.clusters_[:6] == alone.clusters_).all()
+    copies = (x[:, [0, 0, 3]] > 0).astype(float)  # those of columns are what latents are for
+    with pytest.warns(UserWarning, match="tell the same"):
+        found = CorEx(2, cv=None, random_state=0).fit(np.column_stack([x[:, 3:], copies]))
+    assert found.clusters_[3] == found.clusters_[4] >= 0

@@ -123,6 +123,27 @@ def test_rmsea_is_read_by_its_interval(chi, reading):
     assert "0.100 on average (SRMR, good up to 0.08); the largest is +0.200, between a" in str(fit)
 
 
+LONG = np.random.default_rng(1).standard_normal((45_000, 5))
+LONG = LONG[:, :1] * LOADINGS + LONG[:, 1:] * np.sqrt(PSI)
+
+
+def test_long_tables_are_judged_by_all_rows():
+    """Likelihood, chi-square, residuals and reliability, of which the bound has some rows."""
+    corex = CorEx(1, random_state=0).fit(LONG)
+    fit, scale = corex.fit_, LONG.std(0)
+    code, corr = (LONG - LONG.mean(0)) / scale, np.corrcoef(LONG.T)
+    model = corex.get_covariance() / np.outer(scale, scale)
+    expected = multivariate_normal(np.zeros(4), model).logpdf(code).sum()
+    assert fit.log_likelihood == pytest.approx(expected)
+    saturated = multivariate_normal(np.zeros(4), corr).logpdf(code).sum()
+    assert fit.chi_square == pytest.approx(2 * (saturated - expected), rel=1e-4)
+    low = (corr - model)[np.tril_indices(4, -1)]
+    assert fit.srmr == pytest.approx(np.sqrt((low**2).mean()), rel=1e-4)
+    turned = code * np.sign(LOADINGS)
+    alpha = 4 / 3 * (1 - 4 / turned.sum(1).var())
+    assert np.abs(corex.alpha_[0]) == pytest.approx(alpha, rel=1e-9)
+
+
 def test_no_chi_square_no_interval():
     fit = replace(ONE.fit_, chi_square=np.nan, df=np.nan)
     assert np.isnan(fit.rmsea_interval).all()

@@ -99,6 +99,18 @@ def test_correlations_stand_for_rows():
     found, true = CorEx(2, cv=None).fit(frame, n_rows=90), CorEx(2, cv=None).fit(x)
     assert found.tc_ == pytest.approx(true.tc_, abs=0.02)
     assert found.clusters_.tolist() == true.clusters_.tolist()
+    loadings = np.array([[0.8, 0.7, 0.6, 0.8, 0.7, 0.6]])
+    exact = loadings.T @ loadings + np.diag(1 - loadings[0] ** 2)
+    many = CorEx(1).fit(exact, n_rows=90_000)  # of which no subset is taken
+    assert many.fit_.chi_square == pytest.approx(0, abs=1e-3)
+    assert many.fit_.srmr == pytest.approx(0, abs=1e-4)
+    optimism = 6 / 2 / 90_000
+    true = -0.5 * np.linalg.slogdet(exact)[1]
+    assert many.tc_ + optimism == pytest.approx(true, abs=1e-4)
+    assert many.n_samples_ == many.n_effective_ == 90_000
+    few = CorEx(1).fit(exact, n_rows=10_000)
+    assert many.tc_stderr_ == pytest.approx(few.tc_stderr_ / 3, rel=0.05)
+    assert "weights" not in many.summary()
     with pytest.raises(ValueError, match=r"n_rows must be .* more than the 6 columns, but got 6"):
         rows_with(frame, 6)
     with pytest.raises(ValueError, match=r"symmetric table .* but has the shape \(90, 6\)"):
