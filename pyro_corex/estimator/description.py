@@ -24,7 +24,9 @@ from pyro_corex.estimator.suspects import (
     copies,
     in_equal_steps,
     missing_codes,
+    named,
     no_variable,
+    ranks,
     sums,
     totals,
 )
@@ -79,8 +81,8 @@ def read_columns(
     own = [i for i, column in enumerate(columns) if not column.labels and i not in words.left_out]
     check_no_correlations(x, names, own)
     left = [
-        f"Column {c.name!r} is left out: it holds {c.why}. To keep it, "
-        f"name its kind: kinds={{{c.name!r}: ...}}."
+        f"Column {c.name!r} is left out: it holds {c.why}."
+        + f" To keep it, name its kind: kinds={{{c.name!r}: ...}}." * (c.missing < len(x))
         for c in columns
         if c.kind == "left out"
     ]
@@ -104,8 +106,19 @@ def describe(
     plain = standard_columns(x, names, weight) if n <= _LOOK else {}
     doubtful = by_columns(_is_doubtful, x)
     counted = count_levels(x) if n <= _LOOK and weight is None else {}
+    known = words.kinds.keys() | words.labels.keys() | words.left_out.keys()
+    untold = [i for i in range(len(names)) if doubtful[i] and i not in known]
+    none = {i: why for i in untold if (why := no_variable(names[i], x[:, i]))}
+    ranked = ranks(x, names, none)
+    words.left_out |= {i: why for i, why in none.items() if i not in ranked}
+    if ranked:
+        words.notes.append(
+            f"{named([names[i] for i in ranked])} whole numbers that never repeat, in several "
+            "orders. They are taken for ranks: if they are identifiers, leave them out (--drop)."
+        )
     for i, name in enumerate(names):
-        told, labels = words.kinds.get(i), words.labels.get(i)
+        told = words.kinds.get(i, "continuous" if i in ranked else None)
+        labels = words.labels.get(i)
         if told is None and not labels and i not in words.left_out and i in counted:
             kind = counted[i].kind()
             if kind:
@@ -113,33 +126,29 @@ def describe(
                 found[-1].why = _why(found[-1], words.why.get(i, ""))
                 continue
         own = x[:, i]
-        if doubtful[i] and told is None and labels is None and i not in words.left_out:
-            why = no_variable(name, own)
-            words.left_out |= {i: why} if why else {}
         if i in plain and told in (None, "continuous") and not labels and i not in words.left_out:
             plain[i].low, plain[i].high = own.min(), own.max()
-            plain[i].why = "as you said" if told else _why(plain[i], words.why.get(i, ""))
+            plain[i].why = (
+                "as you said" if i in words.kinds else _why(plain[i], words.why.get(i, ""))
+            )
             found.append(plain[i])
             continue
         seen = ~np.isnan(own)
         whole, rows = own[seen], some[seen[some]]
         rows = rows if len(rows) else np.flatnonzero(seen)
         look = own[rows].astype(np.float64)
+        if not len(look):
+            words.left_out[i] = f"no value: all of its {n} entries are missing"
         if i in words.left_out:
             found.append(Column(name, "left out", missing=n - len(whole), why=words.left_out[i]))
             continue
-        if not len(look):
-            raise ValueError(
-                f"Column {name!r} has no observed value: all of its {n} entries are missing. "
-                "Drop it."
-            )
         if told and labels:
             _check_words(name, told, labels, i in words.ordered)
         kind = "ordinal" if i in words.ordered else "categorical" if labels else ""
         often = None if weight is None else weight[rows]
         column = _describe(name, told or kind, whole, look, labels, often)
         column.missing, column.low, column.high = n - len(whole), whole.min(), whole.max()
-        column.why = "as you said" if told else _why(column, words.why.get(i, ""))
+        column.why = "as you said" if i in words.kinds else _why(column, words.why.get(i, ""))
         found.append(column)
     return found
 
