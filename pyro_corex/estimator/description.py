@@ -36,6 +36,7 @@ _MAX_LEVELS = 20  # integers with more distinct values are not levels
 _MAX_STATES = 100
 _LOOK = 50_000  # rows from which kinds and quantiles are found
 _KNOTS = 1_000
+_EMPTY = "no value in any row"
 _SENTENCES = 8  # on columns that tell the same
 
 
@@ -81,11 +82,15 @@ def read_columns(
     own = [i for i, column in enumerate(columns) if not column.labels and i not in words.left_out]
     check_no_correlations(x, names, own)
     left = [
-        f"Column {c.name!r} is left out: it holds {c.why}."
-        + f" To keep it, name its kind: kinds={{{c.name!r}: ...}}." * (c.missing < len(x))
+        f"Column {c.name!r} is left out: it holds {c.why}. To keep it, "
+        f"name its kind: kinds={{{c.name!r}: ...}}."
         for c in columns
-        if c.kind == "left out"
+        if c.kind == "left out" and c.why != _EMPTY
     ]
+    if empty := [c.name for c in columns if c.why == _EMPTY]:
+        left.append(
+            f"{named(empty)} no value in any row, and {'are' if len(empty) > 1 else 'is'} left out."
+        )
     codes, values = missing_codes(columns, x)
     same = copies(columns, values)
     twins = list(same.values())
@@ -138,7 +143,7 @@ def describe(
         rows = rows if len(rows) else np.flatnonzero(seen)
         look = own[rows].astype(np.float64)
         if not len(look):
-            words.left_out[i] = f"no value: all of its {n} entries are missing"
+            words.left_out[i] = _EMPTY
         if i in words.left_out:
             found.append(Column(name, "left out", missing=n - len(whole), why=words.left_out[i]))
             continue

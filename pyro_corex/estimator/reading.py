@@ -55,9 +55,9 @@ def read_table(
     r"""Reads a table for :class:`~pyro_corex.CorEx` from a file: text of any kind, Excel, SPSS, ...
 
     Text may be compressed.  Delimiter, encoding, decimal mark and thousands are found by trying;
-    empty rows and columns, titles, footers and lines of units are left out.  Excel, Parquet,
-    Feather, SPSS, Stata and SAS are read by what pandas needs for them.  What was done is in
-    ``attrs["notes"]`` of the result, and whatever may be wrong is warned of.
+    empty rows, columns without name and entries, titles, footers and lines of units are left out.
+    Excel, Parquet, Feather, SPSS, Stata and SAS are read by what pandas needs for them.  What was
+    done is in ``attrs["notes"]`` of the result, and whatever may be wrong is warned of.
 
     :param delimiter: between entries; ``" "`` is any number of blanks.
     :param decimal: "." or ",", where numbers such as 1,234 tell it not.

@@ -242,7 +242,8 @@ class Words:
         words = np.array([isinstance(v, str) for v in raw], dtype=bool)
         if i in self.labels:
             code, what = self._codes(i, raw), "states"
-            if seen.any() and np.isnan(code).all() and not words.any():
+            never = np.isnan(Numerals().read(list(known))).all()  # a state is a number
+            if seen.any() and np.isnan(code).all() and never and not words.any():
                 raise ValueError(
                     f"Column {name!r} held words in fit, but here it holds only numbers, such as "
                     f"{raw[seen][0]}. Give it in the same form."
