@@ -185,13 +185,13 @@ def test_new_entries_that_are_no_state_are_missing():
 
 
 def test_an_ordered_category_that_is_no_answer_is_missing():
-    words = ["none", "mild", "severe", "Don't know"]
+    words = ["none", "faint", "bright", "Don't know"]
     own = pd.Categorical([words[k % 4] for k in range(100)], words, ordered=True)
     described = CorEx().describe(pd.DataFrame({"a": own, "b": X[:, 0]}))
-    assert kinds(FRAME.assign(a=own))[0] == ("ordinal", "none, mild, severe", 25)
+    assert kinds(FRAME.assign(a=own))[0] == ("ordinal", "none, faint, bright", 25)
     assert "'a' has an order, of which \"Don't know\" can be no step" in described.notes[0]
     told = kinds(FRAME.assign(a=own), levels={"a": words[::-1]})
-    assert told[0] == ("ordinal", "Don't know, severe, mild, none", 0)
+    assert told[0] == ("ordinal", "Don't know, bright, faint, none", 0)
 
 
 def test_a_column_without_a_value_is_left_out():
