@@ -105,7 +105,8 @@ def test_layers_states_and_weights_from_the_command_line(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("a,b\n1,2\n", [], "has 2 lines: a line of names and two rows are needed"),
+        ("a,b\n", [], "has 1 lines: a line of names and a row are needed"),
+        ("a,b\n1,2\n", [], "1 sample.* while a minimum of 2 is required"),
         ("a,b\n1,2\n3\n4,5\n", [], "Row 3 of .* has 1 entries, but there are 2 names"),
         ("a,b\n1,2\n3,4\n", ["--weight", "c"], r"--weight names 'c', but the columns are"),
         ("a,b\n1,2\n2,1\n", ["--weight", "b", "--n-rows", "9"], "--weight must be left out"),
@@ -156,6 +157,12 @@ def test_a_model_is_kept_and_scores_new_rows(tmp_path, capsys):
     capsys.readouterr()
     assert main(["impute", *new, str(tmp_path / "filled.csv")]) == 2
     assert "--output must be a new file" in capsys.readouterr().err
+    write(tmp_path / "new.csv", "fedcba", [rows[3][::-1]])  # one person
+    assert main(["transform", *new, str(tmp_path / "z.csv"), "--overwrite"]) == 0
+    (own,) = read(tmp_path / "z.csv")[1:]
+    assert [float(v) for v in own] == pytest.approx([float(v) for v in scores[4][1:]])
+    assert main(["impute", *new, str(tmp_path / "filled.csv"), "--overwrite"]) == 0
+    assert [float(v) for v in read(tmp_path / "filled.csv")[1]] == rows[3]
     write(tmp_path / "new.csv", "abc", [[1, 2, 3]] * 4)
     assert main(["transform", *new, str(tmp_path / "y.csv")]) == 2
     assert "it lacks ['d', 'e', 'f']" in capsys.readouterr().err

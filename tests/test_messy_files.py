@@ -138,6 +138,8 @@ FAULTS = {
     "a title": lambda m: replace(m, above=["Our survey of 2020", ""]),
     "a footer": lambda m: replace(m, below=["", "Source: our survey"]),
     "totals": lambda m: replace(m, below=[m.delimiter.join(["Total", "120", *[""] * 4])]),
+    "an empty total": lambda m: replace(m, below=[m.delimiter.join(["Total", *[""] * 5])]),
+    "an empty column": lambda m: m.with_extra("nothing", [""] * N),
     "units": lambda m: replace(m, units=["1-5", "1-5", "cm", "Euro", "", ""]),
     "no names": lambda m: replace(m, names=False),
     "thousands": thousands,
@@ -251,7 +253,7 @@ CORRELATIONS = CLEAN.iloc[:, :4].corr()
     ("a,b\n1,2\n3\n4,5\n", r"Row 3 of .* has 1 entries, but there are 2 names.*--delimiter"),
     ("a,b\n1,2\n1,2,3\n4,5\n", r"Row 3 of .* has 3 entries, but there are 2 names"),
     ('a,b\n1,"2\n3,4\n5,6\n', r"is no table: .*Are all quotes closed"),
-    ("a,b\n1,\n2,NA\n3,?\n", r"'b' has no observed value.*Drop it"),
+    ("a,b\n1,7\ninf,8\n3,9\n", r"contains infinity, in column 'a'.*--missing=inf"),
 ])  # fmt: skip
 def test_what_is_refused(tmp_path, text, says):
     (tmp_path / "t.csv").write_text(text)

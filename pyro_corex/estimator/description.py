@@ -24,7 +24,9 @@ from pyro_corex.estimator.suspects import (
     copies,
     in_equal_steps,
     missing_codes,
+    named,
     no_variable,
+    ranks,
     sums,
     totals,
 )
@@ -34,6 +36,7 @@ _MAX_LEVELS = 20  # integers with more distinct values are not levels
 _MAX_STATES = 100
 _LOOK = 50_000  # rows from which kinds and quantiles are found
 _KNOTS = 1_000
+_EMPTY = "no value in any row"
 _SENTENCES = 8  # on columns that tell the same
 
 
@@ -82,8 +85,12 @@ def read_columns(
         f"Column {c.name!r} is left out: it holds {c.why}. To keep it, "
         f"name its kind: kinds={{{c.name!r}: ...}}."
         for c in columns
-        if c.kind == "left out"
+        if c.kind == "left out" and c.why != _EMPTY
     ]
+    if empty := [c.name for c in columns if c.why == _EMPTY]:
+        left.append(
+            f"{named(empty)} no value in any row, and {'are' if len(empty) > 1 else 'is'} left out."
+        )
     codes, values = missing_codes(columns, x)
     same = copies(columns, values)
     twins = list(same.values())
@@ -104,8 +111,19 @@ def describe(
     plain = standard_columns(x, names, weight) if n <= _LOOK else {}
     doubtful = by_columns(_is_doubtful, x)
     counted = count_levels(x) if n <= _LOOK and weight is None else {}
+    known = words.kinds.keys() | words.labels.keys() | words.left_out.keys()
+    untold = [i for i in range(len(names)) if doubtful[i] and i not in known]
+    none = {i: why for i in untold if (why := no_variable(names[i], x[:, i]))}
+    ranked = ranks(x, names, none)
+    words.left_out |= {i: why for i, why in none.items() if i not in ranked}
+    if ranked:
+        words.notes.append(
+            f"{named([names[i] for i in ranked])} whole numbers that never repeat, in several "
+            "orders. They are taken for ranks: if they are identifiers, leave them out (--drop)."
+        )
     for i, name in enumerate(names):
-        told, labels = words.kinds.get(i), words.labels.get(i)
+        told = words.kinds.get(i, "continuous" if i in ranked else None)
+        labels = words.labels.get(i)
         if told is None and not labels and i not in words.left_out and i in counted:
             kind = counted[i].kind()
             if kind:
@@ -113,33 +131,29 @@ def describe(
                 found[-1].why = _why(found[-1], words.why.get(i, ""))
                 continue
         own = x[:, i]
-        if doubtful[i] and told is None and labels is None and i not in words.left_out:
-            why = no_variable(name, own)
-            words.left_out |= {i: why} if why else {}
         if i in plain and told in (None, "continuous") and not labels and i not in words.left_out:
             plain[i].low, plain[i].high = own.min(), own.max()
-            plain[i].why = "as you said" if told else _why(plain[i], words.why.get(i, ""))
+            plain[i].why = (
+                "as you said" if i in words.kinds else _why(plain[i], words.why.get(i, ""))
+            )
             found.append(plain[i])
             continue
         seen = ~np.isnan(own)
         whole, rows = own[seen], some[seen[some]]
         rows = rows if len(rows) else np.flatnonzero(seen)
         look = own[rows].astype(np.float64)
+        if not len(look):
+            words.left_out[i] = _EMPTY
         if i in words.left_out:
             found.append(Column(name, "left out", missing=n - len(whole), why=words.left_out[i]))
             continue
-        if not len(look):
-            raise ValueError(
-                f"Column {name!r} has no observed value: all of its {n} entries are missing. "
-                "Drop it."
-            )
         if told and labels:
             _check_words(name, told, labels, i in words.ordered)
         kind = "ordinal" if i in words.ordered else "categorical" if labels else ""
         often = None if weight is None else weight[rows]
         column = _describe(name, told or kind, whole, look, labels, often)
         column.missing, column.low, column.high = n - len(whole), whole.min(), whole.max()
-        column.why = "as you said" if told else _why(column, words.why.get(i, ""))
+        column.why = "as you said" if i in words.kinds else _why(column, words.why.get(i, ""))
         found.append(column)
     return found
 

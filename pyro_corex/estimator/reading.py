@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,14 +24,20 @@ from pyro_corex.estimator.numerals import (
     plain,
     read_text,
 )
-from pyro_corex.estimator.table import ambiguous
+from pyro_corex.estimator.table import ambiguous, remarked, with_infinities
 from pyro_corex.estimator.told import as_code
 
 _READERS = {
     ".parquet": "read_parquet", ".feather": "read_feather", ".sav": "read_spss",
     ".zsav": "read_spss", ".dta": "read_stata", ".sas7bdat": "read_sas", ".xpt": "read_sas",
 }  # fmt: skip
+_OTHERS = {".json": "JSON", ".jsonl": "JSON", ".html": "HTML", ".htm": "HTML", ".xml": "XML",
+           ".pkl": "pickle", ".rds": "R", ".rdata": "R", ".rda": "R"}  # fmt: skip
 _SHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
+_NO_FORMAT = (
+    "{} is {}, which is not read: only text (CSV), Excel, Parquet, Feather, SPSS, Stata and SAS "
+    "are. Read it with pandas, and give the data frame, or save that as CSV."
+)
 _DELIMITERS = ("\t", ";", "|", ",", " ")
 _LOOK = 100  # lines in which the delimiter and the names are sought
 _TOTAL = {"total", "totals", "grand total", "sum", "sums", "mean", "means", "average", "averages",
@@ -48,9 +55,9 @@ def read_table(
     r"""Reads a table for :class:`~pyro_corex.CorEx` from a file: text of any kind, Excel, SPSS, ...
 
     Text may be compressed.  Delimiter, encoding, decimal mark and thousands are found by trying;
-    empty rows and columns, titles, footers and lines of units are left out.  Excel, Parquet,
-    Feather, SPSS, Stata and SAS are read by what pandas needs for them.  What was done is in
-    ``attrs["notes"]`` of the result, and whatever may be wrong is warned of.
+    empty rows, columns without name and entries, titles, footers and lines of units are left out.
+    Excel, Parquet, Feather, SPSS, Stata and SAS are read by what pandas needs for them.  What was
+    done is in ``attrs["notes"]`` of the result, and whatever may be wrong is warned of.
 
     :param delimiter: between entries; ``" "`` is any number of blanks.
     :param decimal: "." or ",", where numbers such as 1,234 tell it not.
@@ -74,10 +81,13 @@ def read_table(
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     suffix = path.suffix.lower()
+    if suffix in _OTHERS:
+        raise ValueError(_NO_FORMAT.format(path, _OTHERS[suffix]))
     notes: list[str] = []
     try:
         if suffix in _READERS:
-            frame = getattr(pandas, _READERS[suffix])(path)
+            options = {"order_categoricals": False} if suffix == ".dta" else {}
+            frame = getattr(pandas, _READERS[suffix])(path, **options)
             frame.attrs["notes"] = notes
             return frame
         if suffix in _SHEETS:
@@ -85,6 +95,8 @@ def read_table(
             grid, likely = sheet.map(_cell).to_numpy(dtype=object), "."
         else:
             text, encoding = _decoded(path)
+            if re.match(r"\s*(<[!?a-z]|\[?\s*\{)", text, re.IGNORECASE):
+                raise ValueError(_NO_FORMAT.format(path, "HTML, XML or JSON"))
             notes += [f"read as {encoding}"] * (encoding not in ("utf-8", "utf-8-sig"))
             grid, delimiter = _grid(text, delimiter, path)
             likely = "," if delimiter in ("\t", ";") else "."
@@ -187,8 +199,8 @@ def _tidy(
     grid = np.array(text, dtype=object).reshape(grid.shape)
     filled = _filled(grid)
     rows = np.flatnonzero(filled.any(1))
-    if len(rows) < 3:
-        raise ValueError(f"{path} has {len(rows)} lines: a line of names and two rows are needed")
+    if len(rows) < 2:
+        raise ValueError(f"{path} has {len(rows)} lines: a line of names and a row are needed")
     count = filled[rows].sum(1)
     usual = int(np.median(count))
     start, end = 0, len(rows)
@@ -211,6 +223,8 @@ def _tidy(
     length = (grid[rows] != np.array(None)).sum(1)
     named = header is not False and _has_names(grid[rows][:, used], header)
     data = rows[1:] if named else rows
+    if not _filled(grid[data][:, length[0] :]).any():  # delimiters at the end of lines
+        length = np.minimum(length, length[0])
     body = length[1:] if named else length
     shifted = named and len(set(body)) == 1 and body[0] == length[0] + 1
     wrong = np.flatnonzero(body != length[0])[: 0 if shifted else 1]
@@ -251,9 +265,10 @@ def _filled(grid: Array) -> Array:
 def _is_footer(row: Array, filled: Array, usual: int) -> bool:
     """Whether a last row is a remark or holds totals."""
     words = [v for v, on in zip(row, filled, strict=True) if on]
-    if words[0].casefold().rstrip(":") in _TOTAL and sum(map(is_number, words)) > 0:
+    alone = len(words) == 1 and usual > 1
+    if words[0].casefold().rstrip(":") in _TOTAL and (alone or any(map(is_number, words))):
         return True
-    remark = len(words) == 1 and usual > 1 and not is_number(words[0]) and bool(filled[0])
+    remark = alone and not is_number(words[0]) and bool(filled[0])
     return remark and (" " in words[0] or (usual > 2 and row[-1] is None))
 
 
@@ -334,10 +349,8 @@ def _typed(
         text = read_text(column, numerals[i], codes)
         if i in doubtful and text.numbers:
             _say(ambiguous(name, doubtful[i], numerals[i]))
-        if text.remarks:
-            shown = ", ".join(map(repr, text.remarks[:5]))
-            _say(f"Column {name!r} holds numbers, but also {shown}: that counts as missing. Name "
-                 "in missing=[...] (--missing) what stands for missing entries.")  # fmt: skip
+        if remarks := with_infinities(text, column):
+            _say(remarked(name, remarks))
         if "counted" in text.why:
             notes.append(f"column {name!r}: {text.why}")
         data[name] = text.values

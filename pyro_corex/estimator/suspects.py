@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ _PERSON = re.compile(
     r"(^|[\W_])(id|uid|uuid|case|subject|person|participant|respondent)$", re.IGNORECASE
 )
 _CODE = re.compile(r"9{1,5}|8{1,4}|7{1,4}|9+[678]|-\d{1,5}|-?[1-9]0{3,}")
+_UNIQUE = "an identifier: whole numbers that never repeat"
 _LEAST = 10  # rows from which entries that never repeat tell an identifier
 _CODES = 4  # of a kind in a column, such as 6, 7, 8 and 9
 _MOST = 400  # columns among which sums are sought
@@ -59,6 +60,17 @@ def no_variable(name: Any, raw: Array) -> str:
     return ""
 
 
+def ranks(x: Table, names: Sequence[Any], none: Mapping[int, str]) -> list[int]:
+    """The columns, of those that are left out and why, that hold ranks of the rows.
+
+    They are whole numbers that never repeat, in several orders, and no name says that they are
+    identifiers.
+    """
+    own = [i for i, why in none.items() if why == _UNIQUE and not _ID.search(str(names[i]))]
+    orders = {np.argsort(x[:, i]).tobytes() for i in own}
+    return own if len(orders) > 1 else []
+
+
 def in_equal_steps(x: Array) -> Array:
     """Whether each column ``(N, d)`` goes up or down in equal steps, as far as digits are kept."""
     error = 8 * np.finfo(x.dtype).eps * np.abs(x).max(0)
@@ -85,7 +97,7 @@ def _no_measurement(name: Any, seen: Array) -> str:
     if np.all(steps > 0) and np.abs(seen).max() < WHOLE:
         return "a running number: whole numbers, each larger than the one before"
     if _ID.search(str(name)) or spread < 1.1 * len(seen):
-        return "an identifier: whole numbers that never repeat"
+        return _UNIQUE
     return ""
 
 
@@ -291,7 +303,7 @@ def totals(columns: Sequence[Column], x: Table) -> list[str]:
         return np.asarray(by_columns(lambda part: function(part[:-1]), x)[own])
 
     sums, counts = above(lambda part: np.nansum(part, 0)), above(lambda p: (~np.isnan(p)).sum(0))
-    spread = above(lambda part: np.nanmax(part, 0) - np.nanmin(part, 0))
+    spread = above(lambda part: np.fmax.reduce(part) - np.fmin.reduce(part))
     means = sums / np.maximum(counts, 1)  # which a row of zeros is not, however small they are
     for what, expected, error in (
         ("sums", sums, 1e-3 * np.abs(sums)),

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from datetime import date, time, timedelta
-from os import PathLike
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse import issparse
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
 
-from pyro_corex.arrays import tensor_of
-from pyro_corex.estimator.columns import Array
+from pyro_corex.estimator.columns import Array, by_columns
+from pyro_corex.estimator.frames import TIMES, as_objects, as_table, categories, has_words
 from pyro_corex.estimator.numerals import (
     MISSING,
     NO_ANSWER,
@@ -65,47 +63,49 @@ class Words:
         :raises TypeError: for what is no table.
         """
         x = as_table(x)
-        least: dict[str, Any] = {"reset": reset, "ensure_min_samples": 2 if reset else 1}
-        least["accept_sparse"] = "csr"
-        words = _has_words(x)
+        least: dict[str, Any] = {"ensure_min_samples": 2 if reset else 1}
+        least["ensure_all_finite"] = False
+        words = has_words(x) or (bool(self.labels) and not reset)
         if words:
-            least |= {"dtype": object, "ensure_all_finite": False}
+            objects = as_objects(x)
+            validate_data(estimator, x, reset=reset, skip_check_array=True)
+            check_array(objects, dtype=object, estimator=estimator, **least)
         else:
-            least |= {"dtype": [np.float64, np.float32], "ensure_all_finite": "allow-nan"}
-        found = validate_data(estimator, x, **least)
-        table = SparseTable(found) if issparse(found) else found
+            least |= {"dtype": [np.float64, np.float32], "accept_sparse": "csr"}
+            found = validate_data(estimator, x, reset=reset, **least)
+            table: Table = SparseTable(found) if issparse(found) else found
         names = column_names(estimator)
         if reset:
             self.__init__()  # type: ignore[misc]
             self.kinds = read_kinds(estimator.kinds, names)
             self.missing = read_missing(estimator.missing, names)
             self.levels = read_levels(estimator.levels, names)
-        if not words:
-            return self._numbers(table, names, reset)
-        dtypes = list(x.dtypes) if hasattr(x, "columns") else [None] * len(names)
-        out = np.empty(table.shape)
-        parts = [self._seen(i, table[:, i]) for i in range(len(names))]
-        if reset:
-            self._find_numerals(parts, dtypes, names)
-        for i, (raw, dtype) in enumerate(zip(parts, dtypes, strict=True)):
-            read = self._learn if reset else self._again
-            out[:, i] = read(i, names[i], raw, dtype)
-        for word, own in self.answers.items() if reset else ():
+        if words:
+            table = self._mixed(x, objects, names, reset)
+        else:
+            table = self._numbers(table, names, reset)
+        _check_finite(table, names)
+        return table
+
+    def _mixed(self, x: Any, objects: Array, names: list[Any], reset: bool) -> Array:
+        """A table of objects as numbers."""
+        out = np.empty(objects.shape)
+        parts = [self._seen(i, objects[:, i]) for i in range(len(names))]
+        if not reset:
+            for i, raw in enumerate(parts):
+                out[:, i] = self._again(i, names[i], raw)
+            return out
+        self._find_numerals(parts, names)
+        for i, given in enumerate(categories(x, objects)):
+            out[:, i] = self._learn(i, names[i], parts[i], given)
+        for word, own in self.answers.items():
             self.notes.append(
                 f"{named(own)} {word!r}, which counts as an answer. If it stands for a missing "
                 f"one, say missing=[{word!r}] (--missing)."
             )
-        if np.isinf(out).any():
-            raise ValueError("Input X contains infinity. Missing values are NaN or None.")
         return out
 
     def _numbers(self, table: Table, names: list[Any], reset: bool) -> Table:
-        held = (i for i in self.labels if not np.isnan(table[:, i]).all())
-        if (i := next(held, None)) is not None:
-            raise ValueError(
-                f"Column {names[i]!r} held words in fit, but this table "
-                "holds only numbers. Give a table with the columns that were fitted."
-            )
         if reset and (told := [i for i in self.levels if i is not None]):
             raise ValueError(_LEVELS_OF_NUMBERS.format(names[told[0]]))
         codes = {i: [float(c) for c in own if is_float(c)] for i, own in self.missing.items()}
@@ -126,49 +126,38 @@ class Words:
         out[np.array(gone, dtype=bool)] = None
         return out
 
-    def _find_numerals(self, parts: list[Array], dtypes: list[Any], names: list[Any]) -> None:
+    def _find_numerals(self, parts: list[Array], names: list[Any]) -> None:
         """Reads columns of text for numbers, as they are written in the whole of the table."""
         text = [i for i, raw in enumerate(parts) if any(isinstance(v, str) for v in raw)]
-        text = [i for i in text if not hasattr(dtypes[i], "ordered")]
-        seen = [[plain(v) for v in parts[i] if v is not None] for i in text]
+        seen = [[as_word(v) for v in parts[i] if v is not None] for i in text]
         known = [[w for w in words if w.casefold() not in MISSING | NO_ANSWER] for words in seen]
         found, doubtful = find_numerals(known)
         self.numerals = dict(zip(text, found, strict=True))
         for k, word in doubtful.items():
             self.notes.append(ambiguous(names[text[k]], word, found[k]))
 
-    def _learn(self, i: int, name: Any, raw: Array, dtype: Any) -> Array:
-        """Finds how a column is read, and reads it."""
-        seen = np.array([v is not None for v in raw])
-        given = getattr(dtype, "ordered", None)  # of a pandas categorical
+    def _learn(self, i: int, name: Any, raw: Array, given: tuple[list[Any], bool] | None) -> Array:
+        """Finds how a column is read, and reads it.
+
+        :param given: its categories, and whether they are in order.
+        """
         words = any(isinstance(v, str) for v in raw)
-        code = np.full(len(raw), np.nan)
-        if any(isinstance(v, _TIMES) for v in raw):
+        if any(isinstance(v, TIMES) or hasattr(v, "to_timestamp") for v in raw):
             self.left_out[i] = "dates or times, which as days since a first one would be numbers"
             return np.zeros(len(raw))
+        if i in self.levels and not words:
+            raise ValueError(_LEVELS_OF_NUMBERS.format(name))
         if given is None and not words:
-            if i in self.levels:
-                raise ValueError(_LEVELS_OF_NUMBERS.format(name))
-            code[seen] = raw[seen].astype(float)
-            return code
+            return _as_floats(name, raw)
+        if given is not None and i not in self.levels and (given[1] or not words):
+            return self._categories(i, name, raw, *given)
         order = self.levels.get(i, self.levels.get(None, []))
-        if given or (given is not None and not words):
-            found = {str(v) for v in raw[seen]}
-            self.labels[i] = [c for c in dtype.categories if str(c) in found]
-            self.why[i] = "ordered categories" if given else "categories"
-            if given:
-                self.ordered.add(i)
-            return self._codes(i, raw)
+        raw = np.array([None if v is None else as_word(v) for v in raw], dtype=object)
         text = read_text(raw, self.numerals.get(i, Numerals()))
         if text.numbers and i not in self.levels:
             self.why[i] = text.why
-            if text.remarks:
-                shown = ", ".join(map(repr, text.remarks[:5]))
-                self.notes.append(
-                    f"Column {name!r} holds numbers, but also {shown}: that counts as missing. "
-                    "Name in missing=[...] (--missing) what stands for missing entries, or clean "
-                    "the column."
-                )
+            if remarks := with_infinities(text, raw):
+                self.notes.append(remarked(name, remarks))
             return text.values
         self.numerals.pop(i, None)
         seen = np.array([v is not None for v in text.values])
@@ -209,55 +198,77 @@ class Words:
                 )
                 return
 
-    def _codes(self, i: int, raw: Array) -> Array:
-        place = {str(label): k for k, label in enumerate(self.labels[i])}
-        return np.array([np.nan if v is None else place.get(str(v), -1) for v in raw], dtype=float)
+    def _categories(
+        self, i: int, name: Any, raw: Array, categories: list[Any], ordered: bool
+    ) -> Array:
+        """Reads a column of categories that are in order, or are no words."""
+        held = {as_word(v) for v in raw if v is not None}
+        gone = [c for c in categories if as_word(c) in held and _is_no_step(c)] if ordered else []
+        self.labels[i] = [c for c in categories if as_word(c) in held and c not in gone]
+        self.why[i] = "ordered categories" if ordered else "categories"
+        if ordered:
+            self.ordered.add(i)
+        if gone:
+            self.notes.append(
+                f"Column {name!r} has an order, of which {', '.join(map(repr, gone))} can be no "
+                f"step: that counts as missing. If it is one, say levels={{{str(name)!r}: [...]}}."
+            )
+        return self._codes(i, raw)
 
-    def _again(self, i: int, name: Any, raw: Array, dtype: Any) -> Array:
+    def _codes(self, i: int, raw: Array) -> Array:
+        """The places of entries among a column's states, NaN for those that are not there."""
+        states = [as_word(label) for label in self.labels[i]]
+        place = {word: k for k, word in enumerate(states)}
+        number = {v: k for k, v in enumerate(Numerals().read(states)) if not np.isnan(v)}
+        if {word.casefold() for word in states} == {"true", "false"}:
+            for word, k in tuple(place.items()):
+                number[float(word.casefold() == "true")] = k
+                place |= dict.fromkeys((word.lower(), word.upper(), word.title()), k)
+        words = [None if v is None else as_word(v) for v in raw]
+        held = list({word for word in words if word is not None})
+        code = {
+            word: place.get(word, number.get(value, np.nan))
+            for word, value in zip(held, Numerals().read(held), strict=True)
+        }
+        return np.array([code.get(word or "", np.nan) for word in words], dtype=float)
+
+    def _again(self, i: int, name: Any, raw: Array) -> Array:
         """Reads a column of new rows as it was read in fit."""
-        code = np.full(len(raw), np.nan)
-        seen = np.array([v is not None for v in raw])
-        example = next((v for v in raw if isinstance(v, str)), None)
-        words = example is not None or hasattr(dtype, "ordered")
         if i in self.left_out:
             return np.zeros(len(raw))
-        if not seen.any():
-            return code
+        known = {as_word(label) for label in self.labels.get(i, ())}
+        raw = np.array([_known(v, known) for v in raw], dtype=object)
+        seen = np.array([v is not None for v in raw], dtype=bool)
+        words = np.array([isinstance(v, str) for v in raw], dtype=bool)
         if i in self.labels:
-            if not words:
+            code, what = self._codes(i, raw), "states"
+            never = np.isnan(Numerals().read(list(known))).all()  # a state is a number
+            if seen.any() and np.isnan(code).all() and never and not words.any():
                 raise ValueError(
-                    f"Column {name!r} held words in fit, but here it holds numbers. Give it in the "
-                    "same form."
+                    f"Column {name!r} held words in fit, but here it holds only numbers, such as "
+                    f"{raw[seen][0]}. Give it in the same form."
                 )
-            known = {str(label) for label in self.labels[i]}
-            code = self._codes(i, np.array([_known(v, known) for v in raw], dtype=object))
-            what = "states"
-        elif not words:
-            code[seen] = raw[seen].astype(float)
-            return code
         else:
-            text = [_known(v, set()) if isinstance(v, str) else v for v in raw]
-            if i not in self.numerals:
-                if any(isinstance(v, str) for v in text):
-                    raise ValueError(
-                        f"Column {name!r} held numbers in fit, but here it holds words, such as "
-                        f"{example!r}. Give it in the same form."
-                    )
-                return np.array([np.nan if v is None else v for v in text], dtype=float)
-            values = self.numerals[i].read(without_units([str(v) for v in text if v is not None]))
-            code[[v is not None for v in text]] = np.where(np.isnan(values), -np.inf, values)
-            what = "text"
-        unknown = code == (-1 if i in self.labels else -np.inf)
+            code, what = np.full(len(raw), np.nan), "text"
+            code[~words] = _as_floats(name, raw[~words])
+            text = without_units([plain(v) for v in raw[words]])
+            code[words] = self.numerals.get(i, Numerals()).read(text)
+            strange = (v for v in raw[words & np.isnan(code)] if v.casefold() not in NO_ANSWER)
+            if i not in self.numerals and (example := next(strange, None)) is not None:
+                raise ValueError(
+                    f"Column {name!r} held numbers in fit, but here it holds words, such as "
+                    f"{example!r}. Give it in the same form."
+                )
+        unknown = seen & np.isnan(code)
         if unknown.any():
             warnings.warn(
                 f"Column {name!r} holds {what} that it had not in fit, such as "
                 f"{raw[unknown][0]!r}: they count as missing.",
-                stacklevel=4,
+                stacklevel=5,
             )
-        return np.where(unknown, np.nan, code)
+        return code
 
 
-_TIMES = (date, time, timedelta, np.datetime64, np.timedelta64)
 _LEVELS_OF_NUMBERS = (
     "levels is for words, but column {!r} holds numbers, whose order is their own. Leave it out."
 )
@@ -271,6 +282,62 @@ def ambiguous(name: Any, word: str, numerals: Numerals) -> str:
     )
 
 
+def as_word(value: Any) -> str:
+    """An entry as the text of a state: of a whole number without a decimal mark."""
+    whole = isinstance(value, (float, np.floating)) and float(value).is_integer()
+    return str(int(value)) if whole else plain(value)
+
+
+def _as_floats(name: Any, raw: Array) -> Array:
+    """A column of numbers and None as floats."""
+    code = np.full(len(raw), np.nan)
+    seen = np.array([v is not None for v in raw], dtype=bool)
+    try:
+        code[seen] = raw[seen].astype(float)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"Column {name!r} must hold numbers or words, but holds {type(raw[seen][0]).__name__}, "
+            f"such as {raw[seen][0]!r}. Give it as numbers or text."
+        ) from None
+    return code
+
+
+def _is_no_step(category: Any) -> bool:
+    """Whether a category stands for a missing entry, where the others are in order."""
+    word = as_word(category).casefold()
+    return word in MISSING | NO_ANSWER and word != "none" and any(map(str.isalpha, word))
+
+
+def remarked(name: Any, remarks: Sequence[str]) -> str:
+    """A sentence on words among numbers."""
+    return (
+        f"Column {name!r} holds numbers, but also {', '.join(map(repr, remarks[:5]))}: that counts "
+        "as missing. Name in missing=[...] (--missing) what stands for missing entries, or clean "
+        "the column."
+    )
+
+
+def with_infinities(text: Text, raw: Array) -> list[str]:
+    """The words among a column's numbers; of these, infinities become numbers."""
+    found = [w for w in text.remarks if w.lstrip("+-").casefold() in ("inf", "infinity")]
+    for word in found:
+        text.values[raw == word] = float(word)
+    return [w for w in text.remarks if w not in found]
+
+
+def _check_finite(x: Table, names: list[Any]) -> None:
+    if isinstance(x, SparseTable):
+        own = x.by_column
+        at = np.searchsorted(own.indptr, np.flatnonzero(np.isinf(own.data)), "right") - 1
+    else:
+        at = np.flatnonzero(by_columns(lambda part: np.asarray(np.isinf(part).any(0)), x))
+    if len(at):
+        raise ValueError(
+            f"Input X contains infinity, in column {names[at[0]]!r}. Give finite numbers. If it "
+            "stands for a missing entry, say missing=[np.inf, -np.inf] (--missing=inf,-inf)."
+        )
+
+
 def is_float(text: str) -> bool:
     """Whether a text is a number to Python."""
     try:
@@ -282,81 +349,10 @@ def is_float(text: str) -> bool:
 
 def _known(value: Any, known: set[str]) -> Any:
     """A new entry as one of the known words; None for what stands for a missing entry."""
-    if value is None or not isinstance(value, str) or value in known:
+    if not isinstance(value, str) or value in known:
         return value
     word = plain(value)
     return None if word not in known and word.casefold() in MISSING else word
-
-
-def as_table(x: Any) -> Any:
-    """What scikit-learn and :func:`_has_words` read right; the same, but for lists and tensors."""
-    if issparse(x) and x.ndim == 2 and x.dtype.kind != "c":
-        x = x.tocsr(copy=True)
-        x.sum_duplicates()
-        return x
-    masked = isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x)
-    if masked or isinstance(x, Tensor):
-        found = tensor_of(x, "X")  # which has no mask
-        return found.detach().cpu()
-    if isinstance(x, (list, tuple)):
-        try:
-            found = np.asarray(x)
-        except ValueError:
-            raise ValueError(
-                f"X must be one table with rows of one length, but is a {type(x).__name__} whose "
-                "parts differ in length. Fill gaps with NaN, and leave labels out."
-            ) from None
-        x = np.asarray(x, dtype=object) if found.dtype.kind in "US" else found
-    if not hasattr(x, "__array__") and not issparse(x):
-        path = isinstance(x, (str, bytes, PathLike))
-        raise TypeError(
-            "X must be a table of shape (N, d), as an array, a data frame or a list of rows, but "
-            + (f"got the path {x!r}. pandas.read_csv reads one." if path else f"is {type(x)}.")
-        )
-    if getattr(x, "ndim", 2) == 1:
-        raise ValueError(
-            f"X must be a table of shape (N, d), but got the shape {tuple(x.shape)}. Reshape your "
-            "data: X.reshape(-1, 1), or X.to_frame(), if it is a column, X.reshape(1, -1) if a row."
-        )
-    if hasattr(x, "columns"):
-        names = list(x.columns)
-        if len(set(names)) < len(names):
-            twice = next(name for k, name in enumerate(names) if name in names[:k])
-            raise ValueError(f"X has several columns named {twice!r}. Rename or drop one.")
-        unnamed = names == list(range(len(names)))
-        if not unnamed and any(not isinstance(name, str) for name in names):
-            x = x.set_axis([str(name) for name in names], axis=1)
-    if hasattr(x, "iloc"):  # pandas' sparse columns, and dates, which have no type with others
-        held = dict(x.dtypes)
-        change = {n: t.subtype for n, t in held.items() if hasattr(t, "fill_value")}
-        if len(change) == len(held) and all(t.fill_value == 0 for t in held.values()):
-            change = {}  # they stay sparse
-        change |= {n: object for n, t in held.items() if getattr(t, "kind", "") in ("m", "M")}
-        x = x.astype(change) if change else x
-    dtypes = [getattr(x, "dtype", None)] if not hasattr(x, "columns") else x.dtypes
-    kinds = {getattr(dtype, "kind", "") for dtype in dtypes}
-    if "c" in kinds:  # in the words that scikit-learn's checks of estimators expect
-        raise ValueError(
-            "Complex data not supported: X must hold real numbers. Give real and imaginary parts "
-            "as columns of their own."
-        )
-    if kinds & {"m", "M"} and not hasattr(x, "columns"):
-        raise TypeError(
-            "X must hold numbers or words, but holds dates or times. Give them as days since a "
-            "first one."
-        )
-    return x
-
-
-def _has_words(x: Any) -> bool:
-    if hasattr(x, "dtypes") and hasattr(x, "columns"):
-        names = [str(dtype).lower() for dtype in x.dtypes]
-        return any(re.search("object|cat|str|enum|date|time|period", name) for name in names)
-    if not isinstance(x, np.ndarray) or x.ndim != 2:
-        return False
-    return x.dtype.kind in "US" or (
-        x.dtype == object and any(isinstance(value, (str, *_TIMES)) for value in x.ravel())
-    )
 
 
 def column_names(estimator: Any) -> list[Any]:

@@ -104,8 +104,9 @@ def read_kinds(kinds: Any, names: Sequence[Any]) -> dict[int, str]:
 def find_column(key: Any, names: Sequence[Any], option: str) -> int:
     """The index of a column that is given by name or index."""
     n = len(names)
-    if key in names:
-        return list(names).index(key)
+    for name in (key, str(key)):  # names that are no text, such as ("a", 1), are read as text
+        if name in names:
+            return list(names).index(name)
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
         if -n <= key < n:
             return int(key) % n

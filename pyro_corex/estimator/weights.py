@@ -11,8 +11,8 @@ import numpy as np
 from sklearn.utils.validation import _num_samples
 
 from pyro_corex.estimator.columns import Array
+from pyro_corex.estimator.frames import as_table
 from pyro_corex.estimator.sparse import Table
-from pyro_corex.estimator.table import as_table
 
 _MANY = 100  # rows for each one that is there, from which whole numbers are doubted
 _PATTERNS = 200  # rows that a table of frequencies has hardly

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pyro_corex import CorEx
 from pyro_corex.estimator import read_table
 
 FRAME = pd.DataFrame({"a": [1.5, 2.0, np.nan, 4.0], "b": ["x", "y", "x", None]})
@@ -87,3 +88,35 @@ def test_what_is_no_text(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"a,b\n" + b"1,\0\n" * 9)
     with pytest.raises(ValueError, match=r"t.csv is no text: save it as CSV UTF-8"):
         read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(("name", "text", "what"), [
+    ("t.json", '[{"a": 1}]', "JSON"), ("t.html", "<table>", "HTML"), ("t.pkl", "x", "pickle"),
+    ("t.csv", '\n[ {"a": 1}]', "HTML, XML or JSON"), ("t.txt", "<!doctype html>", "HTML, XML"),
+])  # fmt: skip
+def test_what_is_no_format_of_a_table(tmp_path, name, text, what):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"is {what}.* not read: only .*CSV.*Excel.*Stata"):
+        read_table(tmp_path / name)
+
+
+def test_labels_of_stata_are_words(tmp_path):
+    own = pd.Categorical(["lo", "hi", "Don't know", "lo"] * 5, ["lo", "hi", "Don't know"])
+    frame = pd.DataFrame({"a": own, "b": [1, 2, 9, 3] * 5})
+    frame.to_stata(tmp_path / "t.dta", write_index=False, value_labels={"b": {9: "Refused"}})
+    found = CorEx().describe(read_table(tmp_path / "t.dta"))
+    assert [c.kind for c in found.columns] == ["categorical", "ordinal"]
+    assert (found.columns[1].shown, found.columns[1].missing) == ("1, 2, 3", 5)
+    assert "'a' holds \"Don't know\", which counts as an answer" in found.notes[0]
+
+
+@pytest.mark.parametrize("more", [",", ",,,"])
+def test_delimiters_at_the_end_of_lines(tmp_path, more):
+    (tmp_path / "t.csv").write_text("a,b\n" + "".join(f"{v},x{more}\n" for v in (1.5, 2, 4)))
+    found = read_table(tmp_path / "t.csv")
+    assert found.to_dict("list") == {"a": [1.5, 2, 4], "b": ["x"] * 3}
+
+
+def test_one_row(tmp_path):
+    (tmp_path / "t.csv").write_text("a;b\n1,5;x\n")
+    assert read_table(tmp_path / "t.csv").to_dict("list") == {"a": [1.5], "b": ["x"]}

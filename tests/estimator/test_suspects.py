@@ -119,3 +119,12 @@ def test_correlations_stand_for_rows():
         rows_with([[1, 0.9, -0.9], [0.9, 1, 0.9], [-0.9, 0.9, 1]], 90)
     with pytest.raises(ValueError, match=r"n_rows is for Gaussian latents"):
         CorEx(2, latent="categorical").fit(frame, n_rows=90)
+
+
+def test_ranks_are_kept():
+    r, s = (RNG.permutation(55) + 1 for _ in "rs")
+    found = CorEx().describe(pd.DataFrame({"r": r, "s": s, "case": RNG.permutation(55)}))
+    assert [c.kind for c in found.columns] == ["continuous", "continuous", "left out"]
+    assert "'r', 's' hold whole numbers that never repeat, in several orders" in found.notes[0]
+    for other in ({"s": r}, {"id": s}, {"s": np.sort(s)}, {"s": RNG.normal(size=55)}):
+        assert CorEx().describe(pd.DataFrame({"r": r, **other})).columns[0].kind == "left out"

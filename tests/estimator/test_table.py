@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix
 
 from pyro_corex import CorEx
 from tests.estimator.tables import (
@@ -24,16 +25,21 @@ def with_value(value):
 
 
 TABLES = [
-    (with_value(np.inf), r"contains infinity"),
+    (with_value(np.inf), r"contains infinity, in column 'x2'.*missing=\[np.inf, -np.inf\]"),
+    (csr_matrix(with_value(-np.inf)), r"contains infinity, in column 'x2'"),
     (X[:1], r"minimum of 2 is required"),
     (X[:, 0], r"must be a table of shape .* but got the shape .100,"),
     (np.ones((10, 3)), r"All 3 columns are constant"),
-    (np.column_stack([X, np.full(100, np.nan)]), r"'x6' has no observed value: all of its 100"),
+    (np.full((9, 3), np.nan), r"All 3 columns are constant or left out"),
     (FRAME.iloc[:1], r"Found array with 1 sample"),
-    (FRAME.assign(a=np.inf), r"contains infinity"),
+    (FRAME.assign(a=np.inf), r"contains infinity, in column 'a'"),
+    (FRAME.assign(a=["-Inf", "2.5"] * 5 + ["7"] * 90), r"contains infinity, in column 'a'"),
 ]
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Columns 'x0', 'x1', 'x2' hold no value in any row, and are left out"
+)
 @pytest.mark.parametrize(("table", "message"), TABLES)
 def test_tables_that_do_not_fit(table, message):
     with pytest.raises(ValueError, match=message):
@@ -103,22 +109,14 @@ def test_kinds_can_be_told():
 
 def test_words_where_numbers_were_and_the_other_way_round():
     corex = CorEx(1, random_state=0, max_iter=20, tol=10.0).fit(FRAME)
-    with pytest.raises(ValueError, match=r"'word' held words in fit, but .* holds only numbers"):
+    with pytest.raises(
+        ValueError, match=r"'word' held words in fit, but .* holds only numbers, such as 1"
+    ):
         corex.transform(FRAME.assign(word=1.0))
     with pytest.raises(ValueError, match=r"'a' held numbers in fit, but here it holds words"):
         corex.transform(FRAME.assign(a="many"))
     with pytest.warns(UserWarning, match=r"'word' holds states that it had not in fit"):
         corex.transform(FRAME.assign(word="perhaps"))
-
-
-def test_sparse_columns_of_pandas_are_read_as_dense_ones():
-    pandas = pytest.importorskip("pandas")
-    x, _ = factor_table(60, 1, 3, 0.5, seed=0)
-    dense = pandas.DataFrame((x > 0).astype(float), columns=list("abc"))
-    sparse = dense.astype({"a": pandas.SparseDtype("float", 0.0)})
-    corex = CorEx(1, random_state=0, max_iter=20, tol=10.0, cv=None)
-    found = [corex.fit(each).tc_ for each in (dense, sparse)]
-    assert found[0] == found[1]
 
 
 def test_words_that_are_all_missing_in_new_rows():
@@ -132,12 +130,81 @@ def test_words_that_are_all_missing_in_new_rows():
     np.testing.assert_allclose(corex.transform(one)[0], corex.transform(two)[0])
 
 
-def test_dates_in_an_array_of_objects_are_left_out_as_those_of_a_frame_are():
-    frame = pd.DataFrame(X[:30, :3], columns=["x0", "x1", "x2"])
-    frame["x3"] = pd.date_range("2020-01-01", periods=30)
-    found = []
-    for table in (frame, frame.to_numpy()):
-        with pytest.warns(UserWarning, match="^Column 'x3' is left out: it holds dates or times"):
-            found.append(CorEx(1, random_state=0).fit(table))
-    assert found[0].tc_ == found[1].tc_
-    assert found[1].clusters_[3] == -1
+def kinds(table, **options):
+    return [(c.kind, c.shown, c.missing) for c in CorEx(**options).describe(table).columns]
+
+
+CODES = np.digitize(X[:, 0], [-0.5, 0.5]) + 1
+THREE = ("1, 2, 3", 0)
+
+
+@pytest.mark.parametrize(
+    "beside", [CODES, X[:, 1], X[:, 1].astype("float32"), X[:, 1] > 0, FRAME.word]
+)
+def test_categories_of_integers_are_read_alike_beside_all_columns(beside):
+    for ordered in (False, True):
+        own = pd.Categorical(CODES, [1, 2, 3], ordered=ordered)
+        found = kinds(pd.DataFrame({"a": own, "b": beside}))
+        assert found[0] == ("ordinal" if ordered else "categorical", *THREE)
+
+
+@pytest.mark.parametrize(("states", "own", "new", "same"), [
+    ([1, 2, 3], [1, 2, 3], [1.0, 3.0], [1, 3]),
+    ([1, 2, 3], [1, 2, 3], ["2", "3.0"], [2, 3]),
+    (None, ["0", "1", "3+"], [1.0, 0.0], ["1", "0"]),
+    (None, ["0", "1", "3+"], ["1", None], ["1", None]),
+    (None, ["True", "False"], [1, 0], ["True", "False"]),
+    (None, ["True", "False"], ["TRUE", "false"], ["True", "False"]),
+    (None, ["True", "False"], [False, True], ["False", "True"]),
+    (None, ["1.0", "2.0", "x", "y", "z"], [2, 1], ["2.0", "1.0"]),
+])  # fmt: skip
+def test_new_entries_are_the_states_that_they_name(states, own, new, same):
+    def table(entries):
+        column = pd.Categorical(entries, states) if states and entries is held else entries
+        return pd.DataFrame({"a": column, "b": np.resize(X[:, 1], len(entries))})
+
+    held = [own[k % len(own)] for k in range(30)]
+    corex = CorEx(1, random_state=0, max_iter=5, tol=10.0, cv=None).fit(table(held))
+    np.testing.assert_array_equal(corex.transform(table(new)), corex.transform(table(same)))
+
+
+def test_new_entries_that_are_no_state_are_missing():
+    frame = FRAME.assign(a=np.digitize(X[:, 0], [-1, 0, 1]), word=["0", "3+"] * 50)
+    corex = CorEx(1, random_state=0, max_iter=5, tol=10.0, cv=None).fit(frame)
+    new = frame.iloc[:2].astype(object)
+    with pytest.warns(UserWarning, match=r"'word' holds states that it had not in fit, such as 7"):
+        z = corex.transform(new.assign(word=7))
+    np.testing.assert_array_equal(z, corex.transform(new.assign(word=None)))
+    with pytest.warns(
+        UserWarning, match=r"'a' holds text that it had not .*such as \"don't know\""
+    ):
+        z = corex.transform(new.assign(a="don't know"))
+    np.testing.assert_array_equal(z, corex.transform(new.assign(a=np.nan)))
+    filled = corex.impute(new.assign(word=[0.0, np.nan]))
+    assert [float(filled.word.iloc[0]), filled.a.tolist()] == [0.0, new.a.tolist()]
+
+
+def test_an_ordered_category_that_is_no_answer_is_missing():
+    words = ["none", "faint", "bright", "Don't know"]
+    own = pd.Categorical([words[k % 4] for k in range(100)], words, ordered=True)
+    described = CorEx().describe(pd.DataFrame({"a": own, "b": X[:, 0]}))
+    assert kinds(FRAME.assign(a=own))[0] == ("ordinal", "none, faint, bright", 25)
+    assert "'a' has an order, of which \"Don't know\" can be no step" in described.notes[0]
+    told = kinds(FRAME.assign(a=own), levels={"a": words[::-1]})
+    assert told[0] == ("ordinal", "Don't know, bright, faint, none", 0)
+
+
+def test_a_column_without_a_value_is_left_out():
+    frame = FRAME.assign(empty=np.nan)
+    for table in (frame, frame[["a", "b", "empty"]]):
+        with pytest.warns(UserWarning, match=r"'empty' holds no value in any row, and is left"):
+            corex = CorEx(1, random_state=0, max_iter=5, tol=10.0, cv=None).fit(table)
+        z = corex.transform(table)
+        np.testing.assert_array_equal(z, corex.transform(table.assign(empty=3.0)))
+        assert corex.impute(table)["empty"].isna().all()
+
+
+def test_infinite_entries_that_are_told_to_be_missing():
+    for own in ([1.5, np.inf, 2.5, -np.inf], ["1.5", "inf", "2.5", "-Inf"]):
+        frame = pd.DataFrame({"a": own * 5, "b": X[:20, 0]})
+        assert kinds(frame, missing=[np.inf, -np.inf])[0] == ("binary", "1.5, 2.5", 10)

@@ -41,7 +41,7 @@ def wrong(what, *says, options=(), table=TABLE):
 
 USES: list[Use] = [
     wrong("no file", "error: there is no file", "data.csv", table=None),
-    wrong("an empty file", "0 lines", "names and two rows", table=""),
+    wrong("an empty file", "0 lines", "names and a row", table=""),
     wrong("a long row", "Row 3", "3 entries", "2 names", table="a,b\n1,2\n1,2,3\n"),
     wrong("constants", "constant", table="a,b\n1,2\n1,2\n1,2\n"),
     wrong("latents in words", "--n-hidden", "'few'", options=("--n-hidden", "few")),

@@ -147,7 +147,13 @@ USES: list[Use] = [
         "CorEx.fit", "words as ordinal", lambda: fit(SIZES, kinds="ordinal"), "'x0'", "levels="
     ),
     refused("CorEx.fit", "words as counts", lambda: fit(SIZES, kinds="counts"), "'x0'", "words"),
-    refused("CorEx.fit", "an empty column", lambda: fit(X * [1, np.nan, 1, 1]), "'x1'", "30"),
+    warned(
+        "CorEx.fit",
+        "an empty column",
+        lambda: fit(X * [1, np.nan, 1, 1]),
+        lambda corex: corex.columns_[1].kind == "left out",
+        "'x1' holds no value",
+    ),
     refused("CorEx.fit", "constants", lambda: fit(np.ones((30, 4))), "4 columns", "constant"),
     answered(
         "CorEx.fit",
