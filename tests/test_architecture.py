@@ -162,7 +162,7 @@ def test_a_planted_cycle_is_found(house):
 
 # ---------------------------------------------------------------------- size
 
-MAX_LINES, MAX_BODY, MAX_PARAMETERS, MAX_PACKAGE = 400, 60, 17, 30_300
+MAX_LINES, MAX_BODY, MAX_PARAMETERS, MAX_PACKAGE = 400, 60, 17, 30_700
 
 
 def functions(path: Path) -> list[ast.FunctionDef]:

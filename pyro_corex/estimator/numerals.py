@@ -172,10 +172,16 @@ class Text:
     """Words that count as answers, and may stand for missing ones."""
 
 
-def read_text(raw: Array, numerals: Numerals, missing: Collection[str] = ()) -> Text:
+def read_text(
+    raw: Array,
+    numerals: Numerals,
+    missing: Collection[str] = (),
+    answers: Collection[str] = (),
+) -> Text:
     """Reads a column ``(N,)`` of text, in which None is missing.
 
     :param missing: further text that stands for a missing entry, in lower case.
+    :param answers: text that never does.
     """
     words = np.array([None if v is None else plain(v) for v in raw], dtype=object)
     texts = set(words) - {None}
@@ -183,13 +189,15 @@ def read_text(raw: Array, numerals: Numerals, missing: Collection[str] = ()) -> 
     if minus and not (minus_is_answer(texts) or all(w.casefold() in MISSING for w in texts)):
         minus = set()
     gone = [
-        w is None or w.casefold() in missing or (w.casefold() in MISSING and w not in minus)
+        w is None
+        or w.casefold() in missing
+        or (w.casefold() in MISSING and w not in minus and w not in answers)
         for w in words
     ]
     seen = ~np.array(gone, dtype=bool)
     known = list(words[seen])
     distinct = list(dict.fromkeys(known))
-    doubtful = [w for w in distinct if _is_no_answer(w)]
+    doubtful = [w for w in distinct if _is_no_answer(w) and w not in answers]
     none = [w for w in doubtful if w.casefold() == "none"]  # which may be the first step
     rest = [w for w in distinct if w not in doubtful]
     numbers = dict(zip(rest, numerals.read(without_units(rest)), strict=True))

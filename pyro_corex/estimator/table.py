@@ -153,7 +153,7 @@ class Words:
             return self._categories(i, name, raw, *given)
         order = self.levels.get(i, self.levels.get(None, []))
         raw = np.array([None if v is None else as_word(v) for v in raw], dtype=object)
-        text = read_text(raw, self.numerals.get(i, Numerals()))
+        text = read_text(raw, self.numerals.get(i, Numerals()), answers=order)
         if text.numbers and i not in self.levels:
             self.why[i] = text.why
             if remarks := with_infinities(text, raw):
