@@ -196,9 +196,9 @@ def test_an_ordered_category_that_is_no_answer_is_missing():
 
 @pytest.mark.parametrize("all_columns", [False, True])
 def test_a_word_that_is_named_as_a_level_is_an_answer(all_columns):
-    words = ["Don't know", "never", "rarely", "-"]
-    frame = FRAME.assign(a=[words[k % 4] for k in range(100)])
-    assert kinds(frame)[0] == ("ordinal", "never, rarely", 50)
+    words = ["Don't know", "never", "rarely", "often", "-"]
+    frame = FRAME.assign(a=[words[k % 5] for k in range(100)])
+    assert kinds(frame)[0] == ("ordinal", "never, rarely, often", 40)
     levels = words if all_columns else {"a": words}
     assert kinds(frame, levels=levels)[0] == ("ordinal", ", ".join(words), 0)
 
