@@ -80,7 +80,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data-root", type=Path, default=Path("data"), help="folder of MNIST")
     add("--output", type=Path, default=Path("outputs/stacked_mnist"), help="stages and figures")
     add("--results", type=Path, help="default: results.jsonl in --output")
-    add("--variant", choices=VARIANTS, default="all")
+    add("--variant", choices=VARIANTS, default="bent")
     add("--seeds", type=seeds, default="0", help="e.g. 3 or 10-19")
     add("--mi-weight", type=float, default=100.0, help="reward for I(z2:x)")
     add("--invariance", type=float, default=200.0, help="penalty on I(z2:t|x)")
