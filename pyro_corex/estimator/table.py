@@ -253,7 +253,7 @@ class Words:
             code[~words] = _as_floats(name, raw[~words])
             text = without_units([plain(v) for v in raw[words]])
             code[words] = self.numerals.get(i, Numerals()).read(text)
-            strange = (v for v in raw[words & np.isnan(code)] if v.casefold() not in NO_ANSWER)
+            strange = (v for v in raw[words] if v.casefold() not in NO_ANSWER)
             if i not in self.numerals and (example := next(strange, None)) is not None:
                 raise ValueError(
                     f"Column {name!r} held numbers in fit, but here it holds words, such as "

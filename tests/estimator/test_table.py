@@ -180,6 +180,11 @@ def test_new_entries_that_are_no_state_are_missing():
     ):
         z = corex.transform(new.assign(a="don't know"))
     np.testing.assert_array_equal(z, corex.transform(new.assign(a=np.nan)))
+    for text in ("1.0", "much"):  # numbers that are text, too, are of another form
+        with pytest.raises(
+            ValueError, match=f"'a' held numbers in fit, .* words, such as '{text}'"
+        ):
+            corex.transform(new.assign(a=text))
     filled = corex.impute(new.assign(word=[0.0, np.nan]))
     assert [float(filled.word.iloc[0]), filled.a.tolist()] == [0.0, new.a.tolist()]
 
