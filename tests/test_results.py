@@ -45,8 +45,8 @@ def test_the_tables_of_mnist():
     assert {row["data"] for row in rows} == {"mnist"}
     accuracy = [100 * row["accuracy"] for row in rows if row["variant"] == "bent"]
     readme = " ".join((ROOT / "README.md").read_text().split())
-    spread = f"{statistics.fmean(accuracy):.1f} ± {statistics.stdev(accuracy):.1f} %"
-    assert f"{spread} over {len(accuracy)} seeds, the lowest {min(accuracy):.1f} %" in readme
+    spread = f"{statistics.fmean(accuracy):.2f} ± {statistics.stdev(accuracy):.2f} %"
+    assert f"{spread} over {len(accuracy)} seeds, the lowest {min(accuracy):.2f} %" in readme
     assert (RESULTS / "stacked_mnist.md").read_text().strip() == script["table"](rows)
 
 
