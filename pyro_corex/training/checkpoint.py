@@ -162,11 +162,12 @@ def load(path: str | Path, module: Any = None) -> Any:
             f"{path} alone does not make its module: {error}. Make it by the code that made it "
             "then, and call load(path, module)."
         ) from error
-    fill(module, content, path)
+    compare(module, content, path)
     try:
         into_store(content.get("from_store", {}))
     except ValueError as error:
-        raise CheckpointError(f"{path} is not loaded in full: {error}.") from error
+        raise CheckpointError(f"{path} is not loaded: {error}.") from error
+    fill(module, content, path)
     return module
 
 

@@ -352,8 +352,11 @@ def test_a_file_has_the_parameters_in_the_store(tmp_path):
         pc.load(tmp_path / name, other)
         same(parameters(other), wanted)
         pyro.clear_param_store()
+        with torch.no_grad():
+            other.autoguide.locs.m.zero_()
         with pytest.raises(pc.CheckpointError, match="'noise' is not there yet"):
             pc.load(tmp_path / name, other)
+        assert not other.autoguide.locs.m.any()  # as it was
         pyro.param("noise", torch.ones(2))
         with pytest.raises(pc.CheckpointError, match=r"'noise' .* has the shape \(2,\), but \(\)"):
             pc.load(tmp_path / name, other)
